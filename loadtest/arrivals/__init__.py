@@ -1,0 +1,6 @@
+"""When requests are due: seeded, absolute, and the same for every worker."""
+
+from loadtest.arrivals.schedule import ArrivalProcess, schedule
+from loadtest.arrivals.shard import shard
+
+__all__ = ["ArrivalProcess", "schedule", "shard"]
