@@ -89,3 +89,10 @@ stage debian:bookworm-slim debian_base bookworm
 stage debian:trixie-slim debian_base trixie
 stage python:3.11-slim-bookworm build python:3.11-slim-bookworm "$RECIPES/python" --build-arg SUITE=bookworm
 stage python:3.13-slim-trixie build python:3.13-slim-trixie "$RECIPES/python" --build-arg SUITE=trixie
+
+# The tags are compose.yaml's own, so that a raised pin there cannot leave a stale stand-in behind.
+image_of() { docker compose config --format json | python3 -c 'import json, sys; print(json.load(sys.stdin)["services"][sys.argv[1]]["image"])' "$1"; }
+
+stage "$(image_of vllm)" build "$(image_of vllm)" "$RECIPES/vllm" --build-context "wheels=$(wheel_folder)"
+stage "$(image_of prometheus)" build "$(image_of prometheus)" "$RECIPES/prometheus" \
+  --build-arg "PROMETHEUS_VERSION=$(image_of prometheus | sed 's/.*:v//; s/@.*//')"
