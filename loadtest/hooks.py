@@ -8,6 +8,7 @@ import itertools
 import logging
 import re
 import sys
+import time
 from typing import TYPE_CHECKING, Any
 
 import gevent
@@ -19,7 +20,6 @@ from loadtest.client.target import PATHS
 from loadtest.metrics import Metrics
 from loadtest.options import RunOptions, add_options, read_options
 from loadtest.plan import RunPlan
-from loadtest.record import RequestRecord
 from loadtest.results import Results
 from loadtest.session import Session
 from loadtest.users import LanguageModelUser
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from locust.web import WebUI
 
     from collections.abc import Iterator, Mapping
+
+    from loadtest.record import RequestRecord
 
 log = logging.getLogger(__name__)
 
@@ -51,13 +53,13 @@ class LoadTest:
         """Attach to `environment`, whose runner exists already."""
         self._environment = environment
         self._runner: Any = environment.runner
-        self._sends = not isinstance(self._runner, runners.MasterRunner)
-        self._collects = not isinstance(self._runner, runners.WorkerRunner)
+        self._sends = not isinstance(environment.runner, runners.MasterRunner)
+        self._collects = not isinstance(environment.runner, runners.WorkerRunner)
         self.results: Results | None = None
         self._metrics = Metrics(lambda: int(self._runner.user_count))
         self._session: Session | None = None
         self._finished: dict[str, Event] = {}
-        hook = environment.events
+        hook: Any = environment.events  # untyped in Locust
         hook.test_start.add_listener(self._on_test_start)
         hook.test_stopping.add_listener(self._on_test_stopping)
         hook.test_stop.add_listener(self._on_test_stop)
@@ -163,7 +165,8 @@ class LoadTest:
         if record.failed:
             failure = RequestFailedError(_VARYING.sub("#", f"{record.outcome.value}: {record.detail}"))
         duration = record.e2e if record.e2e is not None and failure is None else record.duration
-        self._environment.events.request.fire(
+        request_event: Any = self._environment.events.request  # untyped in Locust
+        request_event.fire(
             request_type="POST",
             name=path,
             response_time=duration * 1000,
@@ -211,11 +214,10 @@ class LoadTest:
         self._finished = {client: Event() for client in alive}
         for client in alive:
             self._runner.send_message("loadtest_finish", None, client)
-        allowed = FINISH_TIMEOUT_S + (self._environment.stop_timeout or 0)
-        with gevent.Timeout(allowed, False):  # gevent's way to say: go on, do not raise
-            for client, event in self._finished.items():
-                while not event.wait(1) and client in self._runner.clients:
-                    pass
+        deadline = time.monotonic() + FINISH_TIMEOUT_S + (self._environment.stop_timeout or 0)
+        for client, event in self._finished.items():
+            while not event.wait(1) and client in self._runner.clients and time.monotonic() < deadline:
+                pass
         silent = [client for client, event in self._finished.items() if not event.is_set()]
         if silent:
             log.error("no last report from %s: its last requests are not in the results", ", ".join(silent))
@@ -248,8 +250,9 @@ def _form_values(form: Mapping[str, Any]) -> dict[str, Any]:
 def install() -> None:
     """Hook the load test into the Locust that loads the locustfile."""
     runners.WORKER_REPORT_INTERVAL = REPORT_INTERVAL_S
-    events.init_command_line_parser.add_listener(add_options)
-    events.init.add_listener(_on_init)
+    hook: Any = events  # untyped in Locust
+    hook.init_command_line_parser.add_listener(add_options)
+    hook.init.add_listener(_on_init)
 
 
 def _on_init(environment: Environment, web_ui: WebUI | None, **_: Any) -> None:

@@ -91,9 +91,7 @@ class Metrics(Collector):
                 "CPU of the busiest load-generating process, 1 is one core",
                 value=self._results.cpu_ratio,
             )
-            yield InfoMetricFamily(
-                "loadtest_run", "The run that is under way or was the last", self._run_labels()
-            )
+            yield InfoMetricFamily("loadtest_run", "The run that is under way or was the last", self._run_labels())
         if self._store is not None:
             yield from _counters(self._store)
             yield from _histograms(self._store)
@@ -113,9 +111,7 @@ class Metrics(Collector):
 
 
 def _counters(store: Store) -> Iterator[Metric]:
-    requests = CounterMetricFamily(
-        "loadtest_requests", "Requests by how they ended", labels=["endpoint", "outcome"]
-    )
+    requests = CounterMetricFamily("loadtest_requests", "Requests by how they ended", labels=["endpoint", "outcome"])
     prompt = CounterMetricFamily(
         "loadtest_prompt_tokens", "Prompt tokens, counted by the server (usage)", labels=["endpoint"]
     )
@@ -145,6 +141,5 @@ def _histograms(store: Store) -> Iterator[Metric]:
 
 def _prometheus_buckets(distribution: Distribution) -> list[tuple[str, float]]:
     return [
-        ("+Inf" if bound == float("inf") else str(bound), float(count))
-        for bound, count in distribution.cumulative()
+        ("+Inf" if bound == float("inf") else str(bound), float(count)) for bound, count in distribution.cumulative()
     ]

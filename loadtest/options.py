@@ -45,8 +45,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     What may be left empty is text, with "" for empty: Locust's form keeps each value's type, and turns an empty
     number into an error of its own. `read_options` parses them all, so the form and the command line say the same.
     """
-    group = cast("Any", parser.add_argument_group("Load test of a language model"))
-    add = group.add_argument
+    # Straight on the parser: options of a group do not reach Locust's form.
+    add = cast("Any", parser).add_argument
     add(
         "--model",
         default="",
@@ -76,9 +76,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--seed", default="", help="repeats a run's prompts and arrivals; empty: a new one each run")
     add("--request-timeout", default="300", help="seconds for a whole request")
     add("--slo-ttft-ms", default="", env_var="SLO_TTFT_MS", help="SLO: time to first token, ms; empty: none")
-    add(
-        "--slo-tpot-ms", default="", env_var="SLO_TPOT_MS", help="SLO: time per output token, ms; empty: none"
-    )
+    add("--slo-tpot-ms", default="", env_var="SLO_TPOT_MS", help="SLO: time per output token, ms; empty: none")
     add("--slo-e2e-ms", default="", env_var="SLO_E2E_MS", help="SLO: end-to-end latency, ms; empty: none")
     # Not in the form: Locust writes every form value into the page.
     add(
@@ -128,7 +126,7 @@ def read_options(values: Mapping[str, Any], host: str) -> RunOptions:
 
 
 def new_seed() -> int:
-    """Return a seed for a run that was given none: fresh prompts, so that no earlier run has warmed the prefix cache."""
+    """Return a seed for a run that was given none: prompts that no earlier run has put in the prefix cache."""
     return secrets.randbits(_SEED_BITS)
 
 

@@ -57,9 +57,7 @@ class RunPlan:
     def load_workload(self, options: RunOptions) -> Workload:
         """Prepare the requests of this run. Raises InputError."""
         return Workload.load(
-            dataclasses.replace(
-                options.workload, seed=self.seed, model=self.model, max_model_len=self.max_model_len
-            )
+            dataclasses.replace(options.workload, seed=self.seed, model=self.model, max_model_len=self.max_model_len)
         )
 
     def to_wire(self) -> dict[str, Any]:

@@ -46,9 +46,7 @@ class RequestRecord:
     cached_tokens: int = 0
     expected_prompt_tokens: int | None = None
     response_bytes: int = 0
-    merged_deltas: int = (
-        0  # deltas that shared a read with a later one: their own arrival is not known exactly
-    )
+    merged_deltas: int = 0  # deltas that shared a read with a later one: their own arrival is not known exactly
     kernel_stamped: bool = False
     lags: list[float] = field(default_factory=list)  # per read, kernel's stamp to our reading it
 

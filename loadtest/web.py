@@ -50,6 +50,8 @@ def install(
     `results` gives the run to show; `check` is called with the form's values and host before a run starts, and
     raises InputError to refuse it.
     """
+    app = web_ui.app
+    assert app is not None  # noqa: S101  # for the type checker: Locust makes it before anybody is told of the page
     web_ui.template_args["extended_tabs"] = [{"title": "LLM", "key": _KEY}]
     web_ui.template_args["extended_tables"] = [
         {"key": _KEY, "structure": [{"key": key, "title": title} for key, title in _COLUMNS.items()]}
@@ -59,7 +61,7 @@ def install(
         return Response(generate_latest(registry), content_type=CONTENT_TYPE_LATEST)
 
     def refuse_bad_form() -> Response | None:
-        if request.path != f"{web_ui.app.config.get('APPLICATION_ROOT', '/').rstrip('/')}/swarm":
+        if not (request.method == "POST" and request.path.endswith("/swarm")):
             return None
         try:
             check(request.form, request.form.get("host", ""))
@@ -74,9 +76,9 @@ def install(
             response.set_data(json.dumps(report))
         return response
 
-    web_ui.app.add_url_rule("/metrics", "loadtest_metrics", metrics)
-    web_ui.app.before_request(refuse_bad_form)
-    web_ui.app.after_request(add_rows)
+    app.add_url_rule("/metrics", "loadtest_metrics", metrics)
+    app.before_request(refuse_bad_form)
+    app.after_request(add_rows)
 
 
 def table(results: Results | None) -> list[dict[str, str | int]]:
@@ -100,10 +102,7 @@ def _row(endpoint: str, totals: Totals, rates: Mapping[str, float]) -> dict[str,
         "outcomes": ", ".join(f"{name} {count}" for name, count in sorted(failures.items())) or "-",
         "rate": f"{rates['requests']:.1f}",
         "goodput": f"{rates['good']:.1f}",
-        **{
-            name: _percentiles(totals.distributions[name])
-            for name in ("ttft", "chunk_gap", "tpot", "e2e", "lag")
-        },
+        **{name: _percentiles(totals.distributions[name]) for name in ("ttft", "chunk_gap", "tpot", "e2e", "lag")},
         "output_rate": f"{rates['output_tokens']:.0f}",
         "prompt_rate": f"{rates['prompt_tokens']:.0f}",
     }

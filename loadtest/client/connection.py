@@ -222,9 +222,7 @@ class Connection:
                 except httptools.HttpParserError as error:
                     capture.end, capture.detail = End.GARBLED, f"not a valid HTTP response: {error}"
                     return
-                if framing.complete or (
-                    at_end and not self._error and framing.head_read and framing.until_close
-                ):
+                if framing.complete or (at_end and not self._error and framing.head_read and framing.until_close):
                     capture.end = End.COMPLETE
                     if at_end or not parser.should_keep_alive():
                         self.close()

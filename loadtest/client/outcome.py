@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from loadtest.client import messages
@@ -48,9 +49,7 @@ def judge(spec: RequestSpec, capture: Capture, *, stream: bool, due_at: float | 
     return record
 
 
-def _outcome(
-    record: RequestRecord, capture: Capture, response: Response, *, stream: bool
-) -> tuple[Outcome, str]:
+def _outcome(record: RequestRecord, capture: Capture, response: Response, *, stream: bool) -> tuple[Outcome, str]:
     if 200 <= response.status < 300:
         if stream and response.content_type.startswith("text/event-stream"):
             found = _read_stream(record, capture.sent_ns, response)
@@ -62,48 +61,63 @@ def _outcome(
             return found
     elif response.status and capture.end not in _BROKEN:
         text = _http_error_text(response)
-        return (
-            Outcome.REJECTED if response.status in _SHED else Outcome.ERROR
-        ), f"HTTP {response.status}: {text}"
+        return (Outcome.REJECTED if response.status in _SHED else Outcome.ERROR), f"HTTP {response.status}: {text}"
     if capture.end in _BROKEN:
         return _BROKEN[capture.end], capture.detail
     return Outcome.TRUNCATED, capture.detail or "the stream ended with no finish_reason and [DONE]"
 
 
-def _read_stream(record: RequestRecord, sent_ns: int, response: Response) -> tuple[Outcome, str] | None:
-    """Read the events; what they say of the outcome, None where they end with no terminal state."""
-    finish: str | None = None
-    done = False
+@dataclass(slots=True)
+class _Stream:
+    """What the events of a stream say."""
+
+    arrivals: list[int] = field(default_factory=list)  # of the non-empty deltas, ns
+    finish_reason: str | None = None
+    done: bool = False
     usage: messages.Usage | None = None
-    arrivals: list[int] = []
+    problem: str | None = None
+
+
+def _read_events(response: Response) -> _Stream:
+    stream = _Stream()
     for data, at_ns in read_events(response.fragments):
         if data == b"[DONE]":
-            done = True
+            stream.done = True
             break
         try:
             answer = messages.decode(data)
         except messages.NOT_JSON as error:
-            return Outcome.ERROR, f"an event is not valid JSON: {error}"
+            stream.problem = f"an event is not valid JSON: {error}"
+            break
         text = messages.error_text(answer)
         if text is not None:
-            return Outcome.ERROR, f"error in the stream: {text}"
-        if answer.usage is not None:
-            usage = answer.usage
+            stream.problem = f"error in the stream: {text}"
+            break
+        stream.usage = answer.usage or stream.usage
         for choice in answer.choices:
             if choice.has_output:
-                arrivals.append(at_ns)
-            finish = choice.finish_reason or finish
-    _set_times(record, sent_ns, arrivals)
-    _set_tokens(record, usage)
-    if not done or finish is None:
+                stream.arrivals.append(at_ns)
+            stream.finish_reason = choice.finish_reason or stream.finish_reason
+    return stream
+
+
+def _read_stream(record: RequestRecord, sent_ns: int, response: Response) -> tuple[Outcome, str] | None:
+    """Read the events; what they say of the outcome, None where they end with no terminal state."""
+    stream = _read_events(response)
+    _set_times(record, sent_ns, stream.arrivals)
+    _set_tokens(record, stream.usage)
+    if stream.problem is not None:
+        return Outcome.ERROR, stream.problem
+    if not stream.done or stream.finish_reason is None:
         return None
     if record.e2e is None:
         record.e2e = record.duration
-    if usage is None:
+    if stream.usage is None:
         return Outcome.ERROR, "no token counts (usage) in the stream: the server must honour stream_options"
-    if usage.completion_tokens > 1 and len(arrivals) > 1:
-        record.tpot = (arrivals[-1] - arrivals[0]) * NS / (usage.completion_tokens - 1)
-    return _finished(finish)
+    tokens, arrivals = stream.usage.completion_tokens, stream.arrivals
+    if tokens > 1 and len(arrivals) > 1:
+        record.tpot = (arrivals[-1] - arrivals[0]) * NS / (tokens - 1)
+    return _finished(stream.finish_reason)
 
 
 def _set_times(record: RequestRecord, sent_ns: int, arrivals: list[int]) -> None:
@@ -129,9 +143,7 @@ def _set_tokens(record: RequestRecord, usage: messages.Usage | None) -> None:
         record.cached_tokens = usage.prompt_tokens_details.cached_tokens or 0
 
 
-def _read_whole(
-    record: RequestRecord, sent_ns: int, response: Response, *, stream: bool
-) -> tuple[Outcome, str] | None:
+def _read_whole(record: RequestRecord, sent_ns: int, response: Response, *, stream: bool) -> tuple[Outcome, str] | None:
     """Read an answer that is one JSON document; None where it is not whole."""
     try:
         answer = messages.decode(response.body)

@@ -50,22 +50,16 @@ class Workload:
     @classmethod
     def load(cls, options: WorkloadOptions) -> Self:
         """Prepare the workload: all that is slow happens here. Raises InputError for bad options."""
-        endpoints: tuple[Endpoint, ...] = (
-            ("chat", "completions") if options.endpoint == "both" else (options.endpoint,)
-        )
+        endpoints: tuple[Endpoint, ...] = ("chat", "completions") if options.endpoint == "both" else (options.endpoint,)
         shortest = options.shared_prefix_tokens + 1
         return cls(
             draws=DrawSource(options.seed),
             bodies={
-                endpoint: BodyTemplate(
-                    endpoint, options.model, stream=options.stream, ignore_eos=options.ignore_eos
-                )
+                endpoint: BodyTemplate(endpoint, options.model, stream=options.stream, ignore_eos=options.ignore_eos)
                 for endpoint in endpoints
             },
             texts=PromptTexts(COMMON_WORDS, seed=options.seed, shared_words=options.shared_prefix_tokens),
-            prompt=Lengths.parse(
-                options.prompt_tokens or DEFAULT_PROMPT_TOKENS, "--prompt-tokens", shortest=shortest
-            ),
+            prompt=Lengths.parse(options.prompt_tokens or DEFAULT_PROMPT_TOKENS, "--prompt-tokens", shortest=shortest),
             output=Lengths.parse(options.output_tokens or DEFAULT_OUTPUT_TOKENS, "--output-tokens"),
         )
 
