@@ -9,7 +9,7 @@ import logging
 import re
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import gevent
 from gevent.event import Event
@@ -52,7 +52,7 @@ class LoadTest:
     def __init__(self, environment: Environment) -> None:
         """Attach to `environment`, whose runner exists already."""
         self._environment = environment
-        self._runner: Any = environment.runner
+        self._runner = cast("Any", environment.runner)
         self._sends = not isinstance(environment.runner, runners.MasterRunner)
         self._collects = not isinstance(environment.runner, runners.WorkerRunner)
         self.results: Results | None = None

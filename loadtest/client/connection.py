@@ -67,6 +67,8 @@ class _Framing:
         self.chunked = False
         self.until_close = True
         self.complete = False
+        self.keep_alive = False
+        self.parser: httptools.HttpResponseParser = httptools.HttpResponseParser(self)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         key = name.lower()
@@ -80,6 +82,7 @@ class _Framing:
 
     def on_message_complete(self) -> None:
         self.complete = True
+        self.keep_alive = bool(self.parser.should_keep_alive())  # it only knows now
 
 
 class Connection:
@@ -164,7 +167,8 @@ class Connection:
             else:
                 self._receive(capture)
             # A server may close an idle connection just as we send on it: that says nothing about the server.
-            if not (attempt_on_reused and capture.end is End.CLOSED and not capture.reads):
+            answered = any(read[0] for read in capture.reads)
+            if not (attempt_on_reused and capture.end is End.CLOSED and not answered):
                 return
             self.close()
 
@@ -203,7 +207,6 @@ class Connection:
     def _receive(self, capture: Capture) -> None:
         """Read until the message is complete, the connection ends, or what comes is not HTTP."""
         framing = _Framing()
-        parser = httptools.HttpResponseParser(framing)
         self._reads = capture.reads = []
         self._wake_always = True
         self._error = ""
@@ -218,13 +221,13 @@ class Connection:
                 seen += len(fresh)
                 at_end = bool(fresh) and not fresh[-1][0]
                 try:
-                    parser.feed_data(b"".join([read[0] for read in fresh]))
+                    framing.parser.feed_data(b"".join([read[0] for read in fresh]))
                 except httptools.HttpParserError as error:
                     capture.end, capture.detail = End.GARBLED, f"not a valid HTTP response: {error}"
                     return
                 if framing.complete or (at_end and not self._error and framing.head_read and framing.until_close):
                     capture.end = End.COMPLETE
-                    if at_end or not parser.should_keep_alive():
+                    if at_end or not framing.keep_alive:
                         self.close()
                     return
                 if at_end:

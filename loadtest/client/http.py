@@ -27,7 +27,6 @@ class Response:
 
     status: int = 0
     content_type: str = ""
-    complete: bool = False
     fragments: list[Fragment] = field(default_factory=list)
     kernel_stamped: bool = False  # every read had the kernel's stamp
     lags_ns: list[int] = field(default_factory=list)  # per read: kernel's stamp to our reading it
@@ -49,9 +48,6 @@ class _Reader:
 
     def on_body(self, data: bytes) -> None:
         self.response.fragments.append(Fragment(data, self.at_ns))
-
-    def on_message_complete(self) -> None:
-        self.response.complete = True
 
 
 def read_response(capture: Capture) -> Response:

@@ -54,7 +54,8 @@ def _outcome(record: RequestRecord, capture: Capture, response: Response, *, str
         if stream and response.content_type.startswith("text/event-stream"):
             found = _read_stream(record, capture.sent_ns, response)
         else:
-            found = _read_whole(record, capture.sent_ns, response, stream=stream)
+            complete = capture.end is End.COMPLETE
+            found = _read_whole(record, capture.sent_ns, response, stream=stream, complete=complete)
         # What the stream itself said goes before how the connection ended, except that a request that was cut off
         # by us while the server still held the connection has not ended.
         if found is not None and (found[0] is not Outcome.OK or capture.end in {End.COMPLETE, End.CLOSED}):
@@ -143,12 +144,16 @@ def _set_tokens(record: RequestRecord, usage: messages.Usage | None) -> None:
         record.cached_tokens = usage.prompt_tokens_details.cached_tokens or 0
 
 
-def _read_whole(record: RequestRecord, sent_ns: int, response: Response, *, stream: bool) -> tuple[Outcome, str] | None:
+def _read_whole(
+    record: RequestRecord, sent_ns: int, response: Response, *, stream: bool, complete: bool
+) -> tuple[Outcome, str] | None:
     """Read an answer that is one JSON document; None where it is not whole."""
+    if not complete:
+        return None
     try:
         answer = messages.decode(response.body)
     except messages.NOT_JSON as error:
-        return (Outcome.ERROR, f"the answer is not valid JSON: {error}") if response.complete else None
+        return Outcome.ERROR, f"the answer is not valid JSON: {error}"
     text = messages.error_text(answer)
     if text is not None:
         return Outcome.ERROR, f"error in the answer: {text}"

@@ -28,7 +28,7 @@ class PromptTexts:
         tape = random.choices(self._words, k=_TAPE_WORDS)
         self._tape = b"".join(tape)
         self._offsets = [0, *accumulate(map(len, tape))]
-        self._shared_words = shared_words
+        self.shared_words = shared_words
         self._shared = b"".join(random.choices(self._words, k=shared_words))
         # index -> (index * step + start) mod pairs visits every pair of words once before it repeats one
         self._pairs = len(words) ** 2
@@ -50,10 +50,12 @@ class PromptTexts:
         for _ in range(_OPENING_WORDS - 2):
             opening, word = divmod(opening, vocabulary)
             head.append(words[word])
-        own = length - self._shared_words
+        own = length - self.shared_words
         if own <= _OPENING_WORDS:
             return (self._shared + b"".join(head[:own]))[:-1]
-        return (self._shared + b"".join(head) + self._slice(position % _TAPE_WORDS, own - _OPENING_WORDS))[:-1]
+        return (self._shared + b"".join(head) + self._slice(position % _TAPE_WORDS, own - _OPENING_WORDS))[
+            :-1
+        ]
 
     def _slice(self, start: int, length: int) -> bytes:
         end = start + length
