@@ -24,7 +24,7 @@ CASES = {
         (
             "pydantic_core._pydantic_core.ValidationError: 1 validation error for ModelConfig\n"
             "  Value error, User-specified max_model_len (100000) is greater than the derived max_model_len "
-            "(max_position_embeddings=8192.0 or model_max_length=None in model's config.json). To allow overriding ...\n"
+            "(max_position_embeddings=8192.0 or model_max_length=None in model's config.json). To allow ...\n"
         ),
         1,
         ["MAX_MODEL_LEN=100000", "MAX_MODEL_LEN=8192 or less"],
@@ -40,7 +40,7 @@ CASES = {
     "heads not divisible": (
         (
             "  Value error, Total number of attention heads (9) must be divisible by tensor parallel size (4). "
-            "[type=value_error, input_value=ArgsKwargs((), {'model_co...'shutdown_timeout': 30}), input_type=ArgsKwargs]\n"
+            "[type=value_error, input_value=ArgsKwargs((), {'model_co...'shutdown_timeout': 30})]\n"
         ),
         1,
         ["TENSOR_PARALLEL_SIZE=4", "9 attention heads"],
