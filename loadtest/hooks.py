@@ -96,7 +96,7 @@ class LoadTest:
     def _read(self, values: Mapping[str, Any], host: str) -> tuple[RunOptions, RunPlan]:
         options = read_options(values, host)
         plan = RunPlan.make(options, seed_given=bool(str(values["seed"]).strip()))
-        gevent.get_hub().threadpool.apply(plan.load_workload, (options,))
+        plan.load_workload(options)
         return options, plan
 
     # A run starts: first the master's listener (or that of a process that is alone), then each worker's.
@@ -125,8 +125,7 @@ class LoadTest:
     def _start_sending(self, values: Mapping[str, Any]) -> None:
         options = read_options(values, self._environment.host or "")
         plan = RunPlan.from_wire(values["loadtest_plan"])
-        # Off this thread: it may read a tokenizer, and heartbeats to the master must go on.
-        workload = gevent.get_hub().threadpool.apply(plan.load_workload, (options,))
+        workload = plan.load_workload(options)
         if self._session is not None:
             self._session.close()
         self._session = Session(options, workload, self._indices(plan), self._tell_locust)

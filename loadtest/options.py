@@ -6,6 +6,7 @@ import argparse
 import math
 import secrets
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from loadtest.client.target import Target, TargetError
@@ -34,7 +35,8 @@ class RunOptions:
     """The options of one run, checked. Times in seconds."""
 
     target: Target
-    workload: WorkloadOptions
+    wanted_model: str  # "" for the first that the server lists
+    workload: WorkloadOptions  # the plan puts in the model and the seed
     slo: Slo
     request_timeout: float
 
@@ -65,13 +67,23 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         action=argparse.BooleanOptionalAction,
         help="ask for streams; without, no TTFT and no chunk gaps",
     )
-    add("--prompt-tokens", default=DEFAULT_PROMPT_TOKENS, help="prompt length in tokens: N or mean:std")
-    add("--output-tokens", default=DEFAULT_OUTPUT_TOKENS, help="most tokens to generate: N or mean:std")
+    add(
+        "--prompt-tokens",
+        default="",
+        help=f"prompt length in tokens: N or mean:std; empty: {DEFAULT_PROMPT_TOKENS}, or what --dataset says",
+    )
+    add(
+        "--output-tokens",
+        default="",
+        help=f"most tokens to generate: N or mean:std; empty: {DEFAULT_OUTPUT_TOKENS}, or what --dataset says",
+    )
     add(
         "--shared-prefix-tokens",
         default="0",
         help="tokens that all prompts begin with; 0: the prefix cache stays cold",
     )
+    add("--dataset", default="", help="ShareGPT-style JSON file: real prompts and answer lengths")
+    add("--tokenizer", default="", help="folder or tokenizer.json of the model: exact prompt lengths; empty: estimated")
     add("--ignore-eos", default=False, action="store_true", help="generate exactly --output-tokens (vLLM)")
     add("--seed", default="", help="repeats a run's prompts and arrivals; empty: a new one each run")
     add("--request-timeout", default="300", help="seconds for a whole request")
@@ -104,15 +116,19 @@ def read_options(values: Mapping[str, Any], host: str) -> RunOptions:
     endpoint = str(values["endpoint"])
     if endpoint not in ENDPOINTS:
         raise InputError("--endpoint", f"{endpoint!r} is unknown", "give chat, completions or both")
+    wanted_model = _text(values, "model")
     return RunOptions(
         target=target,
+        wanted_model=wanted_model,
         workload=WorkloadOptions(
-            model=str(values["model"]).strip(),
+            model=wanted_model or "the first that the server lists",
             endpoint=cast("Endpoint", endpoint),
             stream=bool(values["stream"]),
-            prompt_tokens=str(values["prompt_tokens"]).strip() or None,
-            output_tokens=str(values["output_tokens"]).strip() or None,
+            prompt_tokens=_text(values, "prompt_tokens") or None,
+            output_tokens=_text(values, "output_tokens") or None,
             shared_prefix_tokens=_whole(values, "shared_prefix_tokens") or 0,
+            dataset=_path(values, "dataset"),
+            tokenizer=_path(values, "tokenizer"),
             ignore_eos=bool(values["ignore_eos"]),
             seed=_whole(values, "seed") or 0,
         ),
@@ -134,8 +150,17 @@ def _option(key: str) -> str:
     return "--" + key.replace("_", "-")
 
 
+def _text(values: Mapping[str, Any], key: str) -> str:
+    return str(values[key]).strip()
+
+
+def _path(values: Mapping[str, Any], key: str) -> Path | None:
+    text = _text(values, key)
+    return Path(text).expanduser() if text else None
+
+
 def _whole(values: Mapping[str, Any], key: str) -> int | None:
-    text = str(values[key]).strip()
+    text = _text(values, key)
     if not text:
         return None
     if not text.isdecimal():
@@ -144,7 +169,7 @@ def _whole(values: Mapping[str, Any], key: str) -> int | None:
 
 
 def _positive(values: Mapping[str, Any], key: str) -> float | None:
-    text = str(values[key]).strip()
+    text = _text(values, key)
     if not text:
         return None
     try:

@@ -8,6 +8,7 @@ import uuid
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
+import gevent
 import requests
 
 from loadtest.options import RunOptions, new_seed
@@ -41,7 +42,7 @@ class RunPlan:
 
         Raises InputError when the server does not answer or does not serve the model.
         """
-        model, max_model_len = find_model(options.target, options.workload.model)
+        model, max_model_len = find_model(options.target, options.wanted_model)
         return cls(
             run_id=uuid.uuid4().hex[:12],
             seed=options.workload.seed if seed_given else new_seed(),
@@ -55,10 +56,24 @@ class RunPlan:
         return dataclasses.replace(self, shards={worker: number for number, worker in enumerate(workers)})
 
     def load_workload(self, options: RunOptions) -> Workload:
-        """Prepare the requests of this run. Raises InputError."""
-        return Workload.load(
-            dataclasses.replace(options.workload, seed=self.seed, model=self.model, max_model_len=self.max_model_len)
+        """Prepare the requests of this run. Raises InputError.
+
+        It may read a tokenizer and a data set, so it runs in a thread of its own: heartbeats to Locust's master go on.
+        """
+        settled = dataclasses.replace(
+            options.workload, seed=self.seed, model=self.model, max_model_len=self.max_model_len
         )
+
+        def load() -> Workload | InputError:
+            try:
+                return Workload.load(settled)
+            except InputError as error:
+                return error  # raised, gevent's pool would print it as a crash
+
+        loaded: Workload | InputError = gevent.get_hub().threadpool.apply(load)
+        if isinstance(loaded, InputError):
+            raise loaded
+        return loaded
 
     def to_wire(self) -> dict[str, Any]:
         """Return what msgpack can carry; `from_wire` reads it."""

@@ -30,6 +30,7 @@ engine_answers() {
 # Debian 13 as a second source beside the machine's own: same mirror, same key.
 add_suite() {
   local own=/etc/apt/sources.list.d/debian.sources uri key
+  # shellcheck source=/dev/null
   . /etc/os-release
   [ "${VERSION_CODENAME:-}" != "$SUITE" ] || return 0
   [ -r "$own" ] || die "$own is missing: install Docker Engine $MIN_ENGINE or newer by hand"

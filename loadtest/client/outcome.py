@@ -162,14 +162,12 @@ def _read_whole(
             Outcome.ERROR,
             f"a stream was asked for, the server sent {response.content_type or 'no content type'}",
         )
-    finish = next((choice.finish_reason for choice in answer.choices if choice.finish_reason), None)
-    if finish is None:
-        return None
     record.e2e = (response.fragments[-1].at_ns - sent_ns) * NS
     _set_tokens(record, answer.usage)
-    if answer.usage is None:
+    reasons = [choice.finish_reason for choice in answer.choices if choice.finish_reason]
+    if reasons and answer.usage is None:
         return Outcome.ERROR, "no token counts (usage) in the answer"
-    return _finished(finish)
+    return _finished(reasons[0]) if reasons else None
 
 
 def _finished(reason: str) -> tuple[Outcome, str]:

@@ -1,0 +1,193 @@
+"""The volume: where a model lies, how it is marked complete, and who may write.
+
+    /models/.store/<source>/<owner>/<name>/<revision>/   the files, manifest.json, READY
+    /models/<owner>/<name>                               link to the wanted one of them
+
+Every revision has a folder of its own, in which an interrupted download goes on. The link moves only to a folder that
+is READY, in one step: a reader of `/models/<owner>/<name>` sees a complete model or none.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from stat import S_ISREG
+from urllib.parse import quote
+
+from .settings import DeliveryError, Settings
+
+MANIFEST = "manifest.json"
+READY = "READY"
+STORE = ".store"
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """One file of a model: relative path with forward slashes, bytes, hex digest."""
+
+    path: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What lies in a model's folder, and where it came from."""
+
+    source: str
+    id: str
+    revision: str
+    files: tuple[FileRecord, ...]
+
+    def to_json(self) -> str:
+        """The text of manifest.json."""
+        return json.dumps(asdict(self), indent=1) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> "Manifest":
+        """Parse a manifest.json. Raises ValueError, TypeError or KeyError when it is none."""
+        document = json.loads(text)
+        files = tuple(FileRecord(**record) for record in document["files"])
+        return cls(document["source"], document["id"], document["revision"], files)
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(file.size for file in self.files)
+
+
+def folder_of(settings: Settings) -> Path:
+    """The folder of the wanted revision."""
+    revision = quote(settings.revision, safe="")  # a branch name may hold slashes
+    return settings.volume / STORE / settings.source / settings.model_id / revision
+
+
+def link_of(settings: Settings) -> Path:
+    """Where the engine finds the wanted model."""
+    return settings.volume / settings.model_id
+
+
+def read_ready(folder: Path) -> Manifest | None:
+    """The manifest of a complete model; None unless READY fits the manifest and every file has its size."""
+    try:
+        text = (folder / MANIFEST).read_text()
+        if (folder / READY).read_text().strip() != _digest(text):
+            return None
+        manifest = Manifest.from_json(text)
+        complete = all((folder / file.path).stat().st_size == file.size for file in manifest.files)
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+    return manifest if complete else None
+
+
+def unready(folder: Path) -> None:
+    """Take the mark of completeness away, before anything in the folder changes."""
+    (folder / READY).unlink(missing_ok=True)
+
+
+def write_ready(folder: Path, manifest: Manifest) -> None:
+    """Mark a folder complete: data on disk first, then the manifest, then READY, each in one step."""
+    for file in manifest.files:
+        _sync(folder / file.path)
+    text = manifest.to_json()
+    for name, content in ((MANIFEST, text), (READY, _digest(text) + "\n")):
+        temporary = folder / f".{name}.new"
+        temporary.write_text(content)
+        _sync(temporary)
+        temporary.replace(folder / name)
+        _sync(folder)
+
+
+def link(settings: Settings) -> None:
+    """Let `/models/<owner>/<name>` name the wanted revision's folder, in one step. Raises DeliveryError."""
+    place = link_of(settings)
+    target = os.path.relpath(folder_of(settings), place.parent)
+    if place.is_symlink() and str(place.readlink()) == target:
+        return
+    if place.exists() and not place.is_symlink():
+        raise DeliveryError(
+            f"MODEL_ID: {place} exists and is not a link made by this container: move it away or use a new volume"
+        )
+    place.parent.mkdir(parents=True, exist_ok=True)
+    temporary = place.with_name(f".{place.name}.new")
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(target)
+    temporary.replace(place)
+    _sync(place.parent)
+
+
+def bytes_in(folder: Path) -> int:
+    """Bytes of all files in a folder, half-written ones too."""
+    total = 0
+    for path in folder.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):  # a client renames files while we look
+            stat = path.lstat()
+            total += stat.st_size if S_ISREG(stat.st_mode) else 0
+    return total
+
+
+def require_writable(volume: Path) -> None:
+    """Raise DeliveryError unless files can be made on the volume."""
+    probe = volume / ".writable"
+    try:
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise DeliveryError(
+            f"volume {volume}: cannot write ({error.strerror}): mount it read-write and owned by user {os.getuid()}"
+        ) from error
+
+
+def require_space(folder: Path, *, missing: int) -> None:
+    """Raise DeliveryError unless `missing` bytes and a margin fit on the volume."""
+    needed = missing + margin(missing)
+    free = free_bytes(folder)
+    if free < needed:
+        raise DeliveryError(
+            f"volume: {megabytes(free)} free, {megabytes(needed)} needed for the missing {megabytes(missing)} and a "
+            "margin: free space on the disk under Docker's volumes, or run `docker compose run --rm model prune`"
+        )
+
+
+def margin(missing: int) -> int:
+    """Bytes to leave free: one hundredth of the download, 32 MB at least."""
+    return max(missing // 100, 32_000_000) if missing else 0
+
+
+def free_bytes(folder: Path) -> int:
+    """Bytes that an ordinary user can still write where the folder lies."""
+    stat = os.statvfs(folder)
+    return stat.f_bavail * stat.f_frsize
+
+
+@contextlib.contextmanager
+def locked(volume: Path, say: Callable[[str], None]) -> Iterator[None]:
+    """Hold the volume alone. The kernel frees the lock when its holder ends, however it ends."""
+    with (volume / ".lock").open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say("waiting: another container is writing to this volume")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def megabytes(count: int) -> str:
+    """A number of bytes as a person reads it (decimal units)."""
+    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

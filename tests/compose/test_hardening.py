@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+# Services that may not be as closed as the rest; compose.gpu.yaml says why.
+ROOT_USER = {"gpu-exporter"}
+EXTRA_CAPABILITIES = {"gpu-exporter": ["SYS_ADMIN"]}
+
+
+def each(layer: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    services: dict[str, dict[str, Any]] = layer["services"]
+    assert len(services) >= 6
+    return list(services.items())
+
+
+def test_no_container_is_root(layer: dict[str, Any]) -> None:
+    for name, service in each(layer):
+        uid = str(service.get("user", "")).split(":")[0]
+        assert uid.isdecimal(), f"{name} does not say its user as a number"
+        assert (uid != "0") != (name in ROOT_USER), name
+
+
+def test_no_container_can_write_its_root(layer: dict[str, Any]) -> None:
+    for name, service in each(layer):
+        assert service.get("read_only") is True, name
+        for mount in service.get("tmpfs", []):
+            assert "size=" in mount, f"{name}: {mount} could take all memory"
+
+
+def test_no_container_has_or_gains_rights(layer: dict[str, Any]) -> None:
+    for name, service in each(layer):
+        assert service.get("cap_drop") == ["ALL"], name
+        assert service.get("cap_add", []) == EXTRA_CAPABILITIES.get(name, []), name
+        assert service.get("security_opt") == ["no-new-privileges:true"], name
+        assert not service.get("privileged"), name
+
+
+def test_no_container_reaches_the_docker_socket(layer: dict[str, Any]) -> None:
+    for name, service in each(layer):
+        for volume in service.get("volumes", []):
+            assert "docker.sock" not in volume["source"], name
+
+
+def test_host_files_are_mounted_read_only(layer: dict[str, Any]) -> None:
+    for name, service in each(layer):
+        for volume in service.get("volumes", []):
+            assert volume["type"] == "volume" or volume.get("read_only"), f"{name}: {volume}"
+
+
+def test_ports_are_on_loopback_only(layer: dict[str, Any]) -> None:
+    ports = [port for _, service in each(layer) for port in service.get("ports", [])]
+    assert {port["host_ip"] for port in ports} == {"127.0.0.1"}
+
+
+def test_logs_cannot_fill_the_disk(layer: dict[str, Any]) -> None:
+    for name, service in each(layer):
+        assert service["logging"]["options"].keys() == {"max-size", "max-file"}, name
+
+
+def test_images_are_pinned(layer: dict[str, Any]) -> None:
+    for name, service in each(layer):
+        own = service["image"].startswith(layer["name"] + "-")
+        tag = service["image"].rpartition(":")[2]
+        assert own or any(digit in tag for digit in "0123456789"), f"{name}: {service['image']}"
+        assert tag != "latest", name
+
+
+def test_names_are_not_fixed_so_that_two_copies_can_run(layer: dict[str, Any]) -> None:
+    assert not [name for name, service in each(layer) if "container_name" in service]
+    for volume in layer["volumes"].values():
+        assert volume["name"].startswith(layer["name"] + "_")
+
+
+@pytest.mark.parametrize("service", ["vllm", "locust", "prometheus", "hub", "grafana"])
+def test_a_long_running_service_has_a_health_check(service: str, layer: dict[str, Any]) -> None:
+    if service in layer["services"]:
+        check = layer["services"][service]["healthcheck"]
+        assert check["start_period"]
+        assert check["start_interval"]

@@ -1,0 +1,112 @@
+"""What the layers change, as Compose renders them. The GPU layer cannot run without a card, so its form is held to
+what vLLM's Docker page and the NVIDIA Container Toolkit's Compose page demand.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from conftest import ROOT, render
+
+
+def test_base_works_with_no_settings_and_no_gpu() -> None:
+    engine = render()["services"]["vllm"]
+    assert engine["environment"]["ENGINE_DEVICE"] == "cpu"
+    assert engine["environment"]["MODEL_ID"] == "Qwen/Qwen2-0.5B-Instruct"
+    assert "devices" not in engine.get("deploy", {}).get("resources", {}).get("reservations", {})
+
+
+def test_model_is_complete_before_the_engine_starts_and_is_never_written_by_it() -> None:
+    services = render()["services"]
+    assert services["vllm"]["depends_on"]["model"]["condition"] == "service_completed_successfully"
+    models = next(volume for volume in services["vllm"]["volumes"] if volume["target"] == "/models")
+    assert models["read_only"] is True
+    assert services["vllm"]["environment"]["HF_HUB_OFFLINE"] == "1"
+
+
+def test_a_wrong_flag_does_not_restart_for_ever() -> None:
+    assert render()["services"]["vllm"]["restart"] == "on-failure:5"
+
+
+def test_gpu_layer_reserves_the_cards_for_the_engine() -> None:
+    engine = render("gpu")["services"]["vllm"]
+    assert engine["image"] == "vllm/vllm-openai:v0.32.0"
+    assert engine["environment"]["ENGINE_DEVICE"] == "gpu"
+    [device] = engine["deploy"]["resources"]["reservations"]["devices"]
+    assert device["driver"] == "nvidia"
+    assert device["capabilities"] == ["gpu"]
+    assert device["count"] == -1  # all
+
+
+def test_gpu_layer_gives_tensor_parallel_workers_shared_memory() -> None:
+    engine = render("gpu")["services"]["vllm"]
+    assert int(engine["shm_size"]) >= 8 * 2**30 or engine.get("ipc") == "host"
+
+
+def test_gpu_layer_serves_what_it_downloads() -> None:
+    for env in ({}, {"MODEL_ID": "Qwen/Qwen2.5-3B-Instruct"}):
+        services = render("gpu", **env)["services"]
+        wanted = env.get("MODEL_ID", "Qwen/Qwen2-7B-Instruct")
+        assert {services[name]["environment"]["MODEL_ID"] for name in ("model", "vllm")} == {wanted}
+
+
+def test_gpu_count_and_parallel_size_are_settings() -> None:
+    engine = render("gpu", GPU_COUNT="2", TENSOR_PARALLEL_SIZE="2")["services"]["vllm"]
+    assert engine["deploy"]["resources"]["reservations"]["devices"][0]["count"] == 2
+    assert engine["environment"]["TENSOR_PARALLEL_SIZE"] == "2"
+
+
+def test_gpu_layer_runs_as_the_user_that_the_image_prepares() -> None:
+    # docs.vllm.ai, "Using Docker": the CUDA image holds a user `vllm`, UID 2000 in group 0.
+    assert render("gpu")["services"]["vllm"]["user"] == "2000:0"
+
+
+def test_gpu_exporter_sees_every_card() -> None:
+    exporter = render("gpu")["services"]["gpu-exporter"]
+    [device] = exporter["deploy"]["resources"]["reservations"]["devices"]
+    assert (device["count"], device["capabilities"]) == (-1, ["gpu"])
+
+
+def test_airgap_layer_downloads_from_its_own_hub_only() -> None:
+    services = render("airgap")["services"]
+    assert services["model"]["environment"]["MODELSCOPE_ENDPOINT"] == "http://hub:8080"
+    assert "ports" not in services["hub"]
+
+
+def test_airgap_layer_leaves_grafana_out_until_it_is_asked_for() -> None:
+    assert render("airgap")["services"]["grafana"]["profiles"] == ["grafana"]
+    assert "profiles" not in render()["services"]["grafana"]
+
+
+def test_jobs_start_only_when_asked_for() -> None:
+    assert render()["services"]["smoke"]["profiles"] == ["tools"]
+
+
+def test_bind_address_and_ports_are_settings() -> None:
+    env = {
+        "BIND_ADDRESS": "10.1.2.3",
+        "VLLM_PORT": "1",
+        "GRAFANA_PORT": "2",
+        "PROMETHEUS_PORT": "3",
+        "LOCUST_PORT": "4",
+    }
+    ports = [port for service in render(**env)["services"].values() for port in service.get("ports", [])]
+    assert {port["host_ip"] for port in ports} == {"10.1.2.3"}
+    assert {port["published"] for port in ports} == {"1", "2", "3", "4"}
+
+
+def test_every_setting_is_in_env_example() -> None:
+    used = set()
+    for file in ROOT.glob("compose*.yaml"):
+        used |= set(re.findall(r"\$\{([A-Z_]+)", file.read_text()))
+    described = set(re.findall(r"^#? ?([A-Z_]+)=", Path(ROOT / ".env.example").read_text(), re.MULTILINE))
+    assert used - {"COMPOSE_PROJECT_NAME"} == described - {"COMPOSE_FILE"}
+
+
+def test_env_example_shows_the_defaults_of_compose() -> None:
+    example = dict(re.findall(r"^# ([A-Z_]+)=(.*)$", (ROOT / ".env.example").read_text(), re.MULTILINE))
+    defaults = dict(re.findall(r"\$\{([A-Z_]+):-([^}]*)\}", (ROOT / "compose.yaml").read_text()))
+    assert len(defaults) > 15
+    for name, default in defaults.items():
+        assert example[name] == default, name

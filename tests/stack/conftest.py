@@ -1,0 +1,208 @@
+"""The real stack for the tests: the airgap layer under a project name and ports of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import time
+import urllib.parse
+import urllib.request
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import docker
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from docker.models.containers import Container
+
+ROOT = Path(__file__).parents[2]
+PORTS = ("VLLM_PORT", "PROMETHEUS_PORT", "GRAFANA_PORT", "LOCUST_PORT")
+START_TIMEOUT_S = 600
+
+T = TypeVar("T")
+
+
+def free_ports(count: int) -> list[int]:
+    """Loopback ports that nothing listens on."""
+    sockets = [socket.socket() for _ in range(count)]
+    for sock in sockets:
+        sock.bind(("127.0.0.1", 0))
+    ports = [int(sock.getsockname()[1]) for sock in sockets]
+    for sock in sockets:
+        sock.close()
+    return ports
+
+
+def wait_for(what: str, probe: Callable[[], T], timeout_s: float) -> T:
+    """The first true value of `probe`, asked twice a second; fails with `what` and the last value or error."""
+    deadline = time.monotonic() + timeout_s
+    last: object = None
+    while time.monotonic() < deadline:
+        try:
+            if value := probe():
+                return value
+            last = value
+        except OSError as error:
+            last = error
+        time.sleep(0.5)
+    pytest.fail(f"{what}: not within {timeout_s:g} s, last seen {last!r}")
+
+
+def http(url: str, body: object = None, *, timeout_s: float = 60) -> bytes:
+    """Body of a GET, or of a POST of `body` as JSON; raises OSError unless it is a success."""
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(url, data=data, headers={"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=timeout_s) as answer:
+        content: bytes = answer.read()
+    return content
+
+
+@dataclass
+class Stack:
+    """One running copy of the stack; `folder` is the checkout that it runs from."""
+
+    project: str
+    folder: Path = ROOT
+    env: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
+        self.env = {name: str(port) for name, port in self.ports.items()} | self.env
+
+    def compose(self, *args: str, check: bool = True, **env: str) -> subprocess.CompletedProcess[str]:
+        """Run `docker compose` as a user would, with `env` on top of the stack's settings."""
+        command = ["docker", "compose", "--env-file", os.devnull, "-p", self.project]
+        command += ["-f", "compose.yaml", "-f", "compose.airgap.yaml", *args]
+        inherited = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+        done = subprocess.run(
+            command,
+            cwd=self.folder,
+            env=inherited | self.env | env,
+            capture_output=True,
+            text=True,
+            timeout=START_TIMEOUT_S,
+            check=False,
+        )
+        if check and done.returncode:
+            pytest.fail(f"{' '.join(command)} exited with {done.returncode}\n{done.stdout}\n{done.stderr}")
+        return done
+
+    def container(self, service: str) -> Container:
+        """The service's first container, running or not."""
+        label = [f"com.docker.compose.project={self.project}", f"com.docker.compose.service={service}"]
+        found = docker.from_env().containers.list(all=True, filters={"label": label})
+        assert found, f"{service} has no container"
+        container: Container = found[0]
+        return container
+
+    def logs(self, service: str) -> str:
+        return self.compose("logs", "--no-log-prefix", service).stdout
+
+    def url(self, port: str) -> str:
+        return f"http://127.0.0.1:{self.ports[port]}"
+
+    @property
+    def api(self) -> str:
+        return self.url("VLLM_PORT") + "/v1"
+
+    def chat(self, question: str) -> str:
+        """The model's greedy answer."""
+        [model] = json.loads(http(f"{self.api}/models"))["data"]
+        body = {
+            "model": model["id"],
+            "messages": [{"role": "user", "content": question}],
+            "max_tokens": 32,
+            "temperature": 0,
+        }
+        answer = json.loads(http(f"{self.api}/chat/completions", body))
+        text: str = answer["choices"][0]["message"]["content"]
+        return text
+
+    def query(self, promql: str) -> list[dict[str, Any]]:
+        """Result vector of an instant query."""
+        parameters = urllib.parse.urlencode({"query": promql})
+        answer = json.loads(http(f"{self.url('PROMETHEUS_PORT')}/api/v1/query?{parameters}"))
+        assert answer["status"] == "success", answer
+        result: list[dict[str, Any]] = answer["data"]["result"]
+        return result
+
+    def value(self, promql: str) -> float:
+        """The only value of an instant query; NaN when it is empty."""
+        result = self.query(promql)
+        return float(result[0]["value"][1]) if result else float("nan")
+
+    def down(self) -> None:
+        self.compose("--profile", "*", "down", "--volumes", "--remove-orphans", "--timeout", "10")
+
+    def report(self) -> str:
+        """What an on-call person would look at first."""
+        parts = [self.compose("ps", "--all", check=False).stdout]
+        parts.append(self.compose("logs", "--tail", "80", check=False).stdout)
+        parts.append(self.compose("stats", "--no-stream", check=False).stdout)
+        return "\n".join(parts)
+
+
+STACKS: list[Stack] = []
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """Show every running stack's state beside a failure."""
+    outcome = yield
+    report = outcome.get_result()  # type: ignore[attr-defined]
+    if report.failed:
+        for stack in STACKS:
+            report.sections.append((f"stack {stack.project} at the failure of {item.name}", stack.report()))
+
+
+@pytest.fixture(scope="session")
+def new_stack() -> Iterator[Callable[..., Stack]]:
+    """Makes stacks that are always torn down, with everything that they own."""
+
+    def make(name: str, folder: Path = ROOT, **env: str) -> Stack:
+        stack = Stack(f"headroom-{name}-{os.getpid()}", folder, env)
+        STACKS.append(stack)
+        return stack
+
+    yield make
+    for stack in STACKS:
+        stack.down()
+
+
+@pytest.fixture(scope="session")
+def stack(new_stack: Callable[..., Stack]) -> Stack:
+    """The stack, started from nothing as a new user starts it; prints the seconds of each stage."""
+    stack = new_stack("test")
+    start = time.monotonic()
+    stack.compose("build")
+    built = time.monotonic()
+    stack.compose("up", "-d", "--wait", "--wait-timeout", str(START_TIMEOUT_S))
+    stages = {"images": built - start, "up": time.monotonic() - built}
+    print("\nfrom nothing to healthy:", ", ".join(f"{name} {seconds:.1f} s" for name, seconds in stages.items()))
+    return stack
+
+
+@pytest.fixture
+def copy_of_checkout(tmp_path: Path) -> Path:
+    """What a clone of the working tree would hold, in another folder."""
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    copy = tmp_path / "second"
+    for name in listed.stdout.splitlines():
+        target = copy / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if (ROOT / name).exists():
+            shutil.copy(ROOT / name, target)
+    return copy

@@ -1,0 +1,59 @@
+from pathlib import Path
+
+from delivery.listing import RemoteFile
+from delivery.progress import Progress
+
+FILES = (RemoteFile("a", 1_000_000, None), RemoteFile("b", 3_000_000, None))
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_line_tells_share_rate_time_left_and_files(tmp_path: Path) -> None:
+    clock = Clock()
+    progress = Progress(tmp_path, FILES, clock)
+    (tmp_path / "a").write_bytes(bytes(1_000_000))
+    (tmp_path / "b.incomplete").write_bytes(bytes(1_000_000))
+    clock.now += 4
+    progress.update()
+    # 2 MB in 4 s are 0.5 MB/s: the other 2 MB take 4 s more.
+    assert progress.line() == " 50.0 %  2.0 MB of 4.0 MB  0.5 MB/s  4 s left  1 of 2 files"
+
+
+def test_rate_counts_only_what_came_since_the_start(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(bytes(1_000_000))
+    clock = Clock()
+    progress = Progress(tmp_path, FILES, clock)
+    clock.now += 1
+    progress.update()
+    assert "no new byte yet" in progress.line()
+    assert progress.summary().startswith("0.0 MB")
+
+
+def test_stall_is_the_time_since_the_last_new_byte(tmp_path: Path) -> None:
+    clock = Clock()
+    progress = Progress(tmp_path, FILES, clock)
+    (tmp_path / "a").write_bytes(b"x")
+    clock.now += 200
+    progress.update()
+    assert progress.stalled_s == 0, "slow, but it moves"
+    clock.now += 50
+    progress.update()
+    assert progress.stalled_s == 50
+
+
+def test_a_restarted_file_does_not_count_as_growth(tmp_path: Path) -> None:
+    clock = Clock()
+    (tmp_path / "a.incomplete").write_bytes(bytes(900_000))
+    progress = Progress(tmp_path, FILES, clock)
+    (tmp_path / "a.incomplete").write_bytes(b"")
+    clock.now += 10
+    progress.update()
+    (tmp_path / "a.incomplete").write_bytes(bytes(800_000))
+    clock.now += 10
+    progress.update()
+    assert progress.stalled_s == 20

@@ -1,0 +1,98 @@
+import fcntl
+from pathlib import Path
+
+import pytest
+from delivery import volume
+from delivery.settings import DeliveryError, Settings
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings("modelscope", "owner/name", "feature/x", tmp_path)
+
+
+def deliver(settings: Settings, content: bytes = b"weights") -> Path:
+    folder = volume.folder_of(settings)
+    folder.mkdir(parents=True)
+    (folder / "w.safetensors").write_bytes(content)
+    record = volume.FileRecord("w.safetensors", len(content), "00")
+    volume.write_ready(folder, volume.Manifest("modelscope", "owner/name", "feature/x", (record,)))
+    return folder
+
+
+def test_ready_folder_gives_its_manifest_back(settings: Settings) -> None:
+    manifest = volume.read_ready(deliver(settings))
+    assert manifest is not None
+    assert manifest.files == (volume.FileRecord("w.safetensors", 7, "00"),)
+    assert manifest.size == 7
+
+
+def test_without_ready_nothing_is_complete(settings: Settings) -> None:
+    folder = deliver(settings)
+    volume.unready(folder)
+    assert volume.read_ready(folder) is None
+
+
+@pytest.mark.parametrize("damage", ["truncate", "remove", "manifest", "ready"])
+def test_ready_does_not_cover_a_damaged_folder(settings: Settings, damage: str) -> None:
+    folder = deliver(settings)
+    match damage:
+        case "truncate":
+            (folder / "w.safetensors").write_bytes(b"weight")
+        case "remove":
+            (folder / "w.safetensors").unlink()
+        case "manifest":
+            manifest = folder / volume.MANIFEST
+            manifest.write_text(manifest.read_text().replace("owner", "other"))
+        case "ready":
+            (folder / volume.READY).write_text("")
+    assert volume.read_ready(folder) is None
+
+
+def test_link_moves_between_revisions_and_stays_inside_the_volume(settings: Settings) -> None:
+    deliver(settings)
+    volume.link(settings)
+    link = settings.volume / "owner/name"
+    assert not link.readlink().is_absolute(), "the engine mounts the volume elsewhere"
+    assert (link / "w.safetensors").read_bytes() == b"weights"
+    other = Settings("modelscope", "owner/name", "v2", settings.volume)
+    deliver(other, b"newer")
+    volume.link(other)
+    assert (link / "w.safetensors").read_bytes() == b"newer"
+    assert volume.read_ready(volume.folder_of(settings)) is not None, "the old revision stays"
+
+
+def test_link_never_replaces_a_folder_that_someone_else_made(settings: Settings) -> None:
+    foreign = settings.volume / "owner/name"
+    foreign.mkdir(parents=True)
+    (foreign / "mine").touch()
+    deliver(settings)
+    with pytest.raises(DeliveryError, match="move it away"):
+        volume.link(settings)
+    assert (foreign / "mine").exists()
+
+
+def test_too_little_space_says_found_and_needed(tmp_path: Path) -> None:
+    free = volume.free_bytes(tmp_path)
+    with pytest.raises(DeliveryError) as caught:
+        volume.require_space(tmp_path, missing=free)
+    assert volume.megabytes(free).split()[1] in str(caught.value)
+    assert "needed" in str(caught.value)
+
+
+def test_nothing_missing_needs_no_space(tmp_path: Path) -> None:
+    volume.require_space(tmp_path, missing=0)
+    assert volume.margin(0) == 0
+
+
+def test_lock_lets_one_in_at_a_time(tmp_path: Path) -> None:
+    said: list[str] = []
+    with (
+        volume.locked(tmp_path, said.append),
+        (tmp_path / ".lock").open() as second,
+        pytest.raises(BlockingIOError),
+    ):
+        fcntl.flock(second, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    assert said == []
+    with volume.locked(tmp_path, said.append):
+        pass
