@@ -19,9 +19,9 @@ OPTION = "--tokenizer"
 
 _MOST_WORDS = 4096  # enough that pairs of words tell 16 million prompts apart
 _FEWEST_WORDS = 64
-_WORD = re.compile(
-    r"[\u0120\u2581]?([a-z]{3,12})"
-)  # with the space marks of byte-level BPE and of SentencePiece
+_MARKS = "\u0120\u2581 "  # how byte-level BPE, SentencePiece and plain vocabularies write a space
+_WORD = re.compile(rf"[{_MARKS}]?([a-z]{{3,12}})")
+_SPANNING = re.compile(rf"([a-z]+)[{_MARKS}]")
 _BATCH = 2048
 _RUN = 16
 
@@ -86,9 +86,10 @@ class Tokenizer:
     def single_token_words(self) -> list[str]:
         """Return words that are one token each wherever they stand in a text of such words and single spaces.
 
-        So the tokens of such a text are its words. The vocabulary proposes the words, common ones first;
-        each is then tried at the start and inside a text, and all are tried beside others. Raises
-        InputError if the tokenizer has too few.
+        So such a text has as many tokens as words. The vocabulary proposes the words, common ones first,
+        less those that a token which spans a space could join to the next word. Each is tried at the start
+        of a text and after a space, and random rows of them are counted. Raises InputError if the tokenizer
+        has too few.
         """
         proposals = self._proposals()
         words: list[str] = []
@@ -107,9 +108,11 @@ class Tokenizer:
         return sorted(words[:_MOST_WORDS])
 
     def _proposals(self) -> Iterator[str]:
-        by_id = sorted(self._encoder.get_vocab(with_added_tokens=False).items(), key=lambda item: item[1])
-        matches = (_WORD.fullmatch(token) for token, _ in by_id)
-        return iter(dict.fromkeys(match[1] for match in matches if match))
+        vocabulary = self._encoder.get_vocab(with_added_tokens=False)
+        spanning = tuple({match[1] for token in vocabulary for match in _SPANNING.finditer(token)})
+        matches = map(_WORD.fullmatch, sorted(vocabulary, key=vocabulary.__getitem__))
+        words = dict.fromkeys(match[1] for match in matches if match)
+        return (word for word in words if not word.endswith(spanning))
 
     def _single(self, words: list[str]) -> list[str]:
         """Keep the words that are one token at the start of a text and one more after a space."""
