@@ -11,9 +11,7 @@ from loadtest.workload import InputError
 
 REQUESTS = 40_000
 RATE = 50.0
-STANDARD_ERRORS = (
-    4.0  # a right schedule fails one such check in 16,000; seeds are fixed, so none does by chance
-)
+STANDARD_ERRORS = 4.0  # a right schedule fails one such check in 16,000; seeds are fixed, so none does by chance
 SEEDS = (0, 1, 2023)
 
 
@@ -138,7 +136,5 @@ def test_a_burstiness_that_is_none_is_refused_before_the_run(burstiness: float) 
 
 
 def test_an_unknown_process_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(
-        InputError, match=r"^--arrival: 'weibull' is unknown; use closed, constant, poisson or gamma"
-    ):
+    with pytest.raises(InputError, match=r"^--arrival: 'weibull' is unknown; use closed, constant, poisson or gamma"):
         schedule("weibull", rate=1, seed=0)  # type: ignore[arg-type]  # what a person may type

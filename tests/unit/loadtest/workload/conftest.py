@@ -25,8 +25,7 @@ CHATML = (
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 TRIMMING = (
-    "{{ bos_token }}{% for message in messages %}"
-    "{{ '[INST]' + message['content'] | trim + '[/INST]' }}{% endfor %}"
+    "{{ bos_token }}{% for message in messages %}{{ '[INST]' + message['content'] | trim + '[/INST]' }}{% endfor %}"
 )
 
 
@@ -57,9 +56,7 @@ def byte_level_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def bos_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bos")
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True))  # noqa: S106  # not a password
-    tokenizer.normalizer = normalizers.Sequence(
-        [normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")]
-    )
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")])
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="never")
     trainer = trainers.BpeTrainer(
         vocab_size=4000, special_tokens=["<unk>", "<s>", "[INST]", "[/INST]"], show_progress=False

@@ -34,9 +34,7 @@ def load(file: Path, tokenizer: Tokenizer | None = None, **options: Any) -> Data
 
 def questions(prompts: DatasetPrompts, count: int, seed: int = 0) -> list[str]:
     draws = DrawSource(seed)
-    return [
-        json.loads(b'"%b"' % prompts.prompt(index, "chat", draws.at(index)).text) for index in range(count)
-    ]
+    return [json.loads(b'"%b"' % prompts.prompt(index, "chat", draws.at(index)).text) for index in range(count)]
 
 
 def test_each_question_is_sent_as_it_is_once_before_any_comes_again(tmp_path: Path) -> None:
@@ -63,9 +61,7 @@ def test_lengths_are_those_of_the_tokenizer(tmp_path: Path, model: Path) -> None
         (bare,) = tokenizer.tokens(endpoint, ["water"])
         found = {prompts.prompt(index, endpoint, DrawSource(0).at(index))[1:] for index in range(2)}
         assert found == {(len(bare) - 1 + count, count * 2) for count in (3, 40)}
-    assert prompts.common_tokens == {
-        endpoint: tokenizer.head(endpoint) for endpoint in ("chat", "completions")
-    }
+    assert prompts.common_tokens == {endpoint: tokenizer.head(endpoint) for endpoint in ("chat", "completions")}
     assert prompts.notes == ()
 
 
@@ -158,9 +154,7 @@ def test_a_bad_file_is_refused_with_the_place(tmp_path: Path, content: Any, prob
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(
-        InputError, match=r"^--dataset: cannot read .*/none.json: No such file or directory; "
-    ):
+    with pytest.raises(InputError, match=r"^--dataset: cannot read .*/none.json: No such file or directory; "):
         load(tmp_path / "none.json")
 
 

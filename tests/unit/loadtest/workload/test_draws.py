@@ -13,9 +13,7 @@ def test_draws_depend_on_seed_and_index_alone() -> None:
 
 
 def test_draws_are_uniform_and_independent() -> None:
-    columns = [
-        [fraction(value) for value in column] for column in zip(*map(DrawSource(0).at, range(N)), strict=True)
-    ]
+    columns = [[fraction(value) for value in column] for column in zip(*map(DrawSource(0).at, range(N)), strict=True)]
     for number, column in enumerate(columns):
         assert abs(fmean(column) - 0.5) < 4 * math.sqrt(1 / 12 / N)
         assert abs(correlation(column[1:], column[:-1])) < 4 / math.sqrt(N)

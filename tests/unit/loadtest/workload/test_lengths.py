@@ -25,12 +25,8 @@ def test_a_distribution_has_the_mean_and_the_spread_asked_for() -> None:
     assert (min(sample), max(sample)) == (250, 550)
 
 
-@pytest.mark.parametrize(
-    ("text", "bounds"), [("100:80", (20, 180)), ("100:5000", (20, 180)), ("100:10", (70, 130))]
-)
-def test_a_wide_distribution_is_cut_on_both_sides_so_that_its_mean_stays(
-    text: str, bounds: tuple[int, int]
-) -> None:
+@pytest.mark.parametrize(("text", "bounds"), [("100:80", (20, 180)), ("100:5000", (20, 180)), ("100:10", (70, 130))])
+def test_a_wide_distribution_is_cut_on_both_sides_so_that_its_mean_stays(text: str, bounds: tuple[int, int]) -> None:
     lengths = Lengths.parse(text, "--prompt-tokens", shortest=20)
     sample = [lengths.sampler().sample(fraction) for fraction in FRACTIONS]
     assert lengths.bounds == bounds
@@ -46,9 +42,7 @@ def test_no_fraction_falls_outside_the_bounds() -> None:
 
 @pytest.mark.parametrize("text", ["", "abc", "5.5", "1:2:3", ":", "10:", ":3", "10:x", "0x10", "1e3"])
 def test_what_is_no_length_is_refused_with_an_example(text: str) -> None:
-    with pytest.raises(
-        InputError, match=rf"^--output-tokens: '{text}' is not a length; give tokens as N or mean:std"
-    ):
+    with pytest.raises(InputError, match=rf"^--output-tokens: '{text}' is not a length; give tokens as N or mean:std"):
         Lengths.parse(text, "--output-tokens")
 
 

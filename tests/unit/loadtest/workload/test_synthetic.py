@@ -48,9 +48,7 @@ def test_the_tokenizer_counts_as_many_tokens_as_asked_for(model: Path, length: i
 def test_lengths_vary_as_asked_for_and_each_is_exact(model: Path) -> None:
     workload = load(endpoint="both", prompt_tokens="200:40", output_tokens="60:10", tokenizer=model)
     specs = [workload.request(index) for index in range(1000)]
-    assert [len(tokens) for tokens in tokens_of(specs, Tokenizer.read(model))] == [
-        spec.prompt_tokens for spec in specs
-    ]
+    assert [len(tokens) for tokens in tokens_of(specs, Tokenizer.read(model))] == [spec.prompt_tokens for spec in specs]
     # 4 standard errors of the mean
     assert abs(fmean(spec.prompt_tokens or 0 for spec in specs) - 200) < 4 * 40 / 1000**0.5
     assert abs(fmean(spec.output_tokens for spec in specs) - 60) < 4 * 10 / 1000**0.5
@@ -100,9 +98,7 @@ def test_without_a_tokenizer_lengths_are_words_and_said_to_be_approximate() -> N
     spec = workload.request(0)
     assert spec.prompt_tokens is None
     assert len(text_of(spec).split(" ")) == 100
-    assert workload.notes == (
-        "no --tokenizer: prompt lengths are approximate, one common English word a token",
-    )
+    assert workload.notes == ("no --tokenizer: prompt lengths are approximate, one common English word a token",)
     assert workload.common_tokens == {"chat": 10}
 
 
@@ -153,15 +149,11 @@ def test_a_trace_gives_the_lengths_line_by_line(tmp_path: Path, model: Path) -> 
     assert workload.notes == ()
 
 
-def test_prompts_of_a_trace_that_are_too_short_are_lengthened_and_counted(
-    tmp_path: Path, bos_model: Path
-) -> None:
+def test_prompts_of_a_trace_that_are_too_short_are_lengthened_and_counted(tmp_path: Path, bos_model: Path) -> None:
     workload = load(trace=trace(tmp_path, "0,3,1", "1,30,1"), tokenizer=bos_model, shared_prefix_tokens=20)
     assert [workload.request(index).prompt_tokens for index in range(2)] == [24, 30]
     (note,) = workload.notes
-    assert note.startswith(
-        "1 of the trace's 2 prompts are shorter than the 24 tokens that the template and the"
-    )
+    assert note.startswith("1 of the trace's 2 prompts are shorter than the 24 tokens that the template and the")
 
 
 def test_a_trace_that_the_server_cannot_take_is_refused(tmp_path: Path) -> None:

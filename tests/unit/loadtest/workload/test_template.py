@@ -41,9 +41,7 @@ def test_a_template_that_takes_only_parts_gets_one_text_part() -> None:
 
 
 def test_a_template_that_trims_is_not_taken_for_one_that_loses_the_message() -> None:
-    assert (
-        render("{% for m in messages %}[{{ m.content | trim }}]{% endfor %}", content=" hello ") == "[hello]"
-    )
+    assert render("{% for m in messages %}[{{ m.content | trim }}]{% endfor %}", content=" hello ") == "[hello]"
 
 
 def test_a_template_cannot_reach_the_interpreter() -> None:

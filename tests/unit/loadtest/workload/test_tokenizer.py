@@ -85,9 +85,7 @@ def test_of_several_templates_the_default_is_used(tmp_path: Path, byte_level_mod
     assert len(Tokenizer.read(folder).tokens("chat", ["water river"])[0]) == 2
 
 
-def test_without_a_template_chat_is_counted_bare_and_said_to_be_unknown(
-    tmp_path: Path, byte_level_model: Path
-) -> None:
+def test_without_a_template_chat_is_counted_bare_and_said_to_be_unknown(tmp_path: Path, byte_level_model: Path) -> None:
     folder = copy(byte_level_model, tmp_path)
     (folder / "tokenizer_config.json").unlink()
     tokenizer = Tokenizer.read(folder)
@@ -117,9 +115,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 def test_a_file_that_is_no_tokenizer_is_refused(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "tokenizer.json"
     file.write_bytes(content)
-    with pytest.raises(
-        InputError, match=r"^--tokenizer: .* is not a tokenizer: .*; use a model's tokenizer.json"
-    ):
+    with pytest.raises(InputError, match=r"^--tokenizer: .* is not a tokenizer: .*; use a model's tokenizer.json"):
         Tokenizer.read(file)
 
 
