@@ -10,16 +10,12 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import psutil
 import requests
 
 from tests.bench.tools import Reported, Tool, Work
 from tests.fault_engine.process import running_engine
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 TTFT_MS, GAP_MS = 50, 20
 CLIENT_CORE, SERVER_CORE = 0, 1
@@ -55,7 +51,9 @@ def measure(tool: Tool, folder: Path, *, streams: int, rounds: int, tokens: int,
         out = Path(scratch)
         out.chmod(0o777)  # a container's user writes here
         work = Work(url, streams, streams * rounds, 64, tokens)
-        samples = _run(tool, work, folder, out, _pinned(CLIENT_CORE, priority))
+        with tool.ready(folder, out):
+            command = [*_pinned(CLIENT_CORE, priority), *tool.command(work, folder, out)]
+            samples = _run(command, out / "log")
         truth = requests.get(f"{url}/truth", timeout=60).json()
         begin, end = truth["window"]
         cpu = _at(samples, end) - _at(samples, begin)
@@ -74,19 +72,13 @@ def _pinned(core: int, priority: list[str]) -> list[str]:
     return ["taskset", "-c", str(core), *priority]
 
 
-def _run(tool: Tool, work: Work, folder: Path, out: Path, prefix: list[str]) -> list[tuple[float, float]]:
-    """Run the tool; returns (Unix time, CPU seconds so far of all its processes)."""
-    command = tool.command(work, folder, out)
-    if command[0] == "docker":  # what is pinned is inside
-        command[2:2] = ["-e", f"PREFIX={' '.join(prefix)}"]
-    else:
-        command = [*prefix, *command]
-    log = out / "log"
+def _run(command: list[str], log: Path) -> list[tuple[float, float]]:
+    """Run a tool; returns (Unix time, CPU seconds so far of all its processes)."""
     samples: list[tuple[float, float]] = []
     stop = threading.Event()
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
     with log.open("w") as output, subprocess.Popen(command, stdout=output, stderr=output, env=environment) as process:
-        sampler = threading.Thread(target=_sample, args=(process.pid, out / "container", samples, stop))
+        sampler = threading.Thread(target=_sample, args=(process.pid, samples, stop))
         sampler.start()
         try:
             process.wait(timeout=_TIMEOUT_S)
@@ -95,32 +87,27 @@ def _run(tool: Tool, work: Work, folder: Path, out: Path, prefix: list[str]) -> 
             sampler.join()
             if process.poll() is None:
                 process.kill()
-    if not samples or process.returncode:  # ours: a valid run, too
-        raise RuntimeError(f"{tool.name} failed:\n{log.read_text()[-2000:]}")
+    if process.returncode:  # ours: a run that its own verdict calls invalid, too
+        raise RuntimeError(f"{' '.join(command)} failed:\n{log.read_text()[-2000:]}")
     return samples
 
 
-def _sample(pid: int, container: Path, samples: list[tuple[float, float]], stop: threading.Event) -> None:
+def _sample(pid: int, samples: list[tuple[float, float]], stop: threading.Event) -> None:
     used: dict[int, float] = {}
     while not stop.wait(_SAMPLE_S):
-        for process in _processes(pid, container):
+        for process in _processes(pid):
             with suppress(psutil.Error):
                 times = process.cpu_times()
                 used[process.pid] = times.user + times.system
         samples.append((time.time(), sum(used.values())))
 
 
-def _processes(pid: int, container: Path) -> Iterator[psutil.Process]:
-    root = pid
-    if container.exists() and container.read_text():
-        inspect = ["docker", "inspect", "-f", "{{.State.Pid}}", container.read_text()]
-        answer = subprocess.run(inspect, capture_output=True, text=True, check=False).stdout.strip()
-        root = int(answer or 0)
-    with suppress(psutil.Error):
-        if root:
-            process = psutil.Process(root)
-            yield process
-            yield from process.children(recursive=True)
+def _processes(pid: int) -> list[psutil.Process]:
+    try:
+        process = psutil.Process(pid)
+        return [process, *process.children(recursive=True)]
+    except psutil.Error:
+        return []  # it has ended
 
 
 def _at(samples: list[tuple[float, float]], moment: float) -> float:

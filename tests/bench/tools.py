@@ -6,12 +6,16 @@ import json
 import string
 import subprocess
 import sys
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from tokenizers import Tokenizer, models, pre_tokenizers
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 ROOT = Path(__file__).resolve().parents[2]
 MODEL = "engine"
@@ -44,6 +48,9 @@ class Tool(Protocol):
 
     def install(self, folder: Path) -> None:
         """Make it ready, if it is not."""
+
+    def ready(self, folder: Path, out: Path) -> AbstractContextManager[None]:
+        """What must be there around the run."""
 
     def command(self, work: Work, folder: Path, out: Path) -> list[str]:
         """The command that does `work` and writes its results into `out`."""
@@ -87,6 +94,9 @@ class Headroom:
     def install(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
 
+    def ready(self, folder: Path, out: Path) -> AbstractContextManager[None]:  # noqa: ARG002  # it needs nothing
+        return nullcontext()
+
     def command(self, work: Work, folder: Path, out: Path) -> list[str]:  # noqa: ARG002  # a rival's need
         return [
             *(sys.executable, "-m", "locust", "-f", str(ROOT / "loadtest/locustfile.py"), "--headless"),
@@ -103,7 +113,10 @@ class Headroom:
 
 
 class Vllm:
-    """vLLM's own, from the engine's image: the package alone would bring all of the engine too."""
+    """vLLM's own, from the engine's image: the package alone would bring all of the engine too.
+
+    It runs in the image's file system, but in our own control group: a container's may not have real-time priority.
+    """
 
     name = "vllm bench serve"
     image = "vllm/vllm-openai-cpu:v0.32.0-x86_64"
@@ -112,11 +125,32 @@ class Vllm:
         make_tokenizer(folder / "tokenizer")
         subprocess.run(["docker", "image", "inspect", self.image], check=True, stdout=subprocess.DEVNULL)
 
-    def command(self, work: Work, folder: Path, out: Path) -> list[str]:
+    @contextmanager
+    def ready(self, folder: Path, out: Path) -> Iterator[None]:
+        mounts = ["-v", f"{folder}/tokenizer:/tokenizer:ro", "-v", f"{out}:/out"]
+        start = [
+            "docker",
+            "run",
+            "--rm",
+            "--detach",
+            "--network=none",
+            *mounts,
+            "--entrypoint=sleep",
+            self.image,
+            "900",
+        ]
+        container = subprocess.run(start, check=True, capture_output=True, text=True).stdout.strip()
+        inspect = ["docker", "inspect", "--format={{.State.Pid}}", container]
+        self._pid = subprocess.run(inspect, check=True, capture_output=True, text=True).stdout.strip()
+        try:
+            yield
+        finally:
+            subprocess.run(["docker", "kill", container], check=True, stdout=subprocess.DEVNULL)
+
+    def command(self, work: Work, folder: Path, out: Path) -> list[str]:  # noqa: ARG002  # they are mounted
         return [
-            *("docker", "run", "--rm", "--network=host", "--cap-add=SYS_NICE", f"--cidfile={out}/container"),
-            *("-v", f"{folder}/tokenizer:/tokenizer:ro", "-v", f"{out}:/out", "--entrypoint=/bin/sh", self.image),
-            *("-c", 'exec $PREFIX vllm bench serve "$@"', "sh", "--backend=openai-chat", f"--base-url={work.url}"),
+            *("nsenter", f"--target={self._pid}", "--mount", "vllm", "bench", "serve"),
+            *("--backend=openai-chat", f"--base-url={work.url}"),
             *("--endpoint=/v1/chat/completions", f"--model={MODEL}", "--tokenizer=/tokenizer"),
             *("--dataset-name=random", f"--random-input-len={work.prompt_tokens}"),
             *(f"--random-output-len={work.output_tokens}", "--ignore-eos", f"--num-prompts={work.requests}"),
@@ -137,6 +171,9 @@ class Guidellm:
     def install(self, folder: Path) -> None:
         make_environment(folder, "guidellm==0.8.1")
         make_tokenizer(folder / "tokenizer")
+
+    def ready(self, folder: Path, out: Path) -> AbstractContextManager[None]:  # noqa: ARG002  # it needs nothing
+        return nullcontext()
 
     def command(self, work: Work, folder: Path, out: Path) -> list[str]:
         data = f"kind=synthetic_text,prompt_tokens={work.prompt_tokens},output_tokens={work.output_tokens}"
@@ -163,6 +200,9 @@ class Aiperf:
     def install(self, folder: Path) -> None:
         make_environment(folder, "aiperf==0.13.0")
         make_tokenizer(folder / "tokenizer")
+
+    def ready(self, folder: Path, out: Path) -> AbstractContextManager[None]:  # noqa: ARG002  # it needs nothing
+        return nullcontext()
 
     def command(self, work: Work, folder: Path, out: Path) -> list[str]:
         return [
