@@ -46,8 +46,7 @@ ca_bundle() { printf '%s\n' "${SSL_CERT_FILE:-/etc/ssl/certs/ca-certificates.crt
 # debian_base SUITE: a real Debian, from its packages, under the name of the official slim image.
 debian_base() {
   local suite=$1 name=debian:$1-slim recipe root
-  # What the image depends on: how this function makes it, and the certificates.
-  recipe=$({ declare -f debian_base; cat "$(ca_bundle)"; } | sha256sum | cut -c1-16)
+  recipe=$(cat "$0" "$(ca_bundle)" | sha256sum | cut -c1-16)
   [ "$(docker image inspect -f '{{index .Config.Labels "headroom.recipe"}}' "$name" 2>/dev/null)" != "$recipe" ] || return 0
   root=$(mktemp -d)
   # shellcheck disable=SC2064  # expand now: the path is local to this function
@@ -97,4 +96,3 @@ image_of() { docker compose config --format json | python3 -c 'import json, sys;
 stage "$(image_of vllm)" build "$(image_of vllm)" "$RECIPES/vllm" --build-context "wheels=$(wheel_folder)"
 stage "$(image_of prometheus)" build "$(image_of prometheus)" "$RECIPES/prometheus" \
   --build-arg "PROMETHEUS_VERSION=$(image_of prometheus | sed 's/.*:v//; s/@.*//')"
-stage headroom/airgap-hub:1 build headroom/airgap-hub:1 "$RECIPES/hub"

@@ -6,7 +6,6 @@ are handed on, and when it ends in error the last line of the log says which set
 
 from __future__ import annotations
 
-import os
 import shlex
 import signal
 import subprocess
@@ -35,17 +34,11 @@ def available_memory_bytes() -> int:
     return available
 
 
-def run(command: list[str], env: dict[str, str] | None = None) -> int:
+def run(command: list[str]) -> int:
     """Run `command` to its end, passing its output through; return the exit code for the container."""
     stopping = False
     child = subprocess.Popen(  # noqa: S603  # the command is built from checked settings
-        command,
-        env={**os.environ, **(env or {})},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        bufsize=1,
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", bufsize=1
     )
 
     def stop(signum: int, _frame: FrameType | None) -> None:
@@ -79,7 +72,7 @@ def main() -> int:
         return 2
     command = ["vllm", "serve", *engine.arguments(settings)]
     print(f"headroom: {shlex.join(command)}", flush=True)
-    return run(command, engine.thread_binding(settings, os.sched_getaffinity(0)))
+    return run(command)
 
 
 if __name__ == "__main__":

@@ -119,17 +119,6 @@ def arguments(settings: Settings) -> list[str]:
     return [*args, *settings.extra_args]
 
 
-def thread_binding(settings: Settings, cpus: set[int]) -> dict[str, str]:
-    """Environment that gives the engine all of a box's `cpus` where there are two or fewer.
-
-    Left to itself, vLLM takes one logical CPU per core less a reserve, which on such a box is half of it: bound to
-    both, it generates 1.3 to 1.6 times the tokens. On larger boxes its own choice is right.
-    """
-    if settings.device != "cpu" or len(cpus) > 2:
-        return {}
-    return {"VLLM_CPU_OMP_THREADS_BIND": ",".join(str(cpu) for cpu in sorted(cpus))}
-
-
 def check_files(settings: Settings) -> None:
     """Raise SettingError unless the model is complete on the volume and the chat template exists."""
     if not (settings.model_path / "READY").is_file():

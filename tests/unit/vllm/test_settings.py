@@ -108,12 +108,6 @@ def test_auto_is_a_model_length() -> None:
     assert "--max-model-len=auto" in flags(MAX_MODEL_LEN="auto")
 
 
-def test_a_small_box_gives_the_engine_all_its_cpus() -> None:
-    assert engine.thread_binding(read(), {0, 1}) == {"VLLM_CPU_OMP_THREADS_BIND": "0,1"}
-    assert engine.thread_binding(read(), set(range(8))) == {}
-    assert engine.thread_binding(read(ENGINE_DEVICE="gpu"), {0, 1}) == {}
-
-
 def test_an_incomplete_model_is_not_served(volume: Path) -> None:
     engine.check_files(read())
     (volume / "READY").unlink()
@@ -134,7 +128,7 @@ def test_a_missing_chat_template_is_named_with_those_that_exist(
 
 def test_memory_counts_the_weights_in_the_engines_dtype(volume: Path) -> None:
     assert volume.is_dir()
-    # 1 GiB stored in bfloat16 is 2 GiB in float32; with 1 GiB of KV cache and the processes that is 5.0 GiB.
+    # 1 GiB stored in bfloat16 is 2 GiB in float32; with 1 GiB of KV cache and the processes that is 5 GiB.
     engine.check_memory(read(), int(5.1 * GIB))
     with pytest.raises(SettingError, match=r"weights 2.0, KV cache 1.*CPU_KV_CACHE_GIB"):
         engine.check_memory(read(), int(4.9 * GIB))
