@@ -8,14 +8,14 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 import docker
-from conftest import http
+from running_stack import http
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from conftest import Stack
     from docker.models.containers import Container
+    from running_stack import Stack
 
 
 def seconds_run(container: Container) -> float:
@@ -66,7 +66,7 @@ def test_a_second_clone_runs_beside_the_first_and_leaves_nothing(
     assert "Paris" in stack.chat("What is the capital of France?")
     second.down()
     engine = docker.from_env()
-    mine = {"label": f"com.docker.compose.project={second.project}"}
+    mine: dict[str, str | list[str] | bool] = {"label": f"com.docker.compose.project={second.project}"}
     assert not engine.containers.list(all=True, filters=mine)
     assert not engine.volumes.list(filters=mine)
     assert not engine.networks.list(filters=mine)
