@@ -6,8 +6,10 @@ import json
 import time
 from datetime import datetime
 from typing import TYPE_CHECKING
+from urllib.error import HTTPError
 
 import docker
+import pytest
 from running_stack import http
 
 if TYPE_CHECKING:
@@ -59,11 +61,13 @@ def test_a_restart_needs_no_hub(stack: Stack) -> None:
 def test_a_second_clone_runs_beside_the_first_and_leaves_nothing(
     stack: Stack, new_stack: Callable[..., Stack], copy_of_checkout: Path
 ) -> None:
-    second = new_stack("second", copy_of_checkout)
+    second = new_stack("second", copy_of_checkout, VLLM_API_KEY="a key of its own")
     second.compose("up", "-d", "--build", "--wait")
     assert second.ports != stack.ports
-    assert "Paris" in second.chat("What is the capital of France?")
+    assert "8 of 8 checks passed" in second.compose("run", "--rm", "smoke").stdout
     assert "Paris" in stack.chat("What is the capital of France?")
+    with pytest.raises(HTTPError, match="401"):
+        second.chat("May I?")
     second.down()
     engine = docker.from_env()
     mine: dict[str, str | list[str] | bool] = {"label": f"com.docker.compose.project={second.project}"}
