@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from datetime import datetime
 from typing import TYPE_CHECKING
 from urllib.error import HTTPError
 
@@ -16,15 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from docker.models.containers import Container
     from running_stack import Stack
-
-
-def seconds_run(container: Container) -> float:
-    state = container.attrs["State"]
-    # Python 3.11 reads microseconds, Docker writes nanoseconds.
-    start, end = (datetime.fromisoformat(state[name][:26] + "+00:00") for name in ("StartedAt", "FinishedAt"))
-    return (end - start).total_seconds()
 
 
 def test_every_service_is_healthy_and_the_model_step_has_ended_well(stack: Stack) -> None:
@@ -48,7 +39,7 @@ def test_a_second_up_changes_nothing_and_takes_seconds(stack: Stack) -> None:
     stack.compose("up", "-d", "--wait")
     assert time.monotonic() - start < 60
     assert stack.container("vllm").id == engine
-    assert seconds_run(stack.container("model")) < 2
+    assert stack.seconds_run("model") < 2
 
 
 def test_a_restart_needs_no_hub(stack: Stack) -> None:
