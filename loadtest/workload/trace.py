@@ -24,10 +24,8 @@ class Trace:
     and GeneratedTokens; other columns are ignored.
     """
 
-    def __init__(
-        self, path: Path, times: "array[float]", prompts: "array[int]", outputs: "array[int]"
-    ) -> None:
-        """Use `Trace.read`. Requests start in line 2 of the file unless it has blank lines."""
+    def __init__(self, path: Path, times: "array[float]", prompts: "array[int]", outputs: "array[int]") -> None:
+        """Use `Trace.read`."""
         self.path = path
         self._times = times
         self._prompts = prompts
@@ -46,9 +44,7 @@ class Trace:
         except OSError as error:
             raise InputError(OPTION, f"cannot read {path}: {error.strerror}", "give a CSV file") from None
         if not times:
-            raise InputError(
-                OPTION, f"{path} holds no requests", "give a file with at least one line of data"
-            )
+            raise InputError(OPTION, f"{path} holds no requests", "give a file with at least one line of data")
         return cls(path, times, prompts, outputs)
 
     def __len__(self) -> int:

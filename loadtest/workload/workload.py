@@ -43,9 +43,7 @@ class Workload:
         self._draws = DrawSource(options.seed)
         self._endpoints = options.endpoints
         self._bodies = {
-            endpoint: BodyTemplate(
-                endpoint, options.model, stream=options.stream, ignore_eos=options.ignore_eos
-            )
+            endpoint: BodyTemplate(endpoint, options.model, stream=options.stream, ignore_eos=options.ignore_eos)
             for endpoint in options.endpoints
         }
 
@@ -102,6 +100,6 @@ class Workload:
             if spec.prompt_tokens not in {None, len(tokens)}:
                 raise InputError(
                     "--tokenizer",
-                    f"a prompt meant to be {spec.prompt_tokens} tokens long is {len(tokens)}",
+                    f"{spec.endpoint} prompts do not keep their length: {len(tokens)} tokens, not {spec.prompt_tokens}",
                     "leave the option out to send prompts of approximate length",
                 )
