@@ -27,7 +27,7 @@ class Trace:
     def __init__(
         self, path: Path, times: "array[float]", prompts: "array[int]", outputs: "array[int]"
     ) -> None:
-        """Use `Trace.read`. Requests start in line 2 of the file unless it has blank lines."""
+        """Use `Trace.read`."""
         self.path = path
         self._times = times
         self._prompts = prompts

@@ -102,6 +102,7 @@ class Workload:
             if spec.prompt_tokens not in {None, len(tokens)}:
                 raise InputError(
                     "--tokenizer",
-                    f"a prompt meant to be {spec.prompt_tokens} tokens long is {len(tokens)}",
+                    f"{spec.endpoint} prompts do not keep their length:"
+                    f" {len(tokens)} tokens, not {spec.prompt_tokens}",
                     "leave the option out to send prompts of approximate length",
                 )

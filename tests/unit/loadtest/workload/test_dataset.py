@@ -56,7 +56,7 @@ def test_the_seed_decides_the_order(tmp_path: Path) -> None:
 
 def test_lengths_are_those_of_the_tokenizer(tmp_path: Path, model: Path) -> None:
     tokenizer = Tokenizer.read(model)
-    words = tokenizer.single_token_words()
+    words = tokenizer.single_token_words(["completions"])
     file = write(tmp_path, [talk(" ".join(words[:count]), " ".join(words[: count * 2])) for count in (3, 40)])
     prompts = load(file, tokenizer, endpoint="both")
     for endpoint in ("chat", "completions"):

@@ -57,6 +57,14 @@ def test_lengths_vary_as_asked_for_and_each_is_exact(model: Path) -> None:
     assert len({spec.prompt_tokens for spec in specs}) > 100
 
 
+def test_a_wide_distribution_keeps_its_mean_although_short_prompts_are_impossible() -> None:
+    workload = load(prompt_tokens="100:300", shared_prefix_tokens=39)
+    lengths = [len(text_of(workload.request(index)).split(" ")) for index in range(2000)]
+    assert (min(lengths), max(lengths)) == (40, 160)
+    # nearly uniform over its range: 4 standard errors of the mean
+    assert abs(fmean(lengths) - 100) < 4 * 120 / (12 * 2000) ** 0.5
+
+
 def test_the_shortest_prompt_has_one_token_of_its_own(model: Path) -> None:
     tokenizer = Tokenizer.read(model)
     added = max(len(tokenizer.tokens(endpoint, ["water"])[0]) - 1 for endpoint in ("chat", "completions"))
@@ -126,16 +134,29 @@ def test_lengths_that_the_server_cannot_take_are_refused() -> None:
         load(prompt_tokens="1900:20", output_tokens="89", max_model_len=2048)
 
 
-@pytest.mark.parametrize(
-    ("kept", "problem"), [(40, "do not grow by one token a word"), (1000, "meant to be 512 tokens")]
-)
 def test_a_template_that_cuts_messages_is_found_before_the_run(
-    tmp_path: Path, byte_level_model: Path, kept: int, problem: str
+    tmp_path: Path, byte_level_model: Path
 ) -> None:
     (tmp_path / "tokenizer.json").write_bytes((byte_level_model / "tokenizer.json").read_bytes())
-    (tmp_path / "chat_template.jinja").write_text(f"{{{{ messages[0].content[:{kept}] }}}}")
-    with pytest.raises(InputError, match=rf"^--tokenizer: .*{problem}"):
+    (tmp_path / "chat_template.jinja").write_text("{{ messages[0].content[:1000] }}")
+    with pytest.raises(InputError, match=r"^--tokenizer: chat prompts do not keep their length: .* not 512"):
         load(tokenizer=tmp_path, prompt_tokens="512")
+
+
+def test_words_that_merge_with_the_template_are_not_used(tmp_path: Path, bos_model: Path) -> None:
+    data = json.loads((bos_model / "tokenizer.json").read_text())
+    vocabulary, merges = data["model"]["vocab"], data["model"]["merges"]
+    for word in ("water", "river"):
+        vocabulary[f"\u2581a\u2581{word}"] = len(vocabulary)
+        merges.append(["\u2581a", f"\u2581{word}"])
+    (tmp_path / "tokenizer.json").write_text(json.dumps(data))
+    (tmp_path / "chat_template.jinja").write_text("a {{ messages[0].content }}")
+    tokenizer = Tokenizer.read(tmp_path)
+    unframed = set(tokenizer.single_token_words(["completions"]))
+    assert unframed - set(tokenizer.single_token_words(["chat"])) == {"water", "river"}
+    workload = load(tokenizer=tmp_path, prompt_tokens="50")
+    specs = [workload.request(index) for index in range(500)]
+    assert {len(tokens) for tokens in tokens_of(specs, tokenizer)} == {50}
 
 
 def test_a_trace_gives_the_lengths_line_by_line(tmp_path: Path, model: Path) -> None:
@@ -159,8 +180,9 @@ def test_prompts_of_a_trace_that_are_too_short_are_lengthened_and_counted(
     workload = load(trace=trace(tmp_path, "0,3,1", "1,30,1"), tokenizer=bos_model, shared_prefix_tokens=20)
     assert [workload.request(index).prompt_tokens for index in range(2)] == [24, 30]
     (note,) = workload.notes
-    assert note.startswith(
-        "1 of the trace's 2 prompts are shorter than the 24 tokens that the template and the"
+    assert note == (
+        "chat: 1 of the trace's 2 prompts are shorter than template, shared prefix and one word;"
+        " they are lengthened to 24 tokens"
     )
 
 

@@ -16,7 +16,7 @@ def copy(model: Path, to: Path) -> Path:
 
 
 def test_words_of_one_token_add_up_in_any_order(model: Path) -> None:
-    words = Tokenizer.read(model).single_token_words()
+    words = Tokenizer.read(model).single_token_words(["completions"])
     raw = RawTokenizer.from_file(str(model / "tokenizer.json"))
     assert len(words) > 400
     random = Random(7)  # noqa: S311  # any texts will do
@@ -35,7 +35,9 @@ def test_a_word_that_merges_with_its_neighbour_is_not_used(tmp_path: Path, bos_m
     merges.append(["\u2581water", "\u2581river"])
     file.write_text(json.dumps(data))
     assert len(RawTokenizer.from_file(str(file)).encode("water river", add_special_tokens=False).ids) == 1
-    before, after = (set(Tokenizer.read(model).single_token_words()) for model in (bos_model, folder))
+    before, after = (
+        set(Tokenizer.read(model).single_token_words(["completions"])) for model in (bos_model, folder)
+    )
     assert before - after == {"water"}
 
 
@@ -152,4 +154,4 @@ def test_a_vocabulary_without_words_is_refused(tmp_path: Path) -> None:
 
     RawTokenizer(models.WordLevel({"water": 0, "x": 1}, unk_token="x")).save(str(tmp_path / "tokenizer.json"))  # noqa: S106
     with pytest.raises(InputError, match="plain words of one token, too few for exact prompts"):
-        Tokenizer.read(tmp_path).single_token_words()
+        Tokenizer.read(tmp_path).single_token_words(["completions"])

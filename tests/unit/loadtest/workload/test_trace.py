@@ -35,7 +35,7 @@ def test_lengths_start_again_after_the_last_line(tmp_path: Path) -> None:
     "text",
     [
         f"{HEADER}\n10.5,3,4\n12,5,6\n",
-        f"{HEADER}\n2024-05-10 00:00:00.5+00:00,3,4\n2024-05-10T02:00:02+02:00,5,6\n",
+        f"{HEADER}\n2024-05-10 00:00:00.5,3,4\n2024-05-10T02:00:02+02:00,5,6\n",
         f"\ufeff{HEADER}\n\n10.5,3,4\n\n12,5,6\n\n",
         "extra, generatedtokens ,Timestamp,CONTEXTTOKENS\nx,4,10.5,3\ny,6,12,5\n",
         'TIMESTAMP,ContextTokens,GeneratedTokens\n"10.5","3","4"\n"12","5","6"\n',
