@@ -110,7 +110,7 @@ def _late(totals: Totals) -> list[str]:
         return []
     return [
         (
-            f"arrivals were late: {late} of {delay.count} requests were sent more than {LATE_S * 1000:.0f} ms after they "
-            "were due; spread the load over more processes (--processes, workers)"
+            f"arrivals were late: {late} of {delay.count} requests were sent more than {LATE_S * 1000:.0f} ms after "
+            "they were due; spread the load over more processes (--processes, workers)"
         )
     ]

@@ -19,12 +19,8 @@ if TYPE_CHECKING:
 SLICE = 128
 
 
-@dataclass(slots=True)
-class Fragment:
-    """Consecutive bytes of a body that arrived in one read, at `at_ns` (CLOCK_REALTIME)."""
-
-    data: bytes
-    at_ns: int
+# Consecutive bytes of a body that arrived in one read, and when: CLOCK_REALTIME, nanoseconds.
+Fragment = tuple[bytes, int]
 
 
 @dataclass(slots=True)
@@ -40,7 +36,7 @@ class Response:
     @property
     def body(self) -> bytes:
         """The whole body."""
-        return b"".join([fragment.data for fragment in self.fragments])
+        return b"".join([data for data, _ in self.fragments])
 
 
 class _Reader:
@@ -53,7 +49,7 @@ class _Reader:
             self.response.content_type = value.decode("latin-1").lower()
 
     def on_body(self, data: bytes) -> None:
-        self.response.fragments.append(Fragment(data, self.at_ns))
+        self.response.fragments.append((data, self.at_ns))
 
 
 def read_response(capture: Capture, breathe: Callable[[], None]) -> Response:

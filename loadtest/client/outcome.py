@@ -182,7 +182,7 @@ def _read_whole(
             Outcome.ERROR,
             f"a stream was asked for, the server sent {response.content_type or 'no content type'}",
         )
-    record.e2e = (response.fragments[-1].at_ns - sent_ns) * NS
+    record.e2e = (response.fragments[-1][1] - sent_ns) * NS
     _set_tokens(record, answer.usage)
     reasons = [choice.finish_reason for choice in answer.choices if choice.finish_reason]
     if reasons and answer.usage is None:
