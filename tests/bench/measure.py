@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import tempfile
 import threading
@@ -76,8 +75,7 @@ def _run(command: list[str], log: Path) -> list[tuple[float, float]]:
     """Run a tool; returns (Unix time, CPU seconds so far of all its processes)."""
     samples: list[tuple[float, float]] = []
     stop = threading.Event()
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
-    with log.open("w") as output, subprocess.Popen(command, stdout=output, stderr=output, env=environment) as process:
+    with log.open("w") as output, subprocess.Popen(command, stdout=output, stderr=output) as process:
         sampler = threading.Thread(target=_sample, args=(process.pid, samples, stop))
         sampler.start()
         try:
