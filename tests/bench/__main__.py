@@ -5,12 +5,14 @@ It installs the rivals into a folder of its own (`--cache`). It is no test: noth
 
 import argparse
 import os
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
 from tests.bench.measure import GAP_MS, TTFT_MS, Measured, measure
+from tests.bench.priority import favoured
 from tests.bench.tools import TOOLS
 
 
@@ -20,26 +22,28 @@ def main() -> None:
     parser.add_argument("--streams", nargs="+", type=int, default=[256, 1024])
     parser.add_argument("--rounds", type=int, default=6, help="requests of each stream")
     parser.add_argument("--output-tokens", type=int, default=50)
-    parser.add_argument("--realtime", action="store_true", help="real-time priority: keeps other work out (needs root)")
+    parser.add_argument("--favour", action="store_true", help="go before all other work on this machine (needs root)")
     parser.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "headroom-bench")
     given = parser.parse_args()
     if (os.cpu_count() or 1) < 2:
         parser.error("needs two cores: one for the server, one for the tool")
     console = Console(width=130)
     rows = []
-    for name in given.tools:
-        TOOLS[name].install(given.cache / name)
-        for streams in given.streams:
-            row = measure(
-                TOOLS[name],
-                given.cache / name,
-                streams=streams,
-                rounds=given.rounds,
-                tokens=given.output_tokens,
-                realtime=given.realtime,
-            )
-            rows.append(row)
-            print(row, flush=True)
+    favour: AbstractContextManager[list[str]] = favoured() if given.favour else nullcontext([])
+    with favour as prefix:
+        for name in given.tools:
+            TOOLS[name].install(given.cache / name)
+            for streams in given.streams:
+                row = measure(
+                    TOOLS[name],
+                    given.cache / name,
+                    streams=streams,
+                    rounds=given.rounds,
+                    tokens=given.output_tokens,
+                    prefix=prefix,
+                )
+                rows.append(row)
+                print(row, flush=True)
     console.print(_table(rows))
 
 

@@ -35,23 +35,20 @@ class Measured:
     server_late_p99: float
 
 
-def measure(tool: Tool, folder: Path, *, streams: int, rounds: int, tokens: int, realtime: bool) -> Measured:
+def measure(tool: Tool, folder: Path, *, streams: int, rounds: int, tokens: int, prefix: list[str]) -> Measured:
     """Run `tool` with `streams` at a time, each `rounds` requests of `tokens` tokens.
 
-    `realtime` runs server and tool with real-time priority (needs root), which keeps what else the machine does out.
+    `prefix` goes before the commands of server and tool.
     """
-    priority = ["chrt", "-f", "20"] if realtime else []
     with (
         tempfile.TemporaryDirectory() as scratch,
-        running_engine(
-            "--ttft-ms", str(TTFT_MS), "--gap-ms", str(GAP_MS), prefix=_pinned(SERVER_CORE, priority)
-        ) as url,
+        running_engine("--ttft-ms", str(TTFT_MS), "--gap-ms", str(GAP_MS), prefix=_pinned(SERVER_CORE, prefix)) as url,
     ):
         out = Path(scratch)
         out.chmod(0o777)  # a container's user writes here
         work = Work(url, streams, streams * rounds, 64, tokens)
         with tool.ready(folder, out):
-            command = [*_pinned(CLIENT_CORE, priority), *tool.command(work, folder, out)]
+            command = [*_pinned(CLIENT_CORE, prefix), *tool.command(work, folder, out)]
             samples = _run(command, out / "log")
         truth = requests.get(f"{url}/truth", timeout=60).json()
         begin, end = truth["window"]
@@ -67,8 +64,8 @@ def measure(tool: Tool, folder: Path, *, streams: int, rounds: int, tokens: int,
         )
 
 
-def _pinned(core: int, priority: list[str]) -> list[str]:
-    return ["taskset", "-c", str(core), *priority]
+def _pinned(core: int, prefix: list[str]) -> list[str]:
+    return [*prefix, "taskset", "-c", str(core)]
 
 
 def _run(command: list[str], log: Path) -> list[tuple[float, float]]:
