@@ -171,7 +171,8 @@ class Coordinator:
     def _watch(self) -> None:
         while True:
             gevent.sleep(REPORT_INTERVAL_S)
-            if self.results is None or self.results.ended_at is not None:
+            running = self._runner.state in {runners.STATE_SPAWNING, runners.STATE_RUNNING}
+            if self.results is None or not running:
                 continue
             if self._sender is not None:
                 self._add(ALONE, self._sender.take_report())

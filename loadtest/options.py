@@ -118,8 +118,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--arrival",
         default="auto",
         choices=ARRIVALS,
-        help="closed: each user sends when its last request has ended; the others are open loop, sent when due; "
-        "auto: closed, with --trace the trace's times",
+        help="closed: a user's next when its last ended; others: open loop; auto: closed, or the trace's",
     )
     add("--rate", default="", help="open loop: requests/s of the whole test")
     add("--burstiness", default="1", help="gamma: shape of the gaps; below 1 is burstier than Poisson")

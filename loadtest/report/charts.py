@@ -18,6 +18,8 @@ _MOST_POINTS = 10_000
 _COLOURS = {
     "chat": "#2a6fbb",
     "completions": "#d97b29",
+    "client": "#2a6fbb",
+    "server": "#7a7a7a",
     "ok": "#3a923a",
     "error": "#c03d3e",
     "rejected": "#9372b2",
@@ -29,8 +31,8 @@ _COLOURS = {
 _LAYOUT = {
     "template": "plotly_white",
     "height": 340,
-    "margin": {"l": 60, "r": 20, "t": 44, "b": 48},
-    "legend": {"orientation": "h", "y": 1.12, "x": 1, "xanchor": "right"},
+    "margin": {"l": 60, "r": 50, "t": 44, "b": 48},
+    "legend": {"orientation": "h", "y": -0.2, "yanchor": "top", "x": 0},
 }
 
 
@@ -179,8 +181,16 @@ def _client_and_server(summary: Mapping[str, Any]) -> list[go.Figure]:
     figure = _figure("Client beside server: tokens of the whole run", "", "tokens")
     names = ["prompt tokens", "output tokens"]
     figure.add_bar(
-        x=names, y=[server["client_prompt_tokens"], server["client_generation_tokens"]], name="counted by us"
+        x=names,
+        y=[server["client_prompt_tokens"], server["client_generation_tokens"]],
+        name="counted by us",
+        marker_color=_COLOURS["client"],
     )
-    figure.add_bar(x=names, y=[server["prompt_tokens"], server["generation_tokens"]], name="counted by the server")
+    figure.add_bar(
+        x=names,
+        y=[server["prompt_tokens"], server["generation_tokens"]],
+        name="counted by the server",
+        marker_color=_COLOURS["server"],
+    )
     figure.update_layout(barmode="group")
     return [figure]

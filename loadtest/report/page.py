@@ -45,10 +45,17 @@ def render_page(summary: Mapping[str, Any], results: Results, rows: Iterable[dic
         quantities=QUANTITIES,
         figures=FIGURES,
         scopes={"all": summary, **(summary["endpoints"] if len(summary["endpoints"]) > 1 else {})},
-        # The library and the plots are ours, and the plots' texts are JSON that it escapes itself.
-        library=Markup(get_plotlyjs()),  # noqa: S704  # see above
-        charts=[Markup(chart.to_html(full_html=False, include_plotlyjs=False)) for chart in charts],  # noqa: S704  # see above
+        library=_ours(get_plotlyjs()),
+        charts=[
+            _ours(chart.to_html(full_html=False, include_plotlyjs=False, config={"responsive": True}))
+            for chart in charts
+        ],
     )
+
+
+def _ours(markup: str) -> Markup:
+    """Mark what plotly wrote as safe: texts in it are JSON, which plotly escapes for HTML."""
+    return Markup(markup)  # noqa: S704  # see above
 
 
 def _figure(value: float | None, digits: int = 1) -> str:
