@@ -263,7 +263,9 @@ class Coordinator:
         everything.merge(results.measured)
         everything.merge(results.unmeasured)
         server = difference(results.server_before, results.server_after)
-        return reconcile(server, everything, {str(key): value for key, value in self._workload.common_tokens.items()})
+        common = {str(endpoint): tokens for endpoint, tokens in self._workload.common_tokens.items()}
+        lost = any(process.lost_after_s is not None for process in results.processes.values())
+        return reconcile(server, everything, common, lost=lost)
 
     def _on_quitting(self, **_: Any) -> None:
         """Locust settles its exit code after this: a run that goes on is ended first."""

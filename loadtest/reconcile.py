@@ -45,21 +45,28 @@ class Reconciliation:
         return self.server.cache_hits / self.server.cache_queries if self.server.cache_queries else None
 
 
-def reconcile(server: ServerCounters, everything: Store, common_tokens: Mapping[str, int]) -> Reconciliation:
+def reconcile(
+    server: ServerCounters, everything: Store, common_tokens: Mapping[str, int], *, lost: bool = False
+) -> Reconciliation:
     """Compare the server's counter differences with `everything` that we sent, warm-up included.
 
-    `common_tokens` are those that all prompts of an endpoint begin with by intent.
+    `common_tokens` are those that all prompts of an endpoint begin with by intent. `lost`: a load-generating process
+    died; the server then counted more than we know of, and that is said, not called a disagreement.
     """
     ours = everything.combined()
     sent = ours.outcomes.total()
     admitted = sent - sum(ours.outcomes[outcome.value] for outcome in _NEVER_ADMITTED)
     cut = sum(ours.outcomes[outcome.value] for outcome in _CUT)
     output = ours.output_tokens + ours.cut_deltas
+    most_output = output + cut * _UNSEEN_TOKENS
+    most_prompt = ours.prompt_tokens + _cut_prompts(ours, cut)
+    if lost:
+        most_output, most_prompt = max(most_output, server.generation_tokens), max(most_prompt, server.prompt_tokens)
     problems = [
         *_restarted(server),
-        *_foreign(server, admitted),
-        *_tokens("output", server.generation_tokens, output, output + cut * _UNSEEN_TOKENS),
-        *_tokens("prompt", server.prompt_tokens, ours.prompt_tokens, ours.prompt_tokens + _cut_prompts(ours, cut)),
+        *(_lost(server, output, ours.prompt_tokens) if lost else _foreign(server, admitted)),
+        *_tokens("output", server.generation_tokens, output, most_output),
+        *_tokens("prompt", server.prompt_tokens, ours.prompt_tokens, most_prompt),
         *_warm(server, everything, common_tokens),
     ]
     return Reconciliation(server, ours.prompt_tokens, output, admitted, tuple(problems))
@@ -72,6 +79,13 @@ def _cut_prompts(ours: Totals, cut: int) -> float:
 
 def _restarted(server: ServerCounters) -> list[str]:
     return ["the server was restarted during the run"] if server.generation_tokens < 0 else []
+
+
+def _lost(server: ServerCounters, output: int, prompt: int) -> list[str]:
+    return [
+        f"the server counted {server.generation_tokens - output:.0f} output and {server.prompt_tokens - prompt:.0f} "
+        "prompt tokens more than we: those of requests that were lost or cut off"
+    ]
 
 
 def _foreign(server: ServerCounters, admitted: int) -> list[str]:

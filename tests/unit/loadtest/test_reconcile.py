@@ -68,6 +68,17 @@ def test_a_request_that_was_cut_off_may_have_made_a_few_tokens_more() -> None:
     assert not compare(replace(more, generation_tokens=22_500), cut=10).agrees
 
 
+def test_after_a_lost_process_the_servers_surplus_is_said_in_tokens() -> None:
+    store = Store(Slo())
+    for _ in range(1000):
+        store.add(record())
+    more = replace(SERVER, generation_tokens=21_500, prompt_tokens=103_000, ended={"length": 1030})
+    (problem,) = reconcile(more, store, {}, lost=True).problems
+    assert "500 output and 3000 prompt tokens more than we" in problem
+    less = replace(SERVER, generation_tokens=20_000)
+    assert any("output tokens disagree" in problem for problem in reconcile(less, store, {}, lost=True).problems)
+
+
 PAGE = """
 # TYPE vllm:prompt_tokens_total counter
 vllm:prompt_tokens_total{engine="0",model_name="m"} 10.0
