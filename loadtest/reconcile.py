@@ -82,10 +82,9 @@ def _restarted(server: ServerCounters) -> list[str]:
 
 
 def _lost(server: ServerCounters, output: int, prompt: int) -> list[str]:
-    return [
-        f"the server counted {server.generation_tokens - output:.0f} output and {server.prompt_tokens - prompt:.0f} "
-        "prompt tokens more than we: those of requests that were lost or cut off"
-    ]
+    more_output, more_prompt = server.generation_tokens - output, server.prompt_tokens - prompt
+    counted = f"the server counted {more_output:.0f} output and {more_prompt:.0f} prompt tokens more than we"
+    return [f"{counted}: those of requests that were lost or cut off"]
 
 
 def _foreign(server: ServerCounters, admitted: int) -> list[str]:

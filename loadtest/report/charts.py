@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -87,45 +88,61 @@ def _over_time(rows: Sequence[Row], start: float, key: str, title: str, limit: f
     return figure
 
 
+def _per_second(counts: Mapping[int, int], width: int) -> tuple[list[int], list[float]]:
+    """Return the starts of bins `width` seconds wide, and the mean count per second in each, empty ones too."""
+    if not counts:
+        return [], []
+    bins: Counter[int] = Counter()
+    for second, count in counts.items():
+        bins[second // width] += count
+    span = range(min(bins), max(bins) + 1)
+    return [number * width for number in span], [bins[number] / width for number in span]
+
+
+def _width(rows: Sequence[Row], start: float) -> int:
+    """Seconds a bin, so that a run has at most 150."""
+    last = max((float(row["sent_at"]) + float(row["duration_ms"]) / 1000 for row in rows), default=start)
+    return max(1, math.ceil((last - start) / 150))
+
+
 def _throughput(results: Results, rows: Sequence[Row], start: float) -> go.Figure:
-    figure = _figure("Throughput", "seconds into the run", "per second")
-    for endpoint, totals in results.measured.endpoints.items():
-        seconds = totals.deltas_at
-        if seconds:
-            span = range(min(seconds), max(seconds) + 1)
-            figure.add_scatter(
-                x=[second - start for second in span],
-                y=[seconds[second] for second in span],
-                name=f"{endpoint}: chunks with output",
-                line={"color": _COLOURS[endpoint]},
-            )
-    finished = Counter(int(float(row["sent_at"]) + float(row["duration_ms"]) / 1000 - start) for row in rows)
-    if finished:
-        span = range(max(finished) + 1)
+    width = _width(rows, start)
+    figure = _figure("Throughput", "seconds into the run", "chunks per second")
+    for endpoint, totals in sorted(results.measured.endpoints.items()):
+        seconds, rates = _per_second({int(second - start): count for second, count in totals.deltas_at.items()}, width)
         figure.add_scatter(
-            x=list(span),
-            y=[finished[second] for second in span],
-            name="requests ended",
-            line={"color": "#555", "dash": "dot"},
-            yaxis="y2",
+            x=seconds, y=rates, name=f"{endpoint}: chunks with output", line={"color": _COLOURS[endpoint]}
         )
-        figure.update_layout(
-            yaxis2={"overlaying": "y", "side": "right", "title": "requests", "rangemode": "tozero", "showgrid": False}
-        )
+    ended = Counter(int(float(row["sent_at"]) + float(row["duration_ms"]) / 1000 - start) for row in rows)
+    seconds, rates = _per_second(ended, width)
+    figure.add_scatter(x=seconds, y=rates, name="requests ended", line={"color": "#555", "dash": "dot"}, yaxis="y2")
+    figure.update_layout(
+        yaxis2={
+            "overlaying": "y",
+            "side": "right",
+            "title": "requests per second",
+            "rangemode": "tozero",
+            "showgrid": False,
+        }
+    )
     figure.update_yaxes(rangemode="tozero")
     return figure
 
 
 def _outcomes(rows: Sequence[Row], start: float) -> go.Figure:
+    width = _width(rows, start)
     figure = _figure("How requests ended, by the time of sending", "seconds into the run", "requests per second")
     counts: dict[str, Counter[int]] = {}
     for row in rows:
         counts.setdefault(row["outcome"], Counter())[int(float(row["sent_at"]) - start)] += 1
-    for outcome, seconds in sorted(counts.items(), key=lambda item: -item[1].total()):
+    for outcome, sent in sorted(counts.items(), key=lambda item: -item[1].total()):
+        seconds, rates = _per_second(sent, width)
         figure.add_bar(
-            x=list(seconds),
-            y=list(seconds.values()),
-            name=f"{outcome} ({seconds.total()})",
+            x=seconds,
+            y=rates,
+            width=width,
+            offset=0,
+            name=f"{outcome} ({sent.total()})",
             marker_color=_COLOURS[outcome],
         )
     figure.update_layout(barmode="stack", showlegend=True)
