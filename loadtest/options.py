@@ -111,7 +111,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="tokens that all prompts begin with; 0: the prefix cache stays cold",
     )
     add("--dataset", default="", help="ShareGPT-style JSON file: real prompts and answer lengths")
-    add("--tokenizer", default="", help="folder or tokenizer.json of the model: exact prompt lengths; empty: estimated")
+    add(
+        "--tokenizer",
+        default="",
+        env_var="TOKENIZER",
+        help="folder or tokenizer.json of the model: exact prompt lengths; empty: estimated",
+    )
     add("--ignore-eos", default=False, action="store_true", help="generate exactly --output-tokens (vLLM)")
     add("--trace", default="", help="CSV of recorded requests (Azure LLM inference trace format): lengths and times")
     add("--trace-speed", default="1", help="how fast the trace is replayed; 2: twice as fast")
