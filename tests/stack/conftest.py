@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import docker
 import pytest
+
+import docker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

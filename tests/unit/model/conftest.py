@@ -16,6 +16,7 @@ from tiny_model import MODEL_ID, write_model  # noqa: E402
 
 @pytest.fixture
 def models(tmp_path: Path) -> Path:
+    """The hub's folder: one model in two revisions."""
     root = tmp_path / "hub"
     write_model(root / MODEL_ID)
     write_model(root / f"{MODEL_ID}@v2", seed=2)
@@ -31,3 +32,13 @@ def hub(models: Path) -> Iterator[HubServer]:
     server.shutdown()
     server.server_close()
     thread.join()
+
+
+@pytest.fixture
+def address(hub: HubServer) -> str:
+    return f"http://127.0.0.1:{hub.server_port}"
+
+
+@pytest.fixture
+def volume_path(tmp_path: Path) -> Path:
+    return tmp_path / "volume"

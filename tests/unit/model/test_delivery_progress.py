@@ -3,7 +3,7 @@ from pathlib import Path
 from delivery.listing import RemoteFile
 from delivery.progress import Progress
 
-FILES = (RemoteFile("a", 1_000_000, None), RemoteFile("b", 3_000_000, None))
+FILES = (RemoteFile("a", 1_000_000), RemoteFile("b", 3_000_000))
 
 
 class Clock:
@@ -30,14 +30,14 @@ def test_rate_counts_only_what_came_since_the_start(tmp_path: Path) -> None:
     progress = Progress(tmp_path, FILES, clock)
     clock.now += 1
     progress.update()
-    assert "no new byte yet" in progress.line()
+    assert "nothing new yet" in progress.line()
     assert progress.summary().startswith("0.0 MB")
 
 
-def test_stall_is_the_time_since_the_last_new_byte(tmp_path: Path) -> None:
+def test_stall_is_the_time_since_progress(tmp_path: Path) -> None:
     clock = Clock()
     progress = Progress(tmp_path, FILES, clock)
-    (tmp_path / "a").write_bytes(b"x")
+    (tmp_path / "a").write_bytes(bytes(100_000))
     clock.now += 200
     progress.update()
     assert progress.stalled_s == 0, "slow, but it moves"
@@ -46,14 +46,25 @@ def test_stall_is_the_time_since_the_last_new_byte(tmp_path: Path) -> None:
     assert progress.stalled_s == 50
 
 
-def test_a_restarted_file_does_not_count_as_growth(tmp_path: Path) -> None:
+def test_single_bytes_are_no_progress(tmp_path: Path) -> None:
+    clock = Clock()
+    progress = Progress(tmp_path, FILES, clock)
+    for count in range(1, 11):
+        (tmp_path / "a").write_bytes(bytes(count))
+        clock.now += 30
+        progress.update()
+    assert progress.stalled_s == 300
+
+
+def test_a_file_that_starts_anew_counts_from_there(tmp_path: Path) -> None:
     clock = Clock()
     (tmp_path / "a.incomplete").write_bytes(bytes(900_000))
     progress = Progress(tmp_path, FILES, clock)
     (tmp_path / "a.incomplete").write_bytes(b"")
     clock.now += 10
     progress.update()
-    (tmp_path / "a.incomplete").write_bytes(bytes(800_000))
+    assert progress.stalled_s == 10
+    (tmp_path / "a.incomplete").write_bytes(bytes(100_000))
     clock.now += 10
     progress.update()
-    assert progress.stalled_s == 20
+    assert progress.stalled_s == 0
