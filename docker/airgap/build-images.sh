@@ -46,7 +46,8 @@ ca_bundle() { printf '%s\n' "${SSL_CERT_FILE:-/etc/ssl/certs/ca-certificates.crt
 # debian_base SUITE: a real Debian, from its packages, under the name of the official slim image.
 debian_base() {
   local suite=$1 name=debian:$1-slim recipe root
-  recipe=$(cat "$0" "$(ca_bundle)" | sha256sum | cut -c1-16)
+  # What the image depends on: how this function makes it, and the certificates.
+  recipe=$({ declare -f debian_base; cat "$(ca_bundle)"; } | sha256sum | cut -c1-16)
   [ "$(docker image inspect -f '{{index .Config.Labels "headroom.recipe"}}' "$name" 2>/dev/null)" != "$recipe" ] || return 0
   root=$(mktemp -d)
   # shellcheck disable=SC2064  # expand now: the path is local to this function
@@ -90,9 +91,15 @@ stage debian:trixie-slim debian_base trixie
 stage python:3.11-slim-bookworm build python:3.11-slim-bookworm "$RECIPES/python" --build-arg SUITE=bookworm
 stage python:3.13-slim-trixie build python:3.13-slim-trixie "$RECIPES/python" --build-arg SUITE=trixie
 
-# The tags are compose.yaml's own, so that a raised pin there cannot leave a stale stand-in behind.
-image_of() { docker compose config --format json | python3 -c 'import json, sys; print(json.load(sys.stdin)["services"][sys.argv[1]]["image"])' "$1"; }
+# image_of SERVICE: the tag in the Compose files, so that a raised pin there cannot leave a stale stand-in behind.
+image_of() {
+  docker compose -f compose.yaml -f compose.airgap.yaml config --format json |
+    python3 -c 'import json, sys; print(json.load(sys.stdin)["services"][sys.argv[1]]["image"])' "$1"
+}
 
-stage "$(image_of vllm)" build "$(image_of vllm)" "$RECIPES/vllm" --build-context "wheels=$(wheel_folder)"
-stage "$(image_of prometheus)" build "$(image_of prometheus)" "$RECIPES/prometheus" \
-  --build-arg "PROMETHEUS_VERSION=$(image_of prometheus | sed 's/.*:v//; s/@.*//')"
+vllm=$(image_of vllm)
+prometheus=$(image_of prometheus)
+hub=$(image_of hub)
+stage "$vllm" build "$vllm" "$RECIPES/vllm" --build-context "wheels=$(wheel_folder)"
+stage "$prometheus" build "$prometheus" "$RECIPES/prometheus" --build-arg "PROMETHEUS_VERSION=${prometheus##*:v}"
+stage "$hub" build "$hub" "$RECIPES/hub"

@@ -144,7 +144,7 @@ def check_memory(settings: Settings, available_bytes: int) -> None:
     gib = 2**30
     weights = _weight_bytes(settings) / gib
     # Interpreter, torch and activations of the three processes, measured with vLLM 0.32 on a CPU.
-    processes = 1.6
+    processes = 2.0
     needed = weights + settings.cpu_kv_cache_gib + processes
     if needed > available_bytes / gib:
         raise SettingError(

@@ -1,0 +1,268 @@
+"""One keep-alive connection that captures responses: bytes and arrival times, nothing parsed but the framing.
+
+The event loop's callback reads the socket itself: no greenlet is woken for a chunk, only for the head and for a read
+that can be the last. A chunk then costs little more than its system call, and so does the wait of all other streams.
+"""
+
+from __future__ import annotations
+
+import enum
+import socket
+import ssl
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import gevent
+import httptools
+from gevent import monkey
+from gevent import socket as gsocket
+from gevent.hub import Waiter
+
+from loadtest.client.clock import ANCILLARY_SIZE, enable_kernel_stamps
+from loadtest.client.tls import TlsChannel
+
+if TYPE_CHECKING:
+    from loadtest.client.target import Target
+
+# Holds a few chunks: small, since the kernel stamps a read with the time of its last segment.
+READ_BYTES = 8192
+# Every chunked body ends in CRLF CRLF (RFC 9112, 7.1); a shorter read may hold just the end of that.
+_BODY_END = b"\r\n\r\n"
+_READABLE = 1  # libev's EV_READ
+
+_PlainSocket: type[socket.socket] = monkey.get_original("socket", "socket")
+
+# data, the ancillary data with the kernel's stamp, the user time in ns at which it was read
+Read = tuple[bytes, list[tuple[int, int, bytes]], int]
+
+
+class End(enum.Enum):
+    """How an exchange ended."""
+
+    COMPLETE = "complete"  # the whole HTTP message arrived
+    CLOSED = "closed"  # the server closed or reset the connection before that
+    TIMEOUT = "timeout"
+    CANCELLED = "cancelled"
+    CONNECT = "connect"  # there was no connection to send on
+    GARBLED = "garbled"  # what came is not HTTP
+
+
+@dataclass(slots=True)
+class Capture:
+    """What one exchange left behind; times are CLOCK_REALTIME in nanoseconds, 0 for what did not happen."""
+
+    sent_ns: int = 0
+    ended_ns: int = 0
+    reads: list[Read] = field(default_factory=list)
+    end: End = End.CANCELLED
+    detail: str = ""
+
+
+class _Framing:
+    """What the parser tells of a response's framing."""
+
+    def __init__(self) -> None:
+        self.head_read = False
+        self.chunked = False
+        self.until_close = True
+        self.complete = False
+        self.keep_alive = False
+        self.parser: httptools.HttpResponseParser = httptools.HttpResponseParser(self)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        key = name.lower()
+        if key == b"transfer-encoding" and b"chunked" in value.lower():
+            self.chunked, self.until_close = True, False
+        elif key == b"content-length":
+            self.until_close = False
+
+    def on_headers_complete(self) -> None:
+        self.head_read = True
+
+    def on_message_complete(self) -> None:
+        self.complete = True
+        self.keep_alive = bool(self.parser.should_keep_alive())  # it only knows now
+
+
+class Connection:
+    """A keep-alive connection to `target`, for one greenlet at a time."""
+
+    def __init__(self, target: Target, tls: ssl.SSLContext | None = None) -> None:
+        self._target = target
+        self._tls_context = tls
+        self._tls: TlsChannel | None = None
+        self._sock: socket.socket | None = None
+        self._watcher: Any = None
+        self._waiter: Waiter[None] = Waiter()
+        self._reads: list[Read] = []
+        self._wake_always = True
+        self._error = ""
+        self.opened = 0
+
+    def open(self) -> None:
+        """Connect unless connected. Raises OSError: refused, unreachable, unknown name, bad certificate."""
+        if self._sock is not None:
+            return
+        connected = gsocket.create_connection((self._target.host, self._target.port))
+        raw = _PlainSocket(connected.family, connected.type, connected.proto, fileno=connected.detach())
+        raw.setblocking(False)
+        raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        enable_kernel_stamps(raw)
+        self._sock = raw
+        self._watcher = gevent.get_hub().loop.io(raw.fileno(), _READABLE)
+        self.opened += 1
+        if self._tls_context is not None:
+            channel = TlsChannel(self._tls_context, self._target.host)
+            try:
+                channel.handshake(self._send_plain, self._receive_plain)
+            except BaseException:
+                self.close()
+                raise
+            self._tls = channel
+
+    def close(self) -> None:
+        """Close the connection; the next exchange opens a new one."""
+        if self._sock is not None:
+            self._watcher.stop()
+            self._watcher.close()
+            self._sock.close()
+            self._sock = self._tls = self._watcher = None
+
+    def exchange(self, request: bytes, timeout_s: float, capture: Capture) -> None:
+        """Send `request` and fill `capture` with the response, in at most `timeout_s` seconds for all of it.
+
+        What the network and the server do never raises: `capture.end` and `capture.detail` tell it. Only what kills
+        the greenlet passes through; the capture then says CANCELLED.
+        """
+        timer = gevent.Timeout.start_new(timeout_s)
+        try:
+            self._run(request, capture)
+        except gevent.Timeout as timeout:
+            if timeout is not timer:
+                raise
+            if capture.sent_ns:
+                capture.end, capture.detail = End.TIMEOUT, f"no end within {timeout_s:g} s"
+            else:
+                capture.end, capture.detail = End.CONNECT, f"no connection within {timeout_s:g} s"
+        finally:
+            timer.close()
+            capture.ended_ns = time.time_ns()
+            if capture.end is not End.COMPLETE:
+                self.close()
+
+    def _run(self, request: bytes, capture: Capture) -> None:
+        reused = self._still_open()
+        for attempt_on_reused in (True, False) if reused else (False,):
+            try:
+                self.open()
+            except OSError as error:
+                capture.end, capture.detail = End.CONNECT, _reason(error)
+                return
+            capture.sent_ns = time.time_ns()
+            try:
+                self._send(request)
+            except OSError as error:
+                capture.end, capture.detail = End.CLOSED, _reason(error)
+            else:
+                self._receive(capture)
+            # A server may close an idle connection just as we send on it: that says nothing about the server.
+            answered = any(read[0] for read in capture.reads)
+            if not (attempt_on_reused and capture.end is End.CLOSED and not answered):
+                return
+            self.close()
+
+    def _still_open(self) -> bool:
+        """Whether the last exchange's connection can be used again; closes it otherwise."""
+        if self._sock is None:
+            return False
+        try:
+            self._sock.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return True
+        except OSError:
+            pass  # closed below, like one with unexpected data or at its end
+        self.close()
+        return False
+
+    def _send(self, data: bytes) -> None:
+        self._send_plain(self._tls.encrypt(data) if self._tls else data)
+
+    def _send_plain(self, data: bytes) -> None:
+        assert self._sock is not None  # noqa: S101  # for the type checker: open() came first
+        while data:
+            try:
+                data = data[self._sock.send(data) :]
+            except BlockingIOError:
+                gsocket.wait_write(self._sock.fileno())
+
+    def _receive_plain(self) -> bytes:
+        assert self._sock is not None  # noqa: S101  # for the type checker: open() came first
+        while True:
+            try:
+                return self._sock.recv(READ_BYTES)
+            except BlockingIOError:
+                gsocket.wait_read(self._sock.fileno())
+
+    def _receive(self, capture: Capture) -> None:
+        """Read until the message is complete, the connection ends, or what comes is not HTTP."""
+        framing = _Framing()
+        self._reads = capture.reads = []
+        self._wake_always = True
+        self._error = ""
+        self._waiter.clear()
+        seen = 0
+        self._watcher.start(self._on_readable)
+        try:
+            while True:
+                self._waiter.get()
+                self._waiter.clear()
+                fresh = capture.reads[seen:]
+                seen += len(fresh)
+                at_end = bool(fresh) and not fresh[-1][0]
+                try:
+                    framing.parser.feed_data(b"".join([read[0] for read in fresh]))
+                except httptools.HttpParserError as error:
+                    capture.end, capture.detail = End.GARBLED, f"not a valid HTTP response: {error}"
+                    return
+                if framing.complete or (at_end and not self._error and framing.head_read and framing.until_close):
+                    capture.end = End.COMPLETE
+                    if at_end or not framing.keep_alive:
+                        self.close()
+                    return
+                if at_end:
+                    capture.end = End.CLOSED
+                    capture.detail = self._error or "the server closed the connection"
+                    return
+                self._wake_always = not (framing.head_read and framing.chunked)
+        finally:
+            if self._watcher is not None:
+                self._watcher.stop()
+
+    def _on_readable(self) -> None:
+        """Runs in the event loop for every chunk: take the bytes and the times, wake the reader only if needed."""
+        assert self._sock is not None  # noqa: S101  # for the type checker: the watcher dies with the socket
+        try:
+            data, ancillary, _flags, _address = self._sock.recvmsg(READ_BYTES, ANCILLARY_SIZE)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            data, ancillary, self._error = b"", [], _reason(error)
+        now = time.time_ns()
+        if self._tls is not None and data:
+            try:
+                data = self._tls.decrypt(data)
+            except ssl.SSLError as error:
+                data, self._error = b"", _reason(error)
+            else:
+                if not data:
+                    return
+        self._reads.append((data, ancillary, now))
+        if self._wake_always or len(data) <= len(_BODY_END) or data.endswith(_BODY_END):
+            if not data:
+                self._watcher.stop()
+            self._waiter.switch(None)
+
+
+def _reason(error: OSError) -> str:
+    return error.strerror or str(error) or type(error).__name__

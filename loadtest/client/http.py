@@ -1,0 +1,76 @@
+"""A captured response: status, and the body's fragments each with the time it arrived."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import httptools
+
+from loadtest.client.clock import kernel_stamp
+
+if TYPE_CHECKING:
+    from loadtest.client.connection import Capture
+
+
+@dataclass(slots=True)
+class Fragment:
+    """Consecutive bytes of a body that arrived in one read, at `at_ns` (CLOCK_REALTIME)."""
+
+    data: bytes
+    at_ns: int
+
+
+@dataclass(slots=True)
+class Response:
+    """What a capture's bytes say; `status` is 0 when not even a status line came."""
+
+    status: int = 0
+    content_type: str = ""
+    fragments: list[Fragment] = field(default_factory=list)
+    kernel_stamped: bool = False  # every read had the kernel's stamp
+    lags_ns: list[int] = field(default_factory=list)  # per read: kernel's stamp to our reading it
+
+    @property
+    def body(self) -> bytes:
+        """The whole body."""
+        return b"".join([fragment.data for fragment in self.fragments])
+
+
+class _Reader:
+    def __init__(self) -> None:
+        self.response = Response()
+        self.at_ns = 0
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if name.lower() == b"content-type":
+            self.response.content_type = value.decode("latin-1").lower()
+
+    def on_body(self, data: bytes) -> None:
+        self.response.fragments.append(Fragment(data, self.at_ns))
+
+
+def read_response(capture: Capture) -> Response:
+    """Parse what was captured; bytes that are not HTTP end the parsing, the capture's `end` says so already."""
+    reader = _Reader()
+    response = reader.response
+    parser = httptools.HttpResponseParser(reader)
+    stamped = 0
+    for data, ancillary, user_ns in capture.reads:
+        if not data:
+            continue
+        stamp = kernel_stamp(ancillary)
+        if stamp is None:
+            reader.at_ns = user_ns
+        else:
+            stamped += 1
+            reader.at_ns = stamp
+            response.lags_ns.append(max(0, user_ns - stamp))
+        try:
+            parser.feed_data(data)
+        except httptools.HttpParserError:
+            break
+    response.kernel_stamped = bool(stamped) and stamped == sum(1 for read in capture.reads if read[0])
+    if capture.reads:
+        response.status = parser.get_status_code()
+    return response

@@ -1,0 +1,78 @@
+"""The parts of the OpenAI API's responses that are measured, decoded strictly and fast."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+
+class PromptDetails(msgspec.Struct):
+    """`usage.prompt_tokens_details`."""
+
+    cached_tokens: int | None = None
+
+
+class Usage(msgspec.Struct):
+    """`usage`: the server's own token counts."""
+
+    prompt_tokens: int
+    completion_tokens: int = 0
+    prompt_tokens_details: PromptDetails | None = None
+
+
+class Delta(msgspec.Struct):
+    """A chat chunk's `delta`, or a whole `message`; vLLM has called the reasoning text by both names."""
+
+    content: str | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+    tool_calls: list[Any] | None = None
+
+    @property
+    def has_output(self) -> bool:
+        """Whether the model's output is in it; the role alone is not output."""
+        return bool(self.content or self.reasoning_content or self.reasoning or self.tool_calls)
+
+
+class Choice(msgspec.Struct):
+    """One choice of a chunk (`delta` or `text`) or of a whole answer (`message` or `text`)."""
+
+    delta: Delta | None = None
+    message: Delta | None = None
+    text: str | None = None
+    finish_reason: str | None = None
+
+    @property
+    def has_output(self) -> bool:
+        """Whether the model's output is in it."""
+        return bool(self.text) or (self.delta is not None and self.delta.has_output)
+
+
+class Answer(msgspec.Struct):
+    """One chunk of a stream, or a whole answer."""
+
+    choices: list[Choice] = []
+    usage: Usage | None = None
+    error: Any = None
+    object: str | None = None
+    message: Any = None
+
+
+_decoder = msgspec.json.Decoder(Answer)
+NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError)
+
+
+def decode(data: bytes) -> Answer:
+    """Decode one JSON object. Raises one of NOT_JSON for what is not JSON or has the wrong types."""
+    return _decoder.decode(data)
+
+
+def error_text(answer: Answer) -> str | None:
+    """What an error object says, None when there is none; vLLM before 0.9 sent `object: error` and `message`."""
+    if answer.error:
+        text = answer.error.get("message") if isinstance(answer.error, dict) else answer.error
+        return str(text or answer.error)
+    if answer.object == "error":
+        return str(answer.message or "error without a message")
+    return None

@@ -1,0 +1,40 @@
+"""Server-sent events out of body fragments: the data of each event, with the time its last byte arrived."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from loadtest.client.http import Fragment
+
+
+def read_events(fragments: Iterable[Fragment]) -> Iterator[tuple[bytes, int]]:
+    """Yield (data, nanoseconds) per event, as the HTML standard's event stream format reads a stream.
+
+    Comments and fields other than `data` are skipped; an event is complete at its blank line, so one that the end
+    of the stream cuts off is not yielded.
+    """
+    tail = b""
+    lines: list[bytes] = []
+    for fragment in fragments:
+        data = tail + fragment.data if tail else fragment.data
+        # A CR at the end may be the first half of a CRLF that the next fragment completes.
+        if b"\r" in data:
+            held = data.endswith(b"\r")
+            if held:
+                data = data[:-1]
+            data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+            tail_mark = b"\r" if held else b""
+        else:
+            tail_mark = b""
+        *complete, rest = data.split(b"\n")
+        tail = rest + tail_mark
+        for line in complete:
+            if not line:
+                if lines:
+                    yield b"\n".join(lines), fragment.at_ns
+                    lines = []
+            elif line.startswith(b"data:"):
+                lines.append(line[6:] if line.startswith(b"data: ") else line[5:])

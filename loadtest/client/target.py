@@ -1,0 +1,74 @@
+"""Where requests go: the server's address, TLS, and the request head that is the same for every request."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+PATHS = {"chat": "/v1/chat/completions", "completions": "/v1/completions"}
+
+
+class TargetError(ValueError):
+    """The server's address cannot be used; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One server: `host` and `port` to connect to, `base` the path before `/v1`, `api_key` for the bearer header."""
+
+    host: str
+    port: int
+    tls: bool
+    base: str
+    api_key: str = field(default="", repr=False)
+
+    @classmethod
+    def parse(cls, url: str, api_key: str = "") -> Target:
+        """Read a server root such as `http://localhost:8000`.
+
+        Raises TargetError for anything that is not an http(s) URL; a trailing `/v1` is dropped, since users of
+        OpenAI clients are used to giving it.
+        """
+        if not url:
+            raise TargetError("--host is empty: give the server's root, such as --host http://localhost:8000")
+        parts = urlsplit(url)
+        try:
+            port = parts.port
+        except ValueError as error:
+            raise TargetError(f"--host {url!r}: {error}") from None
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
+            raise TargetError(f"--host {url!r} is not an http(s) URL: write it like http://localhost:8000")
+        if "\r" in api_key or "\n" in api_key:
+            raise TargetError("--api-key has a line break in it: check VLLM_API_KEY")
+        tls = parts.scheme == "https"
+        base = parts.path.rstrip("/").removesuffix("/v1")
+        return cls(parts.hostname, port or (443 if tls else 80), tls, base, api_key)
+
+    @property
+    def authority(self) -> str:
+        """Host and port as the Host header wants them."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+    def url(self, path: str) -> str:
+        """The full URL of `path`, which starts with a slash."""
+        return f"{'https' if self.tls else 'http'}://{self.authority}{self.base}{path}"
+
+    def head(self, endpoint: str) -> bytes:
+        """The request head up to the value of Content-Length, the same for every request of `endpoint`."""
+        lines = [
+            f"POST {self.base}{PATHS[endpoint]} HTTP/1.1",
+            f"Host: {self.authority}",
+            "User-Agent: headroom-loadtest",
+            "Accept: text/event-stream, application/json",
+            "Content-Type: application/json",
+        ]
+        if self.api_key:
+            lines.append(f"Authorization: Bearer {self.api_key}")
+        lines.append("Content-Length: ")
+        return "\r\n".join(lines).encode("latin-1")
+
+
+def build_request(head: bytes, body: bytes) -> bytes:
+    """A whole request from a prebuilt `head` and a JSON `body`."""
+    return b"%b%d\r\n\r\n%b" % (head, len(body), body)

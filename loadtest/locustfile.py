@@ -1,0 +1,16 @@
+"""Load test of an OpenAI-compatible server; `locust -f loadtest/locustfile.py --help` lists the options.
+
+locust -f loadtest/locustfile.py --headless --host http://localhost:8000 --model NAME -u 8 -r 8 -t 60s
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it runs from any folder
+
+from loadtest.hooks import install
+from loadtest.users import LanguageModelUser
+
+__all__ = ["LanguageModelUser"]
+
+install()

@@ -1,0 +1,145 @@
+"""Prometheus metrics of the load test, in vLLM's names, units and bucket edges with the prefix `loadtest`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+)
+from prometheus_client.registry import Collector
+
+from loadtest.record import Outcome
+from loadtest.store import Store
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from prometheus_client import Metric
+
+    from loadtest.distribution import Distribution
+    from loadtest.results import Results
+
+_HISTOGRAMS = {
+    "ttft": (
+        "loadtest_time_to_first_token_seconds",
+        "Request sent to the first non-empty delta, of requests that ended ok",
+    ),
+    "chunk_gap": (
+        "loadtest_inter_token_latency_seconds",
+        "Between consecutive non-empty deltas of a stream, of requests that ended ok",
+    ),
+    "tpot": (
+        "loadtest_request_time_per_output_token_seconds",
+        "(last delta - first delta) / (output tokens - 1) of a request that ended ok",
+    ),
+    "e2e": (
+        "loadtest_e2e_request_latency_seconds",
+        "Request sent to its last delta, of requests that ended ok",
+    ),
+    "schedule_delay": ("loadtest_schedule_delay_seconds", "Open loop: request due to request sent"),
+    "lag": (
+        "loadtest_client_lag_seconds",
+        "Bytes in the kernel to bytes read: how busy the load generator is",
+    ),
+}
+
+
+class Metrics(Collector):
+    """All runs of this process's life: counters keep rising from run to run, as Prometheus wants them."""
+
+    def __init__(self, users: Callable[[], int]) -> None:
+        """`users` says how many Locust users run now."""
+        self._users = users
+        self._store: Store | None = None
+        self._results: Results | None = None
+        self._target_rate = 0.0
+
+    def start_run(self, results: Results, target_rate: float = 0.0) -> None:
+        """Say which run the gauges show. A new SLO has new bucket edges, with which the histograms start anew."""
+        self._results = results
+        self._target_rate = target_rate
+        if self._store is None or self._store.slo != results.options.slo:
+            self._store = Store(results.options.slo)
+
+    def add(self, fresh: Store) -> None:
+        """Count what a report brought."""
+        if self._store is not None:
+            self._store.merge(fresh)
+
+    def registry(self) -> CollectorRegistry:
+        """Return a registry that holds these metrics alone."""
+        registry = CollectorRegistry(auto_describe=False)
+        registry.register(self)
+        return registry
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the metrics as they are now; prometheus-client calls this for each scrape."""
+        yield GaugeMetricFamily("loadtest_users", "Locust users that run now", value=self._users())
+        yield GaugeMetricFamily(
+            "loadtest_target_requests_per_second",
+            "Arrival rate asked for; 0 in closed loop",
+            value=self._target_rate,
+        )
+        if self._results is not None:
+            yield GaugeMetricFamily(
+                "loadtest_client_cpu_ratio",
+                "CPU of the busiest load-generating process, 1 is one core",
+                value=self._results.cpu_ratio,
+            )
+            yield InfoMetricFamily("loadtest_run", "The run that is under way or was the last", self._run_labels())
+        if self._store is not None:
+            yield from _counters(self._store)
+            yield from _histograms(self._store)
+
+    def _run_labels(self) -> dict[str, str]:
+        assert self._results is not None  # noqa: S101  # for the type checker: collect() asked already
+        workload, plan = self._results.options.workload, self._results.plan
+        return {
+            "run_id": plan.run_id,
+            "model_name": plan.model,
+            "endpoint": workload.endpoint,
+            "prompt_tokens": workload.prompt_tokens or "",
+            "output_tokens": workload.output_tokens or "",
+            "stream": str(workload.stream).lower(),
+            "seed": str(plan.seed),
+        }
+
+
+def _counters(store: Store) -> Iterator[Metric]:
+    requests = CounterMetricFamily("loadtest_requests", "Requests by how they ended", labels=["endpoint", "outcome"])
+    prompt = CounterMetricFamily(
+        "loadtest_prompt_tokens", "Prompt tokens, counted by the server (usage)", labels=["endpoint"]
+    )
+    generation = CounterMetricFamily(
+        "loadtest_generation_tokens", "Output tokens, counted by the server (usage)", labels=["endpoint"]
+    )
+    goodput = CounterMetricFamily(
+        "loadtest_goodput_requests", "Requests that ended ok and met every SLO", labels=["endpoint"]
+    )
+    for endpoint, totals in store.endpoints.items():
+        for outcome in Outcome:
+            requests.add_metric([endpoint, outcome.value], totals.outcomes[outcome.value])
+        prompt.add_metric([endpoint], totals.prompt_tokens)
+        generation.add_metric([endpoint], totals.output_tokens)
+        goodput.add_metric([endpoint], totals.good)
+    yield from (requests, prompt, generation, goodput)
+
+
+def _histograms(store: Store) -> Iterator[Metric]:
+    for name, (metric, text) in _HISTOGRAMS.items():
+        family = HistogramMetricFamily(metric, text, labels=["endpoint"])
+        for endpoint, totals in store.endpoints.items():
+            distribution = totals.distributions[name]
+            family.add_metric([endpoint], _prometheus_buckets(distribution), distribution.total)
+        yield family
+
+
+def _prometheus_buckets(distribution: Distribution) -> list[tuple[str, float]]:
+    return [
+        ("+Inf" if bound == float("inf") else str(bound), float(count)) for bound, count in distribution.cumulative()
+    ]

@@ -1,0 +1,186 @@
+"""Every option of the load test: on the command line, in the environment, and in Locust's web form."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+from loadtest.client.target import Target, TargetError
+from loadtest.workload import InputError, WorkloadOptions
+from loadtest.workload.options import DEFAULT_OUTPUT_TOKENS, DEFAULT_PROMPT_TOKENS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+Endpoint = Literal["chat", "completions", "both"]
+ENDPOINTS = ("chat", "completions", "both")
+_SEED_BITS = 31
+
+
+@dataclass(frozen=True, slots=True)
+class Slo:
+    """The service-level objective of one request, in seconds; None is not asked for."""
+
+    ttft: float | None = None
+    tpot: float | None = None
+    e2e: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """The options of one run, checked. Times in seconds."""
+
+    target: Target
+    wanted_model: str  # "" for the first that the server lists
+    workload: WorkloadOptions  # the plan puts in the model and the seed
+    slo: Slo
+    request_timeout: float
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the load test's options to Locust's own.
+
+    What may be left empty is text, with "" for empty: Locust's form keeps each value's type, and turns an empty
+    number into an error of its own. `read_options` parses them all, so the form and the command line say the same.
+    """
+    # Straight on the parser: options of a group do not reach Locust's form.
+    add = cast("Any", parser).add_argument
+    add(
+        "--model",
+        default="",
+        env_var="SERVED_MODEL_NAME",
+        help="model name; empty: the first that the server lists",
+    )
+    add(
+        "--endpoint",
+        default="both",
+        choices=ENDPOINTS,
+        help="which API to call; both: half the requests each",
+    )
+    add(
+        "--stream",
+        default=True,
+        action=argparse.BooleanOptionalAction,
+        help="ask for streams; without, no TTFT and no chunk gaps",
+    )
+    add(
+        "--prompt-tokens",
+        default="",
+        help=f"prompt length in tokens: N or mean:std; empty: {DEFAULT_PROMPT_TOKENS}, or what --dataset says",
+    )
+    add(
+        "--output-tokens",
+        default="",
+        help=f"most tokens to generate: N or mean:std; empty: {DEFAULT_OUTPUT_TOKENS}, or what --dataset says",
+    )
+    add(
+        "--shared-prefix-tokens",
+        default="0",
+        help="tokens that all prompts begin with; 0: the prefix cache stays cold",
+    )
+    add("--dataset", default="", help="ShareGPT-style JSON file: real prompts and answer lengths")
+    add("--tokenizer", default="", help="folder or tokenizer.json of the model: exact prompt lengths; empty: estimated")
+    add("--ignore-eos", default=False, action="store_true", help="generate exactly --output-tokens (vLLM)")
+    add("--seed", default="", help="repeats a run's prompts and arrivals; empty: a new one each run")
+    add("--request-timeout", default="300", help="seconds for a whole request")
+    add("--slo-ttft-ms", default="", env_var="SLO_TTFT_MS", help="SLO: time to first token, ms; empty: none")
+    add("--slo-tpot-ms", default="", env_var="SLO_TPOT_MS", help="SLO: time per output token, ms; empty: none")
+    add("--slo-e2e-ms", default="", env_var="SLO_E2E_MS", help="SLO: end-to-end latency, ms; empty: none")
+    # Not in the form: Locust writes every form value into the page.
+    add(
+        "--api-key",
+        default="",
+        env_var="VLLM_API_KEY",
+        include_in_web_ui=False,
+        help="bearer token; better given as VLLM_API_KEY, which the process list does not show",
+    )
+    add(
+        "--metrics-port",
+        type=int,
+        default=0,
+        include_in_web_ui=False,
+        help="headless: serve Prometheus metrics on this port (with the web UI they are at its /metrics); 0: do not",
+    )
+
+
+def read_options(values: Mapping[str, Any], host: str) -> RunOptions:
+    """Check the options, as argparse or Locust's form left them in `values`. Raises InputError, one line."""
+    try:
+        target = Target.parse(host, str(values.get("api_key") or ""))
+    except TargetError as error:
+        raise InputError("--host", str(error), "write it like http://localhost:8000") from None
+    endpoint = str(values["endpoint"])
+    if endpoint not in ENDPOINTS:
+        raise InputError("--endpoint", f"{endpoint!r} is unknown", "give chat, completions or both")
+    wanted_model = _text(values, "model")
+    return RunOptions(
+        target=target,
+        wanted_model=wanted_model,
+        workload=WorkloadOptions(
+            model=wanted_model or "the first that the server lists",
+            endpoint=cast("Endpoint", endpoint),
+            stream=bool(values["stream"]),
+            prompt_tokens=_text(values, "prompt_tokens") or None,
+            output_tokens=_text(values, "output_tokens") or None,
+            shared_prefix_tokens=_whole(values, "shared_prefix_tokens") or 0,
+            dataset=_path(values, "dataset"),
+            tokenizer=_path(values, "tokenizer"),
+            ignore_eos=bool(values["ignore_eos"]),
+            seed=_whole(values, "seed") or 0,
+        ),
+        slo=Slo(
+            ttft=_milliseconds(values, "slo_ttft_ms"),
+            tpot=_milliseconds(values, "slo_tpot_ms"),
+            e2e=_milliseconds(values, "slo_e2e_ms"),
+        ),
+        request_timeout=_positive(values, "request_timeout") or 300.0,
+    )
+
+
+def new_seed() -> int:
+    """Return a seed for a run that was given none: prompts that no earlier run has put in the prefix cache."""
+    return secrets.randbits(_SEED_BITS)
+
+
+def _option(key: str) -> str:
+    return "--" + key.replace("_", "-")
+
+
+def _text(values: Mapping[str, Any], key: str) -> str:
+    return str(values[key]).strip()
+
+
+def _path(values: Mapping[str, Any], key: str) -> Path | None:
+    text = _text(values, key)
+    return Path(text).expanduser() if text else None
+
+
+def _whole(values: Mapping[str, Any], key: str) -> int | None:
+    text = _text(values, key)
+    if not text:
+        return None
+    if not text.isdecimal():
+        raise InputError(_option(key), f"{text!r} is not a whole number", "give 0 or more")
+    return int(text)
+
+
+def _positive(values: Mapping[str, Any], key: str) -> float | None:
+    text = _text(values, key)
+    if not text:
+        return None
+    try:
+        number = float(text)
+    except ValueError:
+        raise InputError(_option(key), f"{text!r} is not a number", "give a number above 0") from None
+    if not (math.isfinite(number) and number > 0):
+        raise InputError(_option(key), f"{text} is not above 0", "give a number above 0")
+    return number
+
+
+def _milliseconds(values: Mapping[str, Any], key: str) -> float | None:
+    number = _positive(values, key)
+    return None if number is None else number / 1000

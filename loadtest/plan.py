@@ -1,0 +1,127 @@
+"""What a run is about to do: options checked, the server asked, the shards dealt. Made once, sent to every worker."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+import uuid
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Self
+
+import gevent
+import requests
+
+from loadtest.options import RunOptions, new_seed
+from loadtest.workload import InputError, Workload
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from loadtest.client.target import Target
+
+_ASK_TIMEOUT_S = 10
+
+
+@dataclass(frozen=True, slots=True)
+class RunPlan:
+    """The part of a run that the master decides for all processes.
+
+    `shards` gives each worker, by Locust's client id, its number; a process that runs alone is number 0 of 1.
+    """
+
+    run_id: str
+    seed: int
+    model: str
+    max_model_len: int | None
+    started: float
+    shards: dict[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def make(cls, options: RunOptions, *, seed_given: bool) -> Self:
+        """Ask the server for its models and settle what the options leave open.
+
+        Raises InputError when the server does not answer or does not serve the model.
+        """
+        model, max_model_len = find_model(options.target, options.wanted_model)
+        return cls(
+            run_id=uuid.uuid4().hex[:12],
+            seed=options.workload.seed if seed_given else new_seed(),
+            model=model,
+            max_model_len=max_model_len,
+            started=time.time(),
+        )
+
+    def deal(self, workers: Sequence[str]) -> Self:
+        """Return this plan with a shard for each of `workers`."""
+        return dataclasses.replace(self, shards={worker: number for number, worker in enumerate(workers)})
+
+    def load_workload(self, options: RunOptions) -> Workload:
+        """Prepare the requests of this run. Raises InputError.
+
+        It may read a tokenizer and a data set, so it runs in a thread of its own: heartbeats to Locust's master go on.
+        """
+        settled = dataclasses.replace(
+            options.workload, seed=self.seed, model=self.model, max_model_len=self.max_model_len
+        )
+
+        def load() -> Workload | InputError:
+            try:
+                return Workload.load(settled)
+            except InputError as error:
+                return error  # raised, gevent's pool would print it as a crash
+
+        loaded: Workload | InputError = gevent.get_hub().threadpool.apply(load)
+        if isinstance(loaded, InputError):
+            raise loaded
+        return loaded
+
+    def to_wire(self) -> dict[str, Any]:
+        """Return what msgpack can carry; `from_wire` reads it."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_wire(cls, wire: Mapping[str, Any]) -> Self:
+        """Read what `to_wire` made."""
+        return cls(**wire)
+
+
+def find_model(target: Target, wanted: str) -> tuple[str, int | None]:
+    """Return the model to ask for and the longest sequence it takes, in tokens, if the server says that.
+
+    `wanted` empty takes the first of the server's list. Raises InputError.
+    """
+    url = target.url("/v1/models")
+    headers = {"Authorization": f"Bearer {target.api_key}"} if target.api_key else {}
+    try:
+        answer = requests.get(url, headers=headers, timeout=_ASK_TIMEOUT_S)
+    except requests.RequestException as error:
+        raise InputError(
+            "--host", f"{url} does not answer: {_cause(error)}", "start the server or correct it"
+        ) from None
+    if answer.status_code in {401, 403}:
+        raise InputError("--api-key", f"{url} refuses it (HTTP {answer.status_code})", "set VLLM_API_KEY")
+    if answer.status_code == 404 and wanted:
+        return wanted, None  # not every OpenAI-compatible server lists its models
+    try:
+        answer.raise_for_status()
+        models = {str(model["id"]): model.get("max_model_len") for model in answer.json()["data"]}
+    except (requests.RequestException, ValueError, KeyError, TypeError, AttributeError):
+        text = " ".join(answer.text.split())[:80]
+        raise InputError(
+            "--host",
+            f"{url} does not list models (HTTP {answer.status_code}: {text})",
+            "give --model, or correct it",
+        ) from None
+    if not models:
+        raise InputError("--host", f"{url} lists no model", "wait until the server has loaded one")
+    model = wanted or next(iter(models))
+    if model not in models:
+        raise InputError("--model", f"{model!r} is not served", f"give one of: {', '.join(models)}")
+    length = models[model]
+    return model, length if isinstance(length, int) else None
+
+
+def _cause(error: BaseException) -> str:
+    while error.__context__ is not None:
+        error = error.__context__
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -1,0 +1,62 @@
+"""Live rates: totals of the last seconds, for the web page."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from loadtest.store import Store
+
+WINDOW_S = 10.0
+
+
+@dataclass(slots=True)
+class Tally:
+    """What one moment added, of one endpoint."""
+
+    at: float
+    endpoint: str
+    requests: int
+    good: int
+    prompt_tokens: int
+    output_tokens: int
+
+
+class LiveRates:
+    """Sums over the last `WINDOW_S` seconds. A request counts when it has ended, with all of its tokens."""
+
+    def __init__(self) -> None:
+        self._tallies: deque[Tally] = deque()
+        self._started = time.monotonic()
+
+    def add(self, delta: Store) -> None:
+        """Count what `delta` holds as having just happened."""
+        now = time.monotonic()
+        for endpoint, totals in delta.endpoints.items():
+            self._tallies.append(
+                Tally(
+                    now,
+                    endpoint,
+                    totals.outcomes.total(),
+                    totals.good,
+                    totals.prompt_tokens,
+                    totals.output_tokens,
+                )
+            )
+
+    def per_second(self, endpoint: str | None = None) -> dict[str, float]:
+        """Return requests, good requests, prompt and output tokens per second, of one endpoint or of all."""
+        now = time.monotonic()
+        while self._tallies and self._tallies[0].at < now - WINDOW_S:
+            self._tallies.popleft()
+        chosen = [tally for tally in self._tallies if endpoint in {None, tally.endpoint}]
+        span = min(WINDOW_S, max(1.0, now - self._started))
+        return {
+            "requests": sum(tally.requests for tally in chosen) / span,
+            "good": sum(tally.good for tally in chosen) / span,
+            "prompt_tokens": sum(tally.prompt_tokens for tally in chosen) / span,
+            "output_tokens": sum(tally.output_tokens for tally in chosen) / span,
+        }

@@ -1,0 +1,56 @@
+"""One request's result: its outcome, its times and its tokens."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+
+NS = 1e-9
+
+
+class Outcome(enum.StrEnum):
+    """How a request ended; exactly one holds."""
+
+    OK = "ok"  # a terminal finish_reason, [DONE] where it streams, and the token counts
+    ERROR = "error"  # an HTTP error, an error inside the stream, or an answer that makes no sense
+    REJECTED = "rejected"  # 429 or 503: the server shed load
+    TRUNCATED = "truncated"  # it ended with no terminal state
+    TIMEOUT = "timeout"
+    CANCELLED = "cancelled"  # the test stopped first
+    CONNECT = "connect"  # no connection
+
+
+@dataclass(slots=True)
+class RequestRecord:
+    """One request. Times in seconds; None is what was not seen or is not defined for this request.
+
+    ttft: request sent to the first non-empty delta. tpot: (last delta - first delta) / (output tokens - 1), with the
+    server's token count. e2e: sent to the last delta; not streaming, to the last byte. gaps: between consecutive
+    non-empty deltas. schedule_delay: due to sent, in open loop.
+    """
+
+    index: int
+    endpoint: str
+    outcome: Outcome
+    sent_at: float  # Unix time
+    detail: str = ""
+    status: int = 0
+    duration: float = 0.0  # sent to the end, whatever the end was
+    ttft: float | None = None
+    tpot: float | None = None
+    e2e: float | None = None
+    gaps: list[float] = field(default_factory=list)
+    schedule_delay: float | None = None
+    prompt_tokens: int = 0
+    output_tokens: int = 0
+    cached_tokens: int = 0
+    expected_prompt_tokens: int | None = None
+    response_bytes: int = 0
+    merged_deltas: int = 0  # deltas that shared a read with a later one: their own arrival is not known exactly
+    kernel_stamped: bool = False
+    lags: list[float] = field(default_factory=list)  # per read, kernel's stamp to our reading it
+
+    @property
+    def failed(self) -> bool:
+        """Whether the server failed the request; one that the test cancelled did not fail."""
+        return self.outcome not in {Outcome.OK, Outcome.CANCELLED}

@@ -1,0 +1,168 @@
+"""All results of a run, per endpoint, in a form that merges: each process fills one, the master adds them up."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Self
+
+from loadtest import buckets
+from loadtest.distribution import Distribution
+from loadtest.record import Outcome, RequestRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from loadtest.options import Slo
+
+
+def _edges(slo: Slo) -> dict[str, tuple[float, ...]]:
+    """Bucket edges per quantity; an SLO is always an edge, so that its attainment can be read off exactly."""
+
+    def with_limit(edges: tuple[float, ...], limit: float | None) -> tuple[float, ...]:
+        return edges if limit is None else tuple(sorted({*edges, limit}))
+
+    ttft, e2e = with_limit(buckets.TTFT, slo.ttft), with_limit(buckets.REQUEST, slo.e2e)
+    return {
+        "ttft": ttft,
+        "ttft_from_due": ttft,
+        "chunk_gap": with_limit(buckets.TOKEN, slo.tpot),
+        "tpot": with_limit(buckets.TOKEN, slo.tpot),
+        "e2e": e2e,
+        "e2e_from_due": e2e,
+        "schedule_delay": buckets.DELAY,
+        "lag": buckets.DELAY,
+    }
+
+
+@dataclass(slots=True)
+class Totals:
+    """The results of one endpoint."""
+
+    distributions: dict[str, Distribution]
+    outcomes: Counter[str] = field(default_factory=Counter)
+    prompt_tokens: int = 0
+    output_tokens: int = 0
+    cached_tokens: int = 0
+    good: int = 0  # ended ok and met every SLO
+    reads_stamped: int = 0  # requests whose every read had the kernel's time stamp
+    requests_read: int = 0  # requests of which anything was read
+    merged_deltas: int = 0
+    deltas: int = 0
+
+
+_SUMS = (
+    *("prompt_tokens", "output_tokens", "cached_tokens", "good"),
+    *("reads_stamped", "requests_read", "merged_deltas", "deltas"),
+)
+
+
+class Store:
+    """Results per endpoint for one SLO."""
+
+    def __init__(self, slo: Slo) -> None:
+        """Start empty; stores merge only when they were made for the same SLO."""
+        self.slo = slo
+        self._edges = _edges(slo)
+        self.endpoints: dict[str, Totals] = {}
+
+    def __bool__(self) -> bool:
+        """Whether anything was recorded."""
+        return bool(self.endpoints)
+
+    def totals(self, endpoint: str) -> Totals:
+        """Return the results of `endpoint`, empty ones if there are none yet."""
+        found = self.endpoints.get(endpoint)
+        if found is None:
+            found = Totals({name: Distribution(edges) for name, edges in self._edges.items()})
+            self.endpoints[endpoint] = found
+        return found
+
+    def is_good(self, record: RequestRecord) -> bool:
+        """Whether a request counts for goodput: it ended ok and met every SLO; a time not seen is a miss."""
+        if record.outcome is not Outcome.OK:
+            return False
+        met = True
+        for limit, value in (
+            (self.slo.ttft, record.ttft),
+            (self.slo.e2e, record.e2e),
+        ):
+            met = met and (limit is None or (value is not None and value <= limit))
+        # An answer of one token has no time between tokens, so it cannot miss.
+        if self.slo.tpot is not None and record.output_tokens > 1:
+            met = met and record.tpot is not None and record.tpot <= self.slo.tpot
+        return met
+
+    def add(self, record: RequestRecord) -> None:
+        """Record one request. Latencies are of requests that ended ok; what failed counts in its outcome."""
+        totals = self.totals(record.endpoint)
+        totals.outcomes[record.outcome.value] += 1
+        totals.prompt_tokens += record.prompt_tokens
+        totals.output_tokens += record.output_tokens
+        totals.cached_tokens += record.cached_tokens
+        totals.good += self.is_good(record)
+        totals.merged_deltas += record.merged_deltas
+        totals.deltas += len(record.gaps) + (record.ttft is not None)
+        if record.response_bytes:
+            totals.requests_read += 1
+            totals.reads_stamped += record.kernel_stamped
+        distributions = totals.distributions
+        distributions["lag"].add_all(record.lags)
+        late = record.schedule_delay
+        if late is not None and record.outcome is not Outcome.CANCELLED:
+            distributions["schedule_delay"].add(late)
+        if record.outcome is not Outcome.OK:
+            return
+        distributions["chunk_gap"].add_all(record.gaps)
+        for name, value in (("ttft", record.ttft), ("tpot", record.tpot), ("e2e", record.e2e)):
+            if value is not None:
+                distributions[name].add(value)
+                if late is not None and name != "tpot":
+                    distributions[f"{name}_from_due"].add(late + value)
+
+    def merge(self, other: Store) -> None:
+        """Add what `other` holds. Raises ValueError if it was made for another SLO."""
+        for endpoint, theirs in other.endpoints.items():
+            mine = self.totals(endpoint)
+            mine.outcomes.update(theirs.outcomes)
+            for name in _SUMS:
+                setattr(mine, name, getattr(mine, name) + getattr(theirs, name))
+            for name, distribution in theirs.distributions.items():
+                mine.distributions[name].merge(distribution)
+
+    def combined(self) -> Totals:
+        """Return all endpoints together."""
+        every = Store(self.slo)
+        for totals in self.endpoints.values():
+            part = Store(self.slo)
+            part.endpoints["all"] = totals
+            every.merge(part)
+        return every.totals("all")
+
+    def to_wire(self) -> dict[str, Any]:
+        """Return what msgpack can carry; `from_wire` reads it."""
+        return {
+            endpoint: {
+                "outcomes": dict(totals.outcomes),
+                "sums": [getattr(totals, name) for name in _SUMS],
+                "distributions": {
+                    name: distribution.to_wire()
+                    for name, distribution in totals.distributions.items()
+                    if distribution.count
+                },
+            }
+            for endpoint, totals in self.endpoints.items()
+        }
+
+    @classmethod
+    def from_wire(cls, slo: Slo, wire: Mapping[str, Any]) -> Self:
+        """Read what `to_wire` of a store for the same SLO made."""
+        store = cls(slo)
+        for endpoint, part in wire.items():
+            totals = store.totals(endpoint)
+            totals.outcomes.update(part["outcomes"])
+            for name, value in zip(_SUMS, part["sums"], strict=True):
+                setattr(totals, name, value)
+            for name, distribution in part["distributions"].items():
+                totals.distributions[name] = Distribution.from_wire(distribution)
+        return store

@@ -1,0 +1,117 @@
+"""Locust's own web page, with the load test's numbers in it: a tab, a table, `/metrics`, and checks of the form."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from flask import Response, jsonify, request
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from loadtest.record import Outcome
+from loadtest.workload import InputError
+
+if TYPE_CHECKING:
+    from locust.web import WebUI
+
+    from collections.abc import Callable, Mapping
+
+    from prometheus_client import CollectorRegistry
+
+    from loadtest.distribution import Distribution
+    from loadtest.results import Results
+    from loadtest.store import Totals
+
+_KEY = "llm"
+_COLUMNS = {
+    "endpoint": "Endpoint",
+    "requests": "Requests ended",
+    "outcomes": "Not ok",
+    "rate": "Requests/s",
+    "goodput": "Goodput requests/s",
+    "ttft": "TTFT ms: p50 / p95 / p99",
+    "chunk_gap": "Chunk gap ms: p50 / p95 / p99",
+    "tpot": "TPOT ms: p50 / p95 / p99",
+    "e2e": "E2E ms: p50 / p95 / p99",
+    "output_rate": "Output tokens/s",
+    "prompt_rate": "Prompt tokens/s",
+    "lag": "Client lag ms: p50 / p95 / p99",
+}
+
+
+def install(
+    web_ui: WebUI,
+    registry: CollectorRegistry,
+    results: Callable[[], Results | None],
+    check: Callable[[Mapping[str, Any], str], None],
+) -> None:
+    """Add the tab and the routes to `web_ui`.
+
+    `results` gives the run to show; `check` is called with the form's values and host before a run starts, and
+    raises InputError to refuse it.
+    """
+    app = web_ui.app
+    assert app is not None  # noqa: S101  # for the type checker: Locust makes it before anybody is told of the page
+    web_ui.template_args["extended_tabs"] = [{"title": "LLM", "key": _KEY}]
+    web_ui.template_args["extended_tables"] = [
+        {"key": _KEY, "structure": [{"key": key, "title": title} for key, title in _COLUMNS.items()]}
+    ]
+
+    def metrics() -> Response:
+        return Response(generate_latest(registry), content_type=CONTENT_TYPE_LATEST)
+
+    def refuse_bad_form() -> Response | None:
+        if not (request.method == "POST" and request.path.endswith("/swarm")):
+            return None
+        try:
+            check(request.form, request.form.get("host", ""))
+        except InputError as error:
+            return jsonify({"success": False, "message": str(error), "host": request.form.get("host", "")})
+        return None
+
+    def add_rows(response: Response) -> Response:
+        if request.path.endswith("/stats/requests") and response.is_json:
+            report = json.loads(response.get_data())
+            report["extended_stats"] = [{"key": _KEY, "data": table(results())}]
+            response.set_data(json.dumps(report))
+        return response
+
+    app.add_url_rule("/metrics", "loadtest_metrics", metrics)
+    app.before_request(refuse_bad_form)
+    app.after_request(add_rows)
+
+
+def table(results: Results | None) -> list[dict[str, str | int]]:
+    """Return the tab's rows: one per endpoint and, if there are several, one for all."""
+    if results is None:
+        return []
+    rows = [
+        _row(endpoint, totals, results.rates.per_second(endpoint))
+        for endpoint, totals in sorted(results.store.endpoints.items())
+    ]
+    if len(rows) > 1:
+        rows.append(_row("all", results.store.combined(), results.rates.per_second()))
+    return rows
+
+
+def _row(endpoint: str, totals: Totals, rates: Mapping[str, float]) -> dict[str, str | int]:
+    failures = {name: count for name, count in totals.outcomes.items() if name != Outcome.OK}
+    return {
+        "endpoint": endpoint,
+        "requests": totals.outcomes.total(),
+        "outcomes": ", ".join(f"{name} {count}" for name, count in sorted(failures.items())) or "-",
+        "rate": f"{rates['requests']:.1f}",
+        "goodput": f"{rates['good']:.1f}",
+        **{name: _percentiles(totals.distributions[name]) for name in ("ttft", "chunk_gap", "tpot", "e2e", "lag")},
+        "output_rate": f"{rates['output_tokens']:.0f}",
+        "prompt_rate": f"{rates['prompt_tokens']:.0f}",
+    }
+
+
+def _percentiles(distribution: Distribution) -> str:
+    summary = distribution.summary()
+    if not summary.count:
+        return "-"
+    return " / ".join(
+        "-" if value is None else f"{value * 1000:.1f}" for value in (summary.p50, summary.p95, summary.p99)
+    )

@@ -1,0 +1,76 @@
+"""Token lengths as options give them: `N`, or `mean:std` for a truncated normal distribution."""
+
+import math
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import Self
+
+from loadtest.workload.errors import InputError
+
+_WIDEST = 3.0  # standard deviations on either side; 99.7 % of the normal distribution
+
+
+@dataclass(frozen=True, slots=True)
+class Lengths:
+    """A distribution of lengths in tokens, cut off at the same distance on both sides of its mean.
+
+    The cut is at 3 standard deviations, or nearer where the shorter side would fall below `shortest`.
+    Cutting both sides alike keeps the mean exactly what was asked for, so that offered tokens/s can be read
+    off the options.
+    """
+
+    mean: float
+    std: float
+    shortest: int = 1
+
+    @classmethod
+    def parse(cls, text: str, option: str, *, shortest: int = 1) -> Self:
+        """Read `N` or `mean:std`, in tokens.
+
+        Raises InputError, which names `option`, for anything else and for a mean below `shortest`.
+        """
+        mean_text, colon, std_text = text.strip().partition(":")
+        try:
+            mean = float(mean_text) if colon else int(mean_text)
+            std = float(std_text) if colon else 0.0
+        except ValueError:
+            raise InputError(
+                option, f"'{text}' is not a length", "give tokens as N or mean:std, such as 512 or 512:64"
+            ) from None
+        if not (math.isfinite(mean) and math.isfinite(std)) or std < 0:
+            raise InputError(option, f"'{text}' is out of range", "give a finite mean and a std of 0 or more")
+        if mean < shortest:
+            raise InputError(
+                option, f"{mean:g} tokens are too few", f"ask for a mean of at least {shortest} tokens here"
+            )
+        return cls(mean, std, shortest)
+
+    @property
+    def bounds(self) -> tuple[int, int]:
+        """The shortest and the longest length, in tokens, that `sample` returns."""
+        reach = min(_WIDEST * self.std, self.mean - self.shortest)
+        return round(self.mean - reach), round(self.mean + reach)
+
+    def sampler(self) -> "Sampler":
+        """Return the distribution with its constants worked out."""
+        return Sampler(self)
+
+
+class Sampler:
+    """Turns uniform fractions into lengths by the inverse of the truncated normal distribution."""
+
+    def __init__(self, lengths: Lengths) -> None:
+        """Work out the share of the normal distribution that lies between the bounds."""
+        self._shortest, self._longest = lengths.bounds
+        self._fixed = round(lengths.mean) if self._shortest == self._longest else None
+        if self._fixed is None:
+            reach = min(_WIDEST * lengths.std, lengths.mean - lengths.shortest)
+            self._normal = NormalDist(lengths.mean, lengths.std)
+            self._low = self._normal.cdf(lengths.mean - reach)
+            self._share = self._normal.cdf(lengths.mean + reach) - self._low
+
+    def sample(self, fraction: float) -> int:
+        """Return the length, in tokens, at this fraction (0 to 1, exclusive) of the distribution."""
+        if self._fixed is not None:
+            return self._fixed
+        return round(self._normal.inv_cdf(self._low + fraction * self._share))

@@ -1,0 +1,159 @@
+"""Prompts of wanted lengths, made of words."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Protocol
+
+from loadtest.workload.draws import Draws, fraction
+from loadtest.workload.endpoints import Endpoint
+from loadtest.workload.english import COMMON_WORDS
+from loadtest.workload.errors import InputError
+from loadtest.workload.lengths import Lengths
+from loadtest.workload.options import DEFAULT_OUTPUT_TOKENS, DEFAULT_PROMPT_TOKENS, WorkloadOptions
+from loadtest.workload.prompts import Prompt
+from loadtest.workload.tokenizer import OPTION, Tokenizer
+from loadtest.workload.trace import Trace
+from loadtest.workload.words import PromptTexts
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """The tokens that a server puts before (`head`) and after (`tail`) the words of a prompt.
+
+    `exact` is false where the model's own files were not there to count them.
+    """
+
+    head: int = 0
+    tail: int = 0
+    exact: bool = False
+
+    @property
+    def added(self) -> int:
+        """Tokens of a prompt that are not its words."""
+        return self.head + self.tail
+
+
+class Shapes(Protocol):
+    """Says how long the prompt and the output of a request are."""
+
+    def shape(self, index: int, draws: Draws) -> tuple[int, int]:
+        """Return (prompt tokens, output tokens) of request `index`."""
+
+
+class SampledShapes:
+    """Lengths drawn from distributions."""
+
+    def __init__(self, prompt: Lengths, output: Lengths) -> None:
+        """Take the distributions of both lengths."""
+        self._prompt = prompt.sampler()
+        self._output = output.sampler()
+
+    def shape(self, index: int, draws: Draws) -> tuple[int, int]:  # noqa: ARG002  # the draws are the index's
+        """Return (prompt tokens, output tokens)."""
+        return (
+            self._prompt.sample(fraction(draws.prompt_length)),
+            self._output.sample(fraction(draws.output_length)),
+        )
+
+
+class SyntheticPrompts:
+    """Texts of as many tokens as the shapes ask for, unlike each other from their first own token on."""
+
+    distinct = None
+
+    def __init__(
+        self, texts: PromptTexts, shapes: Shapes, frames: Mapping[Endpoint, Frame], notes: Sequence[str]
+    ) -> None:
+        """Use `synthetic_prompts`, which prepares the parts."""
+        self._texts = texts
+        self._shapes = shapes
+        self._frames = dict(frames)
+        self.notes = tuple(notes)
+
+    @property
+    def common_tokens(self) -> dict[Endpoint, int]:
+        """The template's head and the shared prefix."""
+        return {endpoint: frame.head + self._texts.shared_words for endpoint, frame in self._frames.items()}
+
+    def prompt(self, index: int, endpoint: Endpoint, draws: Draws) -> Prompt:
+        """Return the prompt of request `index`; at least one word is its own."""
+        frame = self._frames[endpoint]
+        wanted, output_tokens = self._shapes.shape(index, draws)
+        words = max(wanted - frame.added, self._texts.shared_words + 1)
+        text = self._texts.text(index, words, draws.opening, draws.position)
+        return Prompt(text, words + frame.added if frame.exact else None, output_tokens)
+
+
+def synthetic_prompts(
+    options: WorkloadOptions, tokenizer: Tokenizer | None, trace: Trace | None
+) -> SyntheticPrompts:
+    """Prepare prompts of the lengths that the options, or the trace, ask for. Raises InputError."""
+    vocabulary: Sequence[str] = tokenizer.single_token_words() if tokenizer else COMMON_WORDS
+    frames = {endpoint: _frame(endpoint, tokenizer, vocabulary) for endpoint in options.endpoints}
+    added = max(frame.added for frame in frames.values())
+    notes = list(_approximations(frames, tokenizer))
+    shortest = added + options.shared_prefix_tokens + 1
+    shapes: Shapes
+    if trace:
+        trace.check_fits(options.max_model_len)
+        if short := trace.count_prompts_below(shortest):
+            notes.append(
+                f"{short} of the trace's {len(trace)} prompts are shorter than the {shortest} tokens that the"
+                " template and the shared prefix need; they are sent with that many"
+            )
+        shapes = trace
+    else:
+        shapes = _sampled_shapes(options, shortest, added)
+    texts = PromptTexts(vocabulary, seed=options.seed, shared_words=options.shared_prefix_tokens)
+    return SyntheticPrompts(texts, shapes, frames, notes)
+
+
+def _sampled_shapes(options: WorkloadOptions, shortest: int, added: int) -> SampledShapes:
+    prompt = Lengths.parse(options.prompt_tokens or DEFAULT_PROMPT_TOKENS, "--prompt-tokens")
+    if prompt.mean < shortest:
+        raise InputError(
+            "--prompt-tokens",
+            f"{prompt.mean:g} tokens are too few for {added} of the template,"
+            f" {options.shared_prefix_tokens} of the shared prefix and 1 of its own",
+            f"ask for {shortest} or more",
+        )
+    prompt = Lengths(prompt.mean, prompt.std, shortest)
+    output = Lengths.parse(options.output_tokens or DEFAULT_OUTPUT_TOKENS, "--output-tokens")
+    longest = prompt.bounds[1] + output.bounds[1]
+    if options.max_model_len is not None and longest > options.max_model_len:
+        raise InputError(
+            "--prompt-tokens",
+            f"up to {prompt.bounds[1]} prompt and {output.bounds[1]} output tokens make {longest}, but"
+            f" the server takes {options.max_model_len}",
+            "ask for fewer of either or raise MAX_MODEL_LEN",
+        )
+    return SampledShapes(prompt, output)
+
+
+def _frame(endpoint: Endpoint, tokenizer: Tokenizer | None, words: Sequence[str]) -> Frame:
+    """Count what the server adds, by trying texts of several lengths; raises InputError if they disagree."""
+    if tokenizer is None or not tokenizer.knows(endpoint):
+        return Frame()
+    starts = [0, 1, 3, 8, 40]
+    lengths = [end - start for start, end in pairwise(starts)]
+    ids = tokenizer.tokens(endpoint, [" ".join(words[start:end]) for start, end in pairwise(starts)])
+    added = {len(tokens) - length for tokens, length in zip(ids, lengths, strict=True)}
+    if len(added) != 1:
+        raise InputError(
+            OPTION,
+            f"{endpoint} prompts do not grow by one token a word with {tokenizer.path}",
+            "leave the option out to send prompts of approximate length",
+        )
+    head = tokenizer.head(endpoint)
+    return Frame(head=head, tail=added.pop() - head, exact=True)
+
+
+def _approximations(frames: Mapping[Endpoint, Frame], tokenizer: Tokenizer | None) -> list[str]:
+    if tokenizer is None:
+        return ["no --tokenizer: prompt lengths are approximate, one common English word a token"]
+    return [
+        f"{tokenizer.path} has no chat template beside it: the tokens of the server's template come on top"
+        for frame in frames.values()
+        if not frame.exact
+    ]

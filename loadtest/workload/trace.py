@@ -1,0 +1,167 @@
+"""Recorded traffic: when requests came and how long they were, from a CSV file."""
+
+import csv
+import math
+from array import array
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Self
+
+from loadtest.workload.draws import Draws
+from loadtest.workload.errors import InputError
+
+OPTION = "--trace"
+
+_COLUMNS = ("TIMESTAMP", "ContextTokens", "GeneratedTokens")
+_MOST_TOKENS = 100_000_000
+
+
+class Trace:
+    """The requests of a trace file, 16 bytes each.
+
+    The columns are those of the Azure LLM inference traces: TIMESTAMP (ISO 8601, or seconds), ContextTokens
+    and GeneratedTokens; other columns are ignored.
+    """
+
+    def __init__(
+        self, path: Path, times: "array[float]", prompts: "array[int]", outputs: "array[int]"
+    ) -> None:
+        """Use `Trace.read`. Requests start in line 2 of the file unless it has blank lines."""
+        self.path = path
+        self._times = times
+        self._prompts = prompts
+        self._outputs = outputs
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read the file line by line. Raises InputError, which names the line, for what is not a request."""
+        times, prompts, outputs = array("d"), array("I"), array("I")
+        line = 1
+        try:
+            with path.open(encoding="utf-8-sig", newline="") as file:
+                rows = csv.reader(file, strict=True)
+                columns = _find_columns(next(rows, []), path)
+                clock = _Clock()
+                for row in rows:
+                    line = rows.line_num
+                    if not row:
+                        continue
+                    time, prompt, output = _fields(row, columns)
+                    times.append(clock.seconds(time))
+                    prompts.append(_tokens(prompt, _COLUMNS[1]))
+                    outputs.append(_tokens(output, _COLUMNS[2]))
+        except OSError as error:
+            raise InputError(OPTION, f"cannot read {path}: {error.strerror}", "give a CSV file") from None
+        except UnicodeDecodeError:
+            raise InputError(OPTION, f"{path} is not UTF-8 text", "give a CSV file, not compressed") from None
+        except (ValueError, csv.Error) as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(OPTION, f"{path}, line {line}: {error}", "correct or remove the line") from None
+        if not times:
+            raise InputError(
+                OPTION, f"{path} holds no requests", "give a file with at least one line of data"
+            )
+        return cls(path, times, prompts, outputs)
+
+    def __len__(self) -> int:
+        """Return the number of requests."""
+        return len(self._times)
+
+    @property
+    def times(self) -> Sequence[float]:
+        """When each request came, in seconds since the first one, ascending."""
+        return self._times
+
+    def shape(self, index: int, draws: Draws | None = None) -> tuple[int, int]:  # noqa: ARG002  # not random
+        """Return (prompt tokens, output tokens) of request `index`; after the last comes the first again."""
+        row = index % len(self._prompts)
+        return self._prompts[row], self._outputs[row]
+
+    def count_prompts_below(self, tokens: int) -> int:
+        """Return how many prompts have fewer tokens than this."""
+        return sum(1 for prompt in self._prompts if prompt < tokens)
+
+    def check_fits(self, max_model_len: int | None) -> None:
+        """Raise InputError if a prompt and its output together are more tokens than the server takes."""
+        if max_model_len is None:
+            return
+        too_long = longest = 0
+        for prompt, output in zip(self._prompts, self._outputs, strict=True):
+            too_long += prompt + output > max_model_len
+            longest = max(longest, prompt + output)
+        if too_long:
+            raise InputError(
+                OPTION,
+                f"{too_long} of {len(self)} requests of {self.path} need more than the {max_model_len} tokens"
+                f" that the server takes (up to {longest})",
+                "raise MAX_MODEL_LEN or take those lines out",
+            )
+
+
+class _Clock:
+    """Turns time stamps of one kind into seconds since the first; raises ValueError."""
+
+    def __init__(self) -> None:
+        self._first: datetime | float | None = None
+        self._last = 0.0
+
+    def seconds(self, text: str) -> float:
+        stamp = _stamp(text)
+        if self._first is None:
+            self._first = stamp
+        if isinstance(stamp, datetime) and isinstance(self._first, datetime):
+            seconds = (stamp - self._first).total_seconds()
+        elif isinstance(stamp, float) and isinstance(self._first, float):
+            seconds = stamp - self._first
+        else:
+            raise ValueError(f"TIMESTAMP '{text}' is not of the kind of the first one")  # noqa: TRY004  # bad text
+        if seconds < self._last:
+            raise ValueError(f"TIMESTAMP '{text}' is earlier than the one before; sort the file by TIMESTAMP")
+        self._last = seconds
+        return seconds
+
+
+def _stamp(text: str) -> datetime | float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if math.isfinite(number):
+        return number
+    try:
+        stamp = datetime.fromisoformat(text.strip())
+    except ValueError:
+        raise ValueError(f"TIMESTAMP '{text}' is neither ISO 8601 nor seconds") from None
+    return stamp if stamp.tzinfo else stamp.replace(tzinfo=UTC)
+
+
+def _fields(row: list[str], columns: Sequence[int]) -> tuple[str, str, str]:
+    if len(row) <= max(columns):
+        raise ValueError(f"{len(row)} columns are too few")
+    time, prompt, output = (row[column] for column in columns)
+    return time, prompt, output
+
+
+def _tokens(text: str, column: str) -> int:
+    try:
+        tokens = int(text)
+    except ValueError:
+        raise ValueError(f"{column} '{text}' is not a whole number") from None
+    if not 1 <= tokens <= _MOST_TOKENS:
+        raise ValueError(f"{column} {tokens} is out of range (1 to {_MOST_TOKENS})")
+    return tokens
+
+
+def _find_columns(header: list[str], path: Path) -> tuple[int, int, int]:
+    names = [name.strip().lower() for name in header]
+    missing = [column for column in _COLUMNS if column.lower() not in names]
+    if missing:
+        raise InputError(
+            OPTION,
+            f"{path}, line 1: no column {', '.join(missing)} among {', '.join(header) or 'none'}",
+            f"name the columns {', '.join(_COLUMNS)}",
+        )
+    time, prompt, output = (names.index(column.lower()) for column in _COLUMNS)
+    return time, prompt, output

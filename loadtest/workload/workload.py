@@ -1,0 +1,107 @@
+"""The requests of a run, each a pure function of (seed, index)."""
+
+import json
+from dataclasses import dataclass
+from typing import Self
+
+from loadtest.workload.dataset import dataset_prompts
+from loadtest.workload.draws import DrawSource
+from loadtest.workload.endpoints import BodyTemplate, Endpoint
+from loadtest.workload.errors import InputError
+from loadtest.workload.options import WorkloadOptions
+from loadtest.workload.prompts import Prompts
+from loadtest.workload.synthetic import synthetic_prompts
+from loadtest.workload.tokenizer import Tokenizer
+from loadtest.workload.trace import Trace
+
+_CHECKED = 16  # requests whose tokens are counted once more before a run
+
+
+@dataclass(frozen=True, slots=True)
+class RequestSpec:
+    """One request, ready to send.
+
+    `prompt_tokens` is what the server's `usage.prompt_tokens` will say, or None where that is not known
+    exactly. `output_tokens` is the `max_tokens` of the request.
+    """
+
+    index: int
+    endpoint: Endpoint
+    body: bytes
+    prompt_tokens: int | None
+    output_tokens: int
+
+
+class Workload:
+    """Makes request `index` for any index, in any order: workers take k, k+n, k+2n, ... and share nothing."""
+
+    def __init__(self, options: WorkloadOptions, prompts: Prompts, trace: Trace | None) -> None:
+        """Use `Workload.load`, which prepares the prompts."""
+        self.options = options
+        self.trace = trace
+        self._prompts = prompts
+        self._draws = DrawSource(options.seed)
+        self._endpoints = options.endpoints
+        self._bodies = {
+            endpoint: BodyTemplate(
+                endpoint, options.model, stream=options.stream, ignore_eos=options.ignore_eos
+            )
+            for endpoint in options.endpoints
+        }
+
+    @classmethod
+    def load(cls, options: WorkloadOptions) -> Self:
+        """Prepare the workload: read the files and count the tokens, all that is slow.
+
+        Raises InputError for a file or an option that cannot be used.
+        """
+        tokenizer = Tokenizer.read(options.tokenizer) if options.tokenizer else None
+        trace = Trace.read(options.trace) if options.trace else None
+        prompts: Prompts
+        if options.dataset:
+            prompts = dataset_prompts(options.dataset, options, tokenizer)
+        else:
+            prompts = synthetic_prompts(options, tokenizer, trace)
+        workload = cls(options, prompts, trace)
+        if tokenizer:
+            workload._check(tokenizer)
+        return workload
+
+    def request(self, index: int) -> RequestSpec:
+        """Return request `index` (0 and up), in microseconds. The same options give the same bytes."""
+        draws = self._draws.at(index)
+        endpoint = self._endpoints[draws.endpoint % len(self._endpoints)]
+        text, prompt_tokens, output_tokens = self._prompts.prompt(index, endpoint, draws)
+        body = self._bodies[endpoint].body(text, output_tokens)
+        return RequestSpec(index, endpoint, body, prompt_tokens, output_tokens)
+
+    @property
+    def common_tokens(self) -> dict[Endpoint, int]:
+        """Tokens at the start of every prompt of an endpoint: the chat template's head and the shared prefix.
+
+        Even a cold engine finds these in its prefix cache, in whole blocks; hits above that are not meant.
+        """
+        return self._prompts.common_tokens
+
+    @property
+    def distinct(self) -> int | None:
+        """The number of requests after which prompts repeat; None if they never do."""
+        return self._prompts.distinct
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of the results must know about the workload, one line each; often empty."""
+        return self._prompts.notes
+
+    def _check(self, tokenizer: Tokenizer) -> None:
+        """Count the tokens of the first requests' bodies; raises InputError if they are not what they say."""
+        for spec in map(self.request, range(_CHECKED)):
+            body = json.loads(spec.body)
+            text = body["messages"][0]["content"] if spec.endpoint == "chat" else body["prompt"]
+            (tokens,) = tokenizer.tokens(spec.endpoint, [text])
+            if spec.prompt_tokens not in {None, len(tokens)}:
+                raise InputError(
+                    "--tokenizer",
+                    f"a prompt meant to be {spec.prompt_tokens} tokens long is {len(tokens)}",
+                    "leave the option out to send prompts of approximate length",
+                )

@@ -1,0 +1,72 @@
+"""The bytes of vLLM's answers, as chunks of a chunked HTTP body."""
+
+import json
+
+HEAD_STREAM = (
+    b"HTTP/1.1 200 OK\r\nserver: fault-engine\r\ncontent-type: text/event-stream; charset=utf-8\r\n"
+    b"transfer-encoding: chunked\r\n\r\n"
+)
+LAST_CHUNK = b"0\r\n\r\n"
+_FIELDS = {"id": "cmpl-0123456789abcdef0123456789abcdef", "created": 1763890000, "model": "engine"}
+
+
+def framed(data: bytes) -> bytes:
+    """One chunk of a chunked body."""
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+def event(data: object) -> bytes:
+    """One server-sent event."""
+    text = data if isinstance(data, str) else json.dumps(data, separators=(",", ":"))
+    return f"data: {text}\n\n".encode()
+
+
+DONE = event("[DONE]")
+
+
+def token(endpoint: str, text: str = " token", finish: str | None = None, **delta: object) -> bytes:
+    """An event with one token; `delta` replaces the chat delta's fields."""
+    choice: dict[str, object] = {"index": 0, "logprobs": None, "finish_reason": finish, "stop_reason": None}
+    if endpoint == "chat":
+        choice["delta"] = delta or {"content": text}
+        return event({**_FIELDS, "object": "chat.completion.chunk", "choices": [choice]})
+    choice["text"] = text
+    return event({**_FIELDS, "object": "text_completion", "choices": [choice]})
+
+
+def role() -> bytes:
+    """The first event of a chat, which carries no token."""
+    return token("chat", role="assistant", content="")
+
+
+def usage(prompt_tokens: int, output_tokens: int, cached_tokens: int = 0) -> dict[str, object]:
+    """The server's token counts."""
+    return {
+        "prompt_tokens": prompt_tokens,
+        "total_tokens": prompt_tokens + output_tokens,
+        "completion_tokens": output_tokens,
+        "prompt_tokens_details": {"cached_tokens": cached_tokens},
+    }
+
+
+def usage_event(prompt_tokens: int, output_tokens: int) -> bytes:
+    """The event that ends a stream with include_usage."""
+    return event({**_FIELDS, "object": "chunk", "choices": [], "usage": usage(prompt_tokens, output_tokens)})
+
+
+def whole(endpoint: str, prompt_tokens: int, output_tokens: int) -> dict[str, object]:
+    """The answer without streaming."""
+    text = " token" * output_tokens
+    choice: dict[str, object] = {"index": 0, "finish_reason": "length"}
+    if endpoint == "chat":
+        choice["message"] = {"role": "assistant", "content": text}
+    else:
+        choice["text"] = text
+    return {**_FIELDS, "object": "answer", "choices": [choice], "usage": usage(prompt_tokens, output_tokens)}
+
+
+def json_response(status: int, body: object, *, content_type: str = "application/json", length: int = 0) -> bytes:
+    """A response with Content-Length; `length` adds to it, to promise more bytes than come."""
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    head = f"HTTP/1.1 {status} X\r\ncontent-type: {content_type}\r\ncontent-length: {len(data) + length}\r\n\r\n"
+    return head.encode() + data

@@ -1,0 +1,30 @@
+"""The engine as a process of its own, so that it does not share its clock's core time with the client under test."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@contextmanager
+def running_engine(*arguments: str) -> Iterator[str]:
+    """Start the engine with command-line `arguments`; yields its root URL, stops it afterwards."""
+    command = [sys.executable, "-m", "tests.fault_engine", *arguments]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            url = process.stdout.readline().strip()
+            if not url:
+                raise RuntimeError(f"the fault engine did not start: {' '.join(command)}")
+            yield url
+        finally:
+            process.terminate()
+            process.wait(timeout=10)

@@ -1,0 +1,73 @@
+"""From nothing to a chat answer with one command, again in seconds, and beside a second copy."""
+
+from __future__ import annotations
+
+import json
+import time
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import docker
+from conftest import http
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from conftest import Stack
+    from docker.models.containers import Container
+
+
+def seconds_run(container: Container) -> float:
+    state = container.attrs["State"]
+    # Python 3.11 reads microseconds, Docker writes nanoseconds.
+    start, end = (datetime.fromisoformat(state[name][:26] + "+00:00") for name in ("StartedAt", "FinishedAt"))
+    return (end - start).total_seconds()
+
+
+def test_every_service_is_healthy_and_the_model_step_has_ended_well(stack: Stack) -> None:
+    rows = [json.loads(line) for line in stack.compose("ps", "--all", "--format", "json").stdout.splitlines()]
+    states = {row["Service"]: (row["State"], row["Health"], row["ExitCode"]) for row in rows}
+    assert states.pop("model") == ("exited", "", 0)
+    assert states.pop("locust-worker") == ("running", "", 0)
+    assert states.keys() == {"hub", "vllm", "prometheus", "locust"}
+    assert set(states.values()) == {("running", "healthy", 0)}
+
+
+def test_first_start_downloads_and_verifies_the_model_with_progress(stack: Stack) -> None:
+    log = stack.logs("model")
+    assert "100.0 %" in log
+    assert "READY" in log
+
+
+def test_a_second_up_changes_nothing_and_takes_seconds(stack: Stack) -> None:
+    engine = stack.container("vllm").id
+    start = time.monotonic()
+    stack.compose("up", "-d", "--wait")
+    assert time.monotonic() - start < 60
+    assert stack.container("vllm").id == engine
+    assert seconds_run(stack.container("model")) < 2
+
+
+def test_a_restart_needs_no_hub(stack: Stack) -> None:
+    stack.compose("stop", "hub")
+    done = stack.compose("run", "--rm", "--no-deps", "model", check=False)
+    stack.compose("start", "hub")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_second_clone_runs_beside_the_first_and_leaves_nothing(
+    stack: Stack, new_stack: Callable[..., Stack], copy_of_checkout: Path
+) -> None:
+    second = new_stack("second", copy_of_checkout)
+    second.compose("up", "-d", "--build", "--wait")
+    assert second.ports != stack.ports
+    assert "Paris" in second.chat("What is the capital of France?")
+    assert "Paris" in stack.chat("What is the capital of France?")
+    second.down()
+    engine = docker.from_env()
+    mine = {"label": f"com.docker.compose.project={second.project}"}
+    assert not engine.containers.list(all=True, filters=mine)
+    assert not engine.volumes.list(filters=mine)
+    assert not engine.networks.list(filters=mine)
+    assert http(stack.url("VLLM_PORT") + "/health") == b""

@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import itertools
+import time
+
+import gevent
+import pytest
+import requests
+
+from loadtest.client.connection import Capture, Connection, End
+from loadtest.client.target import build_request
+from tests.unit.loadtest.client.ask import ask, make_spec, target
+
+
+def test_requests_share_one_connection(engine: str) -> None:
+    where = target(engine)
+    connection = Connection(where)
+    outcomes = [ask(connection, where, tokens=2).outcome for _ in range(5)]
+    connection.close()
+    assert outcomes == ["ok"] * 5
+    assert connection.opened == 1
+
+
+def test_a_connection_that_the_server_closed_while_idle_is_opened_again(engine: str) -> None:
+    where = target(engine, "closes-after")
+    connection = Connection(where)
+    outcomes = [ask(connection, where, tokens=2).outcome for _ in range(3)]
+    connection.close()
+    assert outcomes == ["ok"] * 3
+    assert connection.opened == 3
+
+
+def test_a_connection_is_not_used_again_after_a_fault(engine: str) -> None:
+    where, broken = target(engine), target(engine, "stall")
+    connection = Connection(where)
+    assert ask(connection, broken, timeout_s=0.3).outcome == "timeout"
+    assert ask(connection, where).outcome == "ok"
+    connection.close()
+    assert connection.opened == 2
+
+
+def test_times_are_those_of_the_bytes_however_late_the_client_reads_them(engine: str) -> None:
+    """The event loop is held up for a while once a token: user times would show it, kernel times must not."""
+    where = target(engine)
+    connection = Connection(where)
+    requests.get(f"{engine}/truth/reset", timeout=5)
+    held = 0.012
+
+    def busy() -> None:
+        while True:
+            _block(held)
+            gevent.sleep(0.001)
+
+    blocker = gevent.spawn(busy)
+    record = ask(connection, where, tokens=30)
+    blocker.kill()
+    connection.close()
+    arrived, *sent = requests.get(f"{engine}/truth", timeout=5).json()["times"][0]
+    assert record.outcome == "ok"
+    assert record.kernel_stamped
+    assert record.ttft is not None
+    lags = sorted(record.lags)
+    assert lags[len(lags) // 2] > held / 5, "the client was not held up: this test shows nothing"
+    truth = (sent[0] - arrived) * 1e-9
+    assert abs(record.ttft - truth) < max(record.lags) / 2
+    true_gaps = [(later - earlier) * 1e-9 for earlier, later in itertools.pairwise(sent)]
+    errors = sorted(abs(mine - true) for mine, true in zip(record.gaps, true_gaps, strict=True))
+    assert errors[len(errors) // 2] < lags[len(lags) // 2] / 2
+
+
+def _block(seconds: float) -> None:
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        pass
+
+
+def test_a_killed_request_leaves_a_cancelled_capture(engine: str) -> None:
+    where = target(engine, "stall")
+    connection = Connection(where)
+    capture = Capture()
+    request = build_request(where.head("chat"), make_spec().body)
+    greenlet = gevent.spawn(connection.exchange, request, 5.0, capture)
+    while not capture.reads:
+        gevent.sleep(0.01)
+    greenlet.kill()
+    assert capture.end is End.CANCELLED
+    assert capture.ended_ns > capture.sent_ns > 0
+
+
+@pytest.mark.parametrize("size", [1_000, 3_000_000])
+def test_a_prompt_larger_than_the_socket_buffer_is_sent_whole(engine: str, size: int) -> None:
+    where = target(engine)
+    connection = Connection(where)
+    capture = Capture()
+    body = make_spec(tokens=1).body.replace(b"question", b"q" * size)
+    connection.exchange(build_request(where.head("chat"), body), 10.0, capture)
+    connection.close()
+    assert capture.end is End.COMPLETE

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import pytest
+
+from tests.unit.loadtest.client.ask import ask_once
+
+# what the fault engine does -> the one outcome that is right, and a word of what the person is told
+FAULTS = {
+    "in-band-error": ("error", "EngineCore encountered an issue"),
+    "truncated": ("truncated", "finish_reason"),
+    "no-done": ("truncated", "[DONE]"),
+    "no-finish-reason": ("truncated", "finish_reason"),
+    "no-usage": ("error", "usage"),
+    "aborted": ("error", "abort"),
+    "cut": ("truncated", "closed"),
+    "reset": ("truncated", "reset"),
+    "stall": ("timeout", "no end within"),
+    "no-end": ("timeout", "no end within"),
+    "slow-loris": ("timeout", "no end within"),
+    "silent": ("timeout", "no end within"),
+    "closes-at-once": ("truncated", "closed"),
+    "invalid-json": ("error", "not valid JSON"),
+    "wrong-types": ("error", "not valid JSON"),
+    "garbled": ("error", "not a valid HTTP response"),
+    "error-as-ok": ("error", "EngineCore encountered an issue"),
+    "whole-for-stream": ("error", "a stream was asked for"),
+    "html": ("error", "not valid JSON"),
+    "http-400": ("error", "HTTP 400: maximum context length"),
+    "http-404": ("error", "HTTP 404: The model `x` does not exist."),
+    "http-429": ("rejected", "HTTP 429: too many requests"),
+    "http-500": ("error", "HTTP 500: Internal Server Error"),
+    "http-503": ("rejected", "HTTP 503: queue is full"),
+}
+
+
+@pytest.mark.parametrize("endpoint", ["chat", "completions"])
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_has_its_own_outcome_and_is_never_ok(engine: str, fault: str, endpoint: str) -> None:
+    outcome, words = FAULTS[fault]
+    record = ask_once(engine, fault, endpoint=endpoint, timeout_s=0.6)
+    assert record.outcome == outcome
+    assert words in record.detail
+    assert record.failed
+
+
+@pytest.mark.parametrize("fault", ["", "merged", "split", "carriage-returns", "reasoning", "closes-after", "one-burst"])
+def test_a_good_answer_is_ok_in_whatever_form_it_comes(engine: str, fault: str) -> None:
+    record = ask_once(engine, fault, tokens=6)
+    assert (record.outcome, record.detail) == ("ok", "")
+    assert record.output_tokens == 6
+    assert len(record.gaps) == 5
+    assert record.ttft is not None
+    assert record.e2e is not None
+    assert record.ttft + sum(record.gaps) == pytest.approx(record.e2e)
+    assert record.tpot is not None
+    assert record.tpot == pytest.approx(sum(record.gaps) / 5)
+
+
+@pytest.mark.parametrize(
+    ("fault", "outcome"),
+    [
+        ("", "ok"),
+        ("cut-json", "truncated"),
+        ("error-as-ok", "error"),
+        ("html", "error"),
+        ("http-503", "rejected"),
+        ("silent", "timeout"),
+    ],
+)
+def test_an_answer_without_streaming_has_its_outcome_too(engine: str, fault: str, outcome: str) -> None:
+    record = ask_once(engine, fault, stream=False, timeout_s=0.6)
+    assert record.outcome == outcome
+    if outcome == "ok":
+        assert record.output_tokens == 6
+        assert record.ttft is None
+        assert record.e2e is not None
+
+
+def test_the_role_chunk_is_not_a_token(engine: str) -> None:
+    record = ask_once(engine, "reasoning", tokens=5)
+    assert len(record.gaps) == 4
+
+
+def test_a_refused_connection_is_an_outcome_of_its_own() -> None:
+    record = ask_once("http://127.0.0.1:1")
+    assert record.outcome == "connect"
+    assert record.failed
+
+
+def test_deltas_that_share_a_read_are_counted_as_such(engine: str) -> None:
+    assert ask_once(engine, "one-burst", tokens=6).merged_deltas == 5
+    assert ask_once(engine, tokens=6).merged_deltas == 0

@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import pytest
+
+from loadtest.client.target import Target, TargetError, build_request
+
+
+@pytest.mark.parametrize(
+    ("url", "host", "port", "path"),
+    [
+        ("http://localhost:8000", "localhost", 8000, "/v1/completions"),
+        ("http://localhost:8000/", "localhost", 8000, "/v1/completions"),
+        ("http://localhost:8000/v1", "localhost", 8000, "/v1/completions"),
+        ("https://example.test/proxy/v1/", "example.test", 443, "/proxy/v1/completions"),
+        ("http://[::1]:8000", "::1", 8000, "/v1/completions"),
+    ],
+)
+def test_a_server_root_is_read(url: str, host: str, port: int, path: str) -> None:
+    target = Target.parse(url)
+    assert (target.host, target.port) == (host, port)
+    assert target.head("completions").startswith(f"POST {path} HTTP/1.1\r\n".encode())
+
+
+@pytest.mark.parametrize("url", ["", "localhost:8000", "ftp://x", "http://", "http://x:99999"])
+def test_what_is_no_server_root_is_refused_in_one_line(url: str) -> None:
+    with pytest.raises(TargetError) as caught:
+        Target.parse(url)
+    assert "--host" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_key_is_sent_but_never_shown() -> None:
+    target = Target.parse("http://localhost", "secret")
+    assert b"\r\nAuthorization: Bearer secret\r\n" in target.head("chat")
+    assert "secret" not in repr(target)
+
+
+def test_a_key_cannot_smuggle_a_header() -> None:
+    with pytest.raises(TargetError):
+        Target.parse("http://localhost", "a\r\nx: y")
+
+
+def test_the_length_is_that_of_the_bytes() -> None:
+    body = '{"prompt":"é"}'.encode()
+    assert build_request(b"X\r\nContent-Length: ", body) == b"X\r\nContent-Length: 15\r\n\r\n" + body
