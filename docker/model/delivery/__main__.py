@@ -30,7 +30,7 @@ def main(arguments: list[str]) -> int:
         for name in ("MODEL_TOKEN", "MODEL_TOKEN_FILE"):
             os.environ.pop(name, None)  # no client library is to find it but by our hand
         _hide(settings.token)
-        logging.basicConfig(format="client: %(message)s", level=logging.WARNING, stream=sys.stdout)
+        logging.basicConfig(format="client: %(message)s", level=logging.WARNING, stream=sys.stderr)
         _carry_out(chosen, settings)
     except DeliveryError as error:
         print(f"error: {error}", file=sys.stderr)

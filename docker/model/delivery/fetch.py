@@ -1,6 +1,7 @@
 """Delivers the wanted model: checks before, fetches, checks after, and only then marks it READY."""
 
 import queue
+import resource
 import shutil
 import threading
 from collections.abc import Callable
@@ -10,6 +11,7 @@ import tenacity
 
 from . import checks, volume
 from .listing import Listing, TransientError, select
+from .log import say
 from .progress import Progress
 from .settings import DeliveryError, Settings
 from .sources import Source, open_source
@@ -28,11 +30,6 @@ def fetch(settings: Settings) -> None:
     with volume.locked(settings.volume, say):
         if not _finished(settings):  # the one we waited for may have done it
             _deliver(settings)
-
-
-def say(line: str) -> None:
-    """Print one line now, even into a pipe."""
-    print(line, flush=True)
 
 
 def _finished(settings: Settings) -> bool:
@@ -66,7 +63,9 @@ def _deliver(settings: Settings) -> None:
     digests = _while_watching(
         lambda: _fetch_until_there(source, everything, wanted, folder), progress, settings.stall_timeout_s
     )
-    say(f"{progress.line()}: {progress.summary()}")
+    # The kernel counts in KiB.
+    peak = megabytes(1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    say(f"{progress.line()}: {progress.summary()}, peak memory {peak}")
     if found := checks.problems(folder, settings):
         raise DeliveryError(f"{settings.name} is not a whole model: {'; '.join(found)}")
     records = tuple(volume.FileRecord(file.path, file.size, digests[file.path]) for file in wanted.files)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO
 
 from .listing import RemoteFile, TransientError
+from .log import say
 from .settings import DeliveryError
 
 INCOMPLETE = ".incomplete"
@@ -104,7 +105,7 @@ def place(file: RemoteFile, folder: Path, write: Writer) -> str:
         if _is_right(file, partial, digest):
             partial.replace(target)
             return digest
-        print(f"{file.path}: the bytes are not those that the source lists; fetching it again", flush=True)
+        say(f"{file.path}: the bytes are not those that the source lists; fetching it again")
         partial.unlink()
     raise DeliveryError(
         f"{file.path}: the source keeps giving other bytes than it lists: try another mirror or revision"

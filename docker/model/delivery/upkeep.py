@@ -8,7 +8,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from . import volume
-from .fetch import say
+from .log import say
 from .settings import DeliveryError, Settings
 from .transfer import sha256_of
 from .volume import FileRecord, Manifest, megabytes
@@ -43,9 +43,9 @@ def list_models(settings: Settings) -> None:
     for delivery in found:
         state = "READY" if delivery.manifest else "incomplete"
         mark = "  <- the settings" if delivery.folder == volume.folder_of(settings) else ""
-        say(f"{state:<10}  {megabytes(delivery.size):>10}  {delivery.source:<11}  {delivery.name}{mark}")
+        print(f"{state:<10}  {megabytes(delivery.size):>10}  {delivery.source:<11}  {delivery.name}{mark}")
     free = megabytes(volume.free_bytes(settings.volume))
-    say(f"{len(found)} on the volume, {megabytes(sum(delivery.size for delivery in found))}; {free} free")
+    print(f"{len(found)} on the volume, {megabytes(sum(delivery.size for delivery in found))}; {free} free")
 
 
 def verify(settings: Settings) -> None:
@@ -59,11 +59,11 @@ def verify(settings: Settings) -> None:
         raise DeliveryError(f"{settings.name} is not complete on the volume: run `docker compose run --rm model`")
     wrong = []
     for record, good in _compare(folder, manifest):
-        say(f"{'ok' if good else 'WRONG':<5}  {megabytes(record.size):>10}  {record.path}")
+        print(f"{'ok' if good else 'WRONG':<5}  {megabytes(record.size):>10}  {record.path}")
         if not good:
             wrong.append(record.path)
     if not wrong:
-        say(f"{settings.name}: {len(manifest.files)} files, {megabytes(manifest.size)}, all as delivered")
+        print(f"{settings.name}: {len(manifest.files)} files, {megabytes(manifest.size)}, all as delivered")
         return
     volume.require_writable(settings.volume)
     with volume.locked(settings.volume, say):
@@ -83,21 +83,21 @@ def prune(settings: Settings, *, sure: bool) -> None:
         wanted = volume.folder_of(settings)
         unwanted = [delivery for delivery in deliveries(settings.volume) if delivery.folder != wanted]
         if not unwanted:
-            say(f"nothing to delete: the volume holds nothing but {settings.name}")
+            print(f"nothing to delete: the volume holds nothing but {settings.name}")
             return
         for delivery in unwanted:
-            say(f"{megabytes(delivery.size):>10}  {delivery.source:<11}  {delivery.name}")
+            print(f"{megabytes(delivery.size):>10}  {delivery.source:<11}  {delivery.name}")
         total = megabytes(sum(delivery.size for delivery in unwanted))
         if volume.read_ready(wanted) is None:
             say(f"note: the model of the settings, {settings.name}, is not complete on the volume")
         if not sure and not _agreed(f"Delete these {len(unwanted)}, {total}, and keep {settings.name}? [y/N] "):
-            say("nothing deleted")
+            print("nothing deleted")
             return
         for delivery in unwanted:
             volume.unready(delivery.folder)  # first: what is half deleted must not look complete
             shutil.rmtree(delivery.folder)
         _drop_dead_links(settings.volume)
-        say(f"deleted {total}")
+        print(f"deleted {total}")
 
 
 def _compare(folder: Path, manifest: Manifest) -> Iterator[tuple[FileRecord, bool]]:
@@ -111,6 +111,7 @@ def _agreed(question: str) -> bool:
     try:
         return input(question).strip().lower() in {"y", "yes"}
     except EOFError:
+        print()  # ends the question's line
         raise DeliveryError("nobody to ask: run this at a terminal, or add --yes") from None
 
 

@@ -83,7 +83,7 @@ def test_a_wrong_byte_is_named_and_the_file_fetched_again(tmp_path: Path, capsys
     writer = Writer()
     assert place(FILE, tmp_path, writer) == DIGEST
     assert writer.offsets == [0]
-    assert "sub/w.bin" in capsys.readouterr().out
+    assert "sub/w.bin" in capsys.readouterr().err
 
 
 def test_small_files_are_compared_by_their_git_name(tmp_path: Path) -> None:

@@ -30,7 +30,8 @@ def write_model(folder: Path, *, seed: int = 0) -> None:
 def run_model(
     volume: Path, *arguments: str, address: str = "http://127.0.0.1:1", answer: str = "", **settings: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run the container's program: a process of its own, since clients read their settings when imported.
+    """Run the container's program, all that it says in `stdout`; a process of its own, since clients read their
+    settings when imported.
 
     By default both hubs are at a port where nothing listens: a run that needs no network passes all the same.
     """
@@ -48,8 +49,17 @@ def run_model(
         [sys.executable, "-m", "delivery", *arguments],
         env=environment | settings,
         input=answer,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
         timeout=60,
         check=False,
     )
+
+
+def error_of(result: subprocess.CompletedProcess[str]) -> str:
+    """The one line that says why a run failed; it must be the last, where a person looks."""
+    lines = result.stdout.splitlines()
+    assert result.returncode == 1, result.stdout
+    assert [line for line in lines if line.startswith("error: ")] == lines[-1:], result.stdout
+    return lines[-1]

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
 
-from delivery.clientlog import adopt_log, root_cause
 from delivery.listing import Listing, RemoteFile, TransientError
+from delivery.log import adopt_log, root_cause
 from delivery.settings import DeliveryError, Settings
 from delivery.transfer import HashingFile, place_all
 

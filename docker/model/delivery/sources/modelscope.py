@@ -6,8 +6,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from delivery.clientlog import adopt_log, root_cause
 from delivery.listing import Listing, RemoteFile, TransientError
+from delivery.log import adopt_log, root_cause
 from delivery.settings import DeliveryError, Settings
 from delivery.transfer import no_space, sha256_of
 
@@ -32,9 +32,13 @@ class ModelScope:
             MODELSCOPE_REPO_TREE_PAGE_MAX_ATTEMPTS="1",  # asking again is ours
             TQDM_DISABLE="1",  # its bars would fill the log
         )
-        from modelscope_hub import HubApi  # noqa: PLC0415  # slow, and not needed when the model is there
+        # Slow, and not needed when the model is there.
+        from modelscope import snapshot_download  # type: ignore[import-untyped]  # noqa: PLC0415
+        from modelscope_hub import HubApi  # noqa: PLC0415
 
-        adopt_log("modelscope_hub")
+        for name in ("modelscope", "modelscope_hub"):
+            adopt_log(name)
+        self._download = snapshot_download
         self._api = HubApi(token=settings.token or None, endpoint=settings.address)
 
     def listing(self) -> Listing:
@@ -54,13 +58,11 @@ class ModelScope:
     def fetch(self, wanted: Sequence[RemoteFile], skipped: Sequence[RemoteFile], folder: Path) -> dict[str, str]:
         """Bring the wanted files. The client compares each with the listed digest while it writes."""
         import requests  # noqa: PLC0415  # slow, see above
-        from modelscope import snapshot_download  # type: ignore[import-untyped]  # noqa: PLC0415
         from modelscope_hub import errors  # noqa: PLC0415
 
-        adopt_log("modelscope")
         settings = self._settings
         try:
-            snapshot_download(
+            self._download(
                 settings.model_id,
                 revision=settings.revision,
                 cache_dir=str(self._scratch),

@@ -1,6 +1,12 @@
-"""What the hubs' own clients say, in a form that fits the log."""
+"""The log: our own lines, and what the hubs' clients say."""
 
 import logging
+import sys
+
+
+def say(line: str) -> None:
+    """Print one line now, on the stream of the errors: a log that mixes two streams may show the end first."""
+    print(line, file=sys.stderr, flush=True)
 
 
 def adopt_log(name: str) -> None:
