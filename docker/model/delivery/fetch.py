@@ -66,6 +66,7 @@ def _deliver(settings: Settings) -> None:
     # The kernel counts in KiB.
     peak = megabytes(1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
     say(f"{progress.line()}: {progress.summary()}, peak memory {peak}")
+    volume.sweep(folder, wanted.files)
     if found := checks.problems(folder, settings):
         raise DeliveryError(f"{settings.name} is not a whole model: {'; '.join(found)}")
     records = tuple(volume.FileRecord(file.path, file.size, digests[file.path]) for file in wanted.files)

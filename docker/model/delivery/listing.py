@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 
+from .settings import DeliveryError
+
 # The same weights in other forms. Engines read safetensors first; fetching these too doubles the download.
 _DUPLICATES = (
     "*.bin",
@@ -20,6 +22,11 @@ _DUPLICATES = (
     "*.tflite",
     "consolidated*.safetensors",
 )
+
+
+# Names that the volume uses for itself; a repository may have files of these names, no engine needs them.
+MANIFEST = "manifest.json"
+READY = "READY"
 
 
 class TransientError(Exception):
@@ -55,9 +62,13 @@ class Listing:
 def select(listing: Listing, allow: Sequence[str], ignore: Sequence[str]) -> Listing:
     """Keep the files that fit one of `allow` (when any is given) and none of `ignore`; shell patterns.
 
-    With no `allow`, other forms of the same weights are left out where there are safetensors.
+    With no `allow`, other forms of the same weights are left out where there are safetensors. Raises DeliveryError
+    for a path that would be written outside of the model's folder.
     """
-    files = listing.files
+    for file in listing.files:
+        if file.path.startswith("/") or ".." in PurePosixPath(file.path).parts:
+            raise DeliveryError(f"{file.path}: the source lists a file outside of the model's folder: do not trust it")
+    files = tuple(file for file in listing.files if file.path not in {MANIFEST, READY})
     if allow:
         files = tuple(file for file in files if _fits(file.path, allow))
     elif any(file.path.endswith(".safetensors") and not _fits(file.path, _DUPLICATES) for file in files):

@@ -18,11 +18,9 @@ from pathlib import Path
 from stat import S_ISREG
 from urllib.parse import quote
 
-from .listing import RemoteFile
+from .listing import MANIFEST, READY, RemoteFile
 from .settings import DeliveryError, Settings
 
-MANIFEST = "manifest.json"
-READY = "READY"
 STORE = ".store"
 SCRATCH = ".scratch"  # for the clients' own state; gone when a delivery is done
 

@@ -289,5 +289,5 @@ def test_archive_cannot_write_beside_the_model(volume_path: Path, tmp_path: Path
         bundle.writestr("../../evil", "x")
         bundle.writestr("config.json", "{}")
     result = run_model(volume_path, MODEL_SOURCE="local", MODEL_LOCAL_PATH=str(path))
-    assert "leads out of the model's folder" in refusal(result, volume_path)
+    assert "outside of the model's folder" in refusal(result, volume_path)
     assert not list(tmp_path.rglob("evil"))

@@ -1,4 +1,6 @@
+import pytest
 from delivery.listing import Listing, RemoteFile, select
+from delivery.settings import DeliveryError
 
 
 def chosen(*paths: str, allow: tuple[str, ...] = (), ignore: tuple[str, ...] = ()) -> list[str]:
@@ -30,3 +32,13 @@ def test_ignored_patterns_reach_into_folders() -> None:
 
 def test_brackets_in_a_pattern_are_a_set_and_case_counts() -> None:
     assert chosen("A.md", "a.md", "b.md", ignore=("[a]*",)) == ["A.md", "b.md"]
+
+
+def test_the_volume_keeps_its_own_names() -> None:
+    assert chosen("manifest.json", "READY", "a/manifest.json") == ["a/manifest.json"]
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", "../x", "a/../../x"])
+def test_no_listing_writes_outside_of_the_models_folder(path: str) -> None:
+    with pytest.raises(DeliveryError, match="outside"):
+        chosen("a.json", path)

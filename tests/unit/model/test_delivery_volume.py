@@ -2,7 +2,7 @@ import fcntl
 from pathlib import Path
 
 import pytest
-from delivery import volume
+from delivery import listing, volume
 from delivery.listing import RemoteFile
 from delivery.settings import DeliveryError, Settings, read
 
@@ -47,10 +47,10 @@ def test_ready_does_not_cover_a_damaged_folder(settings: Settings, damage: str) 
         case "remove":
             (folder / "w.safetensors").unlink()
         case "manifest":
-            manifest = folder / volume.MANIFEST
+            manifest = folder / listing.MANIFEST
             manifest.write_text(manifest.read_text().replace("owner", "other"))
         case "ready":
-            (folder / volume.READY).write_text("")
+            (folder / listing.READY).write_text("")
     assert volume.read_ready(folder) is None
 
 
