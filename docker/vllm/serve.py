@@ -10,9 +10,10 @@ import shlex
 import signal
 import subprocess
 import sys
+import threading
 from collections import deque
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import settings as engine
 from explain import explain
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
 TAIL_LINES = 400  # a traceback of three processes, with room
+LAST_LINES_S = 2.0  # for what a process that has ended wrote last
 
 
 def available_memory_bytes() -> int:
@@ -32,6 +34,13 @@ def available_memory_bytes() -> int:
         if limit.is_file() and (text := limit.read_text().strip()).isdecimal():
             available = min(available, int(text))
     return available
+
+
+def _pass_through(output: IO[str] | None, tail: deque[str]) -> None:
+    for line in output or ():
+        sys.stdout.write(line)
+        sys.stdout.flush()
+        tail.append(line)
 
 
 def run(command: list[str]) -> int:
@@ -49,11 +58,12 @@ def run(command: list[str]) -> int:
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
     tail: deque[str] = deque(maxlen=TAIL_LINES)
-    for line in child.stdout or ():
-        sys.stdout.write(line)
-        sys.stdout.flush()
-        tail.append(line)
+    reader = threading.Thread(target=_pass_through, args=(child.stdout, tail), daemon=True)
+    reader.start()
     code = child.wait()
+    # Not until the output ends: when the API server is killed, the engine's processes still hold it open.
+    # They end with the container, as soon as this program does.
+    reader.join(timeout=LAST_LINES_S)
     if stopping:
         return 0
     # A server that ends by itself has failed, whatever code it chose.

@@ -12,7 +12,5 @@ def replay(times: Iterable[float], *, speed: float = 1.0) -> Iterator[float]:
     Raises InputError, at once, for a speed that is not a positive number.
     """
     if not (math.isfinite(speed) and speed > 0):
-        raise InputError(
-            "--trace-speed", f"{speed:g} is not a speed", "give a factor above 0; 1 is as recorded"
-        )
+        raise InputError("--trace-speed", f"{speed:g} is not a speed", "give a factor above 0; 1 is as recorded")
     return (time / speed for time in times)

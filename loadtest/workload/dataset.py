@@ -47,9 +47,7 @@ class DatasetPrompts:
     both sides.
     """
 
-    def __init__(
-        self, items: "_Items", output: Lengths | None, common_tokens: dict[Endpoint, int], seed: int
-    ) -> None:
+    def __init__(self, items: "_Items", output: Lengths | None, common_tokens: dict[Endpoint, int], seed: int) -> None:
         """Use `dataset_prompts`, which reads the file."""
         self._items = items
         self._output = output.sampler() if output else None
@@ -63,9 +61,7 @@ class DatasetPrompts:
         """Return the prompt of request `index`."""
         item = self._order[index % len(self._order)]
         tokens = self._items.prompt_tokens.get(endpoint)
-        output = (
-            self._output.sample(fraction(draws.output_length)) if self._output else self._items.outputs[item]
-        )
+        output = self._output.sample(fraction(draws.output_length)) if self._output else self._items.outputs[item]
         return Prompt(self._items.texts[item], tokens[item] if tokens else None, output)
 
 
@@ -111,8 +107,7 @@ def dataset_prompts(path: Path, options: WorkloadOptions, tokenizer: Tokenizer |
     if not items.texts:
         raise InputError(
             OPTION,
-            f"{path} holds no usable conversation ({unusable} without a question and an answer,"
-            f" {too_long} too long)",
+            f"{path} holds no usable conversation ({unusable} without a question and an answer, {too_long} too long)",
             "give ShareGPT conversations that fit the server's MAX_MODEL_LEN",
         )
     items.notes += _notes(unusable, too_long, options, exact)
@@ -145,9 +140,7 @@ def _exchanges(path: Path) -> Iterator[_Exchange | None]:
     for place, conversation in _conversations(path):
         turns = conversation.get("conversations") if isinstance(conversation, dict) else None
         if not isinstance(turns, list):
-            raise InputError(
-                OPTION, f"{path}, {place}: no list 'conversations'", "give ShareGPT conversations"
-            )
+            raise InputError(OPTION, f"{path}, {place}: no list 'conversations'", "give ShareGPT conversations")
         sides = [_side(turn, path, place) for turn in turns]
         yield next(
             (
@@ -165,9 +158,7 @@ def _side(turn: Any, path: Path, place: str) -> tuple[str, str]:
         if isinstance(who, str) and isinstance(text, str):
             # half a surrogate pair, as cut texts hold, has no UTF-8 form
             return who, text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    raise InputError(
-        OPTION, f"{path}, {place}: a turn has no 'from' and 'value' texts", "give ShareGPT conversations"
-    )
+    raise InputError(OPTION, f"{path}, {place}: a turn has no 'from' and 'value' texts", "give ShareGPT conversations")
 
 
 def _conversations(path: Path) -> Iterator[tuple[str, Any]]:

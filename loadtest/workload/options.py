@@ -47,18 +47,14 @@ class WorkloadOptions:
                 "--shared-prefix-tokens", f"{self.shared_prefix_tokens} is negative", "give 0 or more tokens"
             )
         if self.dataset and self.trace:
-            raise InputError(
-                "--dataset", "--trace is given too", "each says what is sent: give one of the two"
-            )
+            raise InputError("--dataset", "--trace is given too", "each says what is sent: give one of the two")
         source = "--dataset" if self.dataset else "--trace"
         if (self.dataset or self.trace) and self.prompt_tokens is not None:
             raise InputError("--prompt-tokens", f"{source} decides the prompts", "leave one of the two out")
         if self.trace and self.output_tokens is not None:
             raise InputError("--output-tokens", "--trace decides the lengths", "leave one of the two out")
         if self.dataset and self.shared_prefix_tokens:
-            raise InputError(
-                "--shared-prefix-tokens", "--dataset is sent as it is", "leave one of the two out"
-            )
+            raise InputError("--shared-prefix-tokens", "--dataset is sent as it is", "leave one of the two out")
 
     @property
     def endpoints(self) -> tuple[Endpoint, ...]:

@@ -85,9 +85,7 @@ class SyntheticPrompts:
         return Prompt(text, words + frame.added if frame.exact else None, output_tokens)
 
 
-def synthetic_prompts(
-    options: WorkloadOptions, tokenizer: Tokenizer | None, trace: Trace | None
-) -> SyntheticPrompts:
+def synthetic_prompts(options: WorkloadOptions, tokenizer: Tokenizer | None, trace: Trace | None) -> SyntheticPrompts:
     """Prepare prompts of the lengths that the options, or the trace, ask for. Raises InputError."""
     vocabulary: Sequence[str] = tokenizer.single_token_words() if tokenizer else COMMON_WORDS
     frames = {endpoint: _frame(endpoint, tokenizer, vocabulary) for endpoint in options.endpoints}

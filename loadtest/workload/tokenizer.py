@@ -19,9 +19,7 @@ OPTION = "--tokenizer"
 
 _MOST_WORDS = 4096  # enough that pairs of words tell 16 million prompts apart
 _FEWEST_WORDS = 64
-_WORD = re.compile(
-    r"[\u0120\u2581]?([a-z]{3,12})"
-)  # with the space marks of byte-level BPE and of SentencePiece
+_WORD = re.compile(r"[\u0120\u2581]?([a-z]{3,12})")  # with the space marks of byte-level BPE and of SentencePiece
 _BATCH = 2048
 _RUN = 16
 
@@ -50,9 +48,7 @@ class Tokenizer:
         try:
             encoder = tokenizers.Tokenizer.from_file(str(file))
         except Exception as error:  # noqa: BLE001  # the library raises no narrower type
-            raise InputError(
-                OPTION, f"{file} is not a tokenizer: {error}", "use a model's tokenizer.json"
-            ) from None
+            raise InputError(OPTION, f"{file} is not a tokenizer: {error}", "use a model's tokenizer.json") from None
         return cls(encoder, _read_template(file.parent), file)
 
     def knows(self, endpoint: Endpoint) -> bool:

@@ -24,9 +24,7 @@ class Trace:
     and GeneratedTokens; other columns are ignored.
     """
 
-    def __init__(
-        self, path: Path, times: "array[float]", prompts: "array[int]", outputs: "array[int]"
-    ) -> None:
+    def __init__(self, path: Path, times: "array[float]", prompts: "array[int]", outputs: "array[int]") -> None:
         """Use `Trace.read`. Requests start in line 2 of the file unless it has blank lines."""
         self.path = path
         self._times = times
@@ -60,9 +58,7 @@ class Trace:
                 raise
             raise InputError(OPTION, f"{path}, line {line}: {error}", "correct or remove the line") from None
         if not times:
-            raise InputError(
-                OPTION, f"{path} holds no requests", "give a file with at least one line of data"
-            )
+            raise InputError(OPTION, f"{path} holds no requests", "give a file with at least one line of data")
         return cls(path, times, prompts, outputs)
 
     def __len__(self) -> int:

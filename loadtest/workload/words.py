@@ -53,9 +53,7 @@ class PromptTexts:
         own = length - self.shared_words
         if own <= _OPENING_WORDS:
             return (self._shared + b"".join(head[:own]))[:-1]
-        return (self._shared + b"".join(head) + self._slice(position % _TAPE_WORDS, own - _OPENING_WORDS))[
-            :-1
-        ]
+        return (self._shared + b"".join(head) + self._slice(position % _TAPE_WORDS, own - _OPENING_WORDS))[:-1]
 
     def _slice(self, start: int, length: int) -> bytes:
         end = start + length

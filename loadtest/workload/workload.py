@@ -43,9 +43,7 @@ class Workload:
         self._draws = DrawSource(options.seed)
         self._endpoints = options.endpoints
         self._bodies = {
-            endpoint: BodyTemplate(
-                endpoint, options.model, stream=options.stream, ignore_eos=options.ignore_eos
-            )
+            endpoint: BodyTemplate(endpoint, options.model, stream=options.stream, ignore_eos=options.ignore_eos)
             for endpoint in options.endpoints
         }
 

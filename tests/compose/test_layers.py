@@ -7,7 +7,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from conftest import ROOT, render
+from compose_model import ROOT, render
 
 
 def test_base_works_with_no_settings_and_no_gpu() -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from conftest import wait_for
+from running_stack import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from conftest import Stack
+    from running_stack import Stack
 
 
 @pytest.fixture(scope="module")

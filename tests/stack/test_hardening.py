@@ -9,7 +9,7 @@ import docker
 import pytest
 
 if TYPE_CHECKING:
-    from conftest import Stack
+    from running_stack import Stack
 
 SERVICES = ["hub", "locust", "locust-worker", "prometheus", "vllm"]
 
@@ -17,8 +17,9 @@ SERVICES = ["hub", "locust", "locust-worker", "prometheus", "vllm"]
 @pytest.mark.parametrize("service", SERVICES)
 def test_processes_have_no_root_no_capability_and_a_read_only_root(stack: Stack, service: str) -> None:
     container = stack.container(service)
-    status = container.exec_run(["cat", "/proc/1/status"]).output.decode()
-    fields = dict(line.split(":", 1) for line in status.splitlines())
+    status = container.exec_run(["cat", "/proc/1/status"]).output
+    assert isinstance(status, bytes)
+    fields = dict(line.split(":", 1) for line in status.decode().splitlines())
     assert "0" not in fields["Uid"].split()
     assert int(fields["CapEff"], 16) == 0
     assert int(fields["CapBnd"], 16) == 0
@@ -49,7 +50,7 @@ def test_published_ports_answer_on_loopback_only(stack: Stack) -> None:
     ]
     assert published
     assert set(published) == {"127.0.0.1"}
-    others = {info[4][0] for info in socket.getaddrinfo(socket.gethostname(), None)} - {"127.0.0.1", "::1"}
+    others = {str(info[4][0]) for info in socket.getaddrinfo(socket.gethostname(), None)} - {"127.0.0.1", "::1"}
     for address in others:
         with pytest.raises(OSError, match=r"refused|timed out"):
             socket.create_connection((address, stack.ports["VLLM_PORT"]), timeout=2)

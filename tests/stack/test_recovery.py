@@ -4,10 +4,10 @@ import os
 import signal
 from typing import TYPE_CHECKING
 
-from conftest import http, wait_for
+from running_stack import http, wait_for
 
 if TYPE_CHECKING:
-    from conftest import Stack
+    from running_stack import Stack
 
 
 def engine_pids(stack: Stack) -> dict[str, int]:

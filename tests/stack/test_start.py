@@ -4,25 +4,18 @@ from __future__ import annotations
 
 import json
 import time
-from datetime import datetime
 from typing import TYPE_CHECKING
+from urllib.error import HTTPError
 
 import docker
-from conftest import http
+import pytest
+from running_stack import http
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from conftest import Stack
-    from docker.models.containers import Container
-
-
-def seconds_run(container: Container) -> float:
-    state = container.attrs["State"]
-    # Python 3.11 reads microseconds, Docker writes nanoseconds.
-    start, end = (datetime.fromisoformat(state[name][:26] + "+00:00") for name in ("StartedAt", "FinishedAt"))
-    return (end - start).total_seconds()
+    from running_stack import Stack
 
 
 def test_every_service_is_healthy_and_the_model_step_has_ended_well(stack: Stack) -> None:
@@ -46,7 +39,7 @@ def test_a_second_up_changes_nothing_and_takes_seconds(stack: Stack) -> None:
     stack.compose("up", "-d", "--wait")
     assert time.monotonic() - start < 60
     assert stack.container("vllm").id == engine
-    assert seconds_run(stack.container("model")) < 2
+    assert stack.seconds_run("model") < 2
 
 
 def test_a_restart_needs_no_hub(stack: Stack) -> None:
@@ -59,14 +52,16 @@ def test_a_restart_needs_no_hub(stack: Stack) -> None:
 def test_a_second_clone_runs_beside_the_first_and_leaves_nothing(
     stack: Stack, new_stack: Callable[..., Stack], copy_of_checkout: Path
 ) -> None:
-    second = new_stack("second", copy_of_checkout)
+    second = new_stack("second", copy_of_checkout, VLLM_API_KEY="a key of its own")
     second.compose("up", "-d", "--build", "--wait")
     assert second.ports != stack.ports
-    assert "Paris" in second.chat("What is the capital of France?")
+    assert "8 of 8 checks passed" in second.compose("run", "--rm", "smoke").stdout
     assert "Paris" in stack.chat("What is the capital of France?")
+    with pytest.raises(HTTPError, match="401"):
+        second.chat("May I?")
     second.down()
     engine = docker.from_env()
-    mine = {"label": f"com.docker.compose.project={second.project}"}
+    mine: dict[str, str | list[str] | bool] = {"label": f"com.docker.compose.project={second.project}"}
     assert not engine.containers.list(all=True, filters=mine)
     assert not engine.volumes.list(filters=mine)
     assert not engine.networks.list(filters=mine)

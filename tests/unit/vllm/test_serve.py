@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 ENGINE = Path(__file__).parents[3] / "docker" / "vllm"
@@ -59,6 +60,16 @@ def test_a_killed_engine_is_reported_like_the_shell_does() -> None:
     code, output = run_child("import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
     assert code == 128 + signal.SIGKILL
     assert "memory ran out" in output
+
+
+def test_a_killed_server_is_not_waited_for_while_its_engine_lives_on() -> None:
+    orphan = (
+        "import os, subprocess, sys, signal; subprocess.Popen(['sleep', '30']); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    start = time.monotonic()
+    code, _ = run_child(orphan)
+    assert code == 128 + signal.SIGKILL
+    assert time.monotonic() - start < 20
 
 
 def test_a_bad_setting_ends_the_container_before_the_engine_starts() -> None:

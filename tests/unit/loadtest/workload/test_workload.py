@@ -13,9 +13,7 @@ def load(**options: object) -> Workload:
 @pytest.mark.parametrize("endpoint", ["chat", "completions"])
 @pytest.mark.parametrize("stream", [True, False])
 def test_a_body_is_what_the_endpoint_takes(endpoint: str, stream: bool) -> None:
-    spec = load(
-        endpoint=endpoint, stream=stream, prompt_tokens="40", output_tokens="7", ignore_eos=True
-    ).request(3)
+    spec = load(endpoint=endpoint, stream=stream, prompt_tokens="40", output_tokens="7", ignore_eos=True).request(3)
     body = json.loads(spec.body)
     text = body.pop("prompt") if endpoint == "completions" else body.pop("messages")[0].pop("content")
     assert len(text.split(" ")) == 40

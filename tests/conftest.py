@@ -1,0 +1,1 @@
+pytest_plugins = ["compose_model", "running_stack"]

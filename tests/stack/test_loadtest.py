@@ -1,0 +1,106 @@
+"""Load on the real engine: no failures, and Prometheus tells the same story for the engine and for the load test."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import subprocess
+import sys
+import urllib.parse
+import urllib.request
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from running_stack import ROOT, http, wait_for
+
+if TYPE_CHECKING:
+    from running_stack import Stack
+
+RUN_S = 60
+USERS = 8
+SHAPE = {"prompt_tokens": "64", "output_tokens": "32"}
+
+
+def report(stack: Stack) -> dict[str, Any]:
+    """What Locust's page shows."""
+    result: dict[str, Any] = json.loads(http(stack.url("LOCUST_PORT") + "/stats/requests"))
+    return result
+
+
+def row(stack: Stack, name: str) -> dict[str, Any]:
+    found: dict[str, Any] = next(row for row in report(stack)["stats"] if row["name"] == name)
+    return found
+
+
+@pytest.fixture(scope="module")
+def loaded(stack: Stack) -> Stack:
+    """The stack just after a run of 8 users on both endpoints, started as Locust's form starts it."""
+    form = {"user_count": USERS, "spawn_rate": USERS, "run_time": f"{RUN_S}s", "host": "http://vllm:8000", **SHAPE}
+    url, data = stack.url("LOCUST_PORT") + "/swarm", urllib.parse.urlencode(form).encode()
+    with urllib.request.urlopen(url, data, timeout=60) as response:
+        answer = json.load(response)
+    assert answer["success"], answer
+    wait_for("the run has ended", lambda: report(stack)["state"] == "stopped", timeout_s=RUN_S + 60)
+    wait_for(
+        "Prometheus has every request",
+        lambda: stack.value('sum(loadtest_requests_total{outcome="ok"})') >= row(stack, "Aggregated")["num_requests"],
+        timeout_s=30,
+    )
+    return stack
+
+
+def test_no_request_fails_on_either_endpoint(loaded: Stack) -> None:
+    rows = [row(loaded, name) for name in ("/v1/chat/completions", "/v1/completions", "Aggregated")]
+    assert [found["num_failures"] for found in rows] == [0, 0, 0]
+    chat, completions, total = (found["num_requests"] for found in rows)
+    assert chat > 0
+    assert completions > 0
+    assert chat + completions == total  # one event a request, or Locust's own rate would lie
+
+
+def test_prometheus_has_ttft_and_tokens_of_engine_and_load_test(loaded: Stack) -> None:
+    window = f"[{RUN_S + 60}s]"
+    for tokens in ("vllm:generation_tokens_total", "loadtest_generation_tokens_total"):
+        assert loaded.value(f"sum(rate({tokens}{window}))") > 0
+    for ttft in ("vllm:time_to_first_token_seconds", "loadtest_time_to_first_token_seconds"):
+        p95 = loaded.value(f"histogram_quantile(0.95, sum by (le) (rate({ttft}_bucket{window})))")
+        assert 0 < p95 < math.inf
+
+
+def test_load_test_counts_no_token_that_the_engine_did_not_generate(loaded: Stack) -> None:
+    ours = loaded.value("sum(loadtest_generation_tokens_total)")
+    engines = loaded.value("sum(vllm:generation_tokens_total)")
+    assert 0 < ours <= engines
+
+
+def queries() -> list[str]:
+    """Every query of every dashboard, with Grafana's variables filled in."""
+    found = []
+    for path in (ROOT / "docker/grafana/dashboards").glob("*.json"):
+        for panel in json.loads(path.read_text())["panels"]:
+            found += [target["expr"] for target in panel["targets"]]
+    assert len(found) > 20
+    return [query.replace("$__rate_interval", f"{RUN_S + 60}s").replace("$model", ".*") for query in found]
+
+
+@pytest.mark.parametrize("query", queries())
+def test_dashboard_query_returns_a_number_after_load(loaded: Stack, query: str) -> None:
+    result = loaded.query(query)
+    assert result
+    assert any(not math.isnan(float(series["value"][1])) for series in result)
+
+
+def test_headless_run_from_this_box_as_the_readme_says(stack: Stack) -> None:
+    command = [sys.executable, "-m", "locust", "-f", "loadtest/locustfile.py", "--headless"]
+    command += ["--host", stack.url("VLLM_PORT"), "-u", str(USERS), "-r", str(USERS), "-t", "30s"]
+    done = subprocess.run(
+        [*command, "--prompt-tokens", "64", "--output-tokens", "32"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=180,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"Aggregated +[1-9]\d* +0\(0\.00%\)", done.stdout + done.stderr)

@@ -1,0 +1,85 @@
+"""A person opens Locust's page, starts a run, and watches it: in a real browser, against the real engine."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from playwright.sync_api import Page, expect, sync_playwright
+from running_stack import ROOT, wait_for
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from running_stack import Stack
+
+SCREENSHOTS = ROOT / "reports" / "ui"
+# No look-ups of the browser's own, and no sandbox: it needs more rights than a test machine's root has.
+CHROMIUM = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+ENDPOINTS = ("/v1/chat/completions", "/v1/completions")
+
+
+@pytest.fixture
+def page() -> Iterator[Page]:
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    with sync_playwright() as playwright:
+        path = os.environ.get("CHROMIUM", "/usr/bin/chromium")
+        assert Path(path).exists(), "Chromium is missing: apt-get install chromium, or set CHROMIUM to its path"
+        browser = playwright.chromium.launch(executable_path=path, args=CHROMIUM)
+        page = browser.new_page(viewport={"width": 1500, "height": 900})
+        page.set_default_timeout(30_000)
+        yield page
+        browser.close()
+
+
+def open_form(page: Page, stack: Stack) -> None:
+    """The form for a new run, which lies behind a button once a run has ended."""
+    page.goto(stack.url("LOCUST_PORT"))
+    form, new = page.get_by_label("Number of users"), page.get_by_role("button", name="New")
+    expect(form.or_(new)).to_be_visible()
+    if new.is_visible():
+        new.click()
+    expect(form).to_be_visible()
+
+
+def cell(page: Page, row: str, column: str) -> float:
+    """Number in the shown table, by the row's text and the column's heading."""
+    headings = [heading.inner_text().replace("\n", " ") for heading in page.locator("thead th").all()]
+    cells = page.locator("tbody tr").filter(has_text=row).first.locator("td").all()
+    return float(cells[headings.index(column)].inner_text())
+
+
+def test_a_run_from_the_form_shows_both_endpoints_and_the_token_rate(stack: Stack, page: Page) -> None:
+    open_form(page, stack)
+    page.get_by_label("Number of users").fill("8")
+    page.get_by_label("Ramp up").fill("8")
+    page.get_by_text("Custom parameters").click()
+    page.get_by_label(re.compile("^Prompt Tokens")).fill("64")
+    page.get_by_label(re.compile("^Output Tokens")).fill("32")
+    page.screenshot(path=SCREENSHOTS / "form.png", full_page=True)
+    page.get_by_role("button", name="Start").click()
+    for endpoint in ENDPOINTS:
+        expect(page.locator("tbody tr").filter(has_text=endpoint)).to_be_visible(timeout=60_000)
+    page.screenshot(path=SCREENSHOTS / "statistics.png")
+
+    page.get_by_role("tab", name="LLM").click()
+    # One row an endpoint, one for both; the rate moves with every finished request.
+    expect(page.locator("tbody tr")).to_have_count(3, timeout=30_000)
+    wait_for("the token rate is live", lambda: cell(page, "all", "Output tokens/s") > 0, timeout_s=30)
+    page.screenshot(path=SCREENSHOTS / "llm.png")
+    assert cell(page, "all", "Requests ended") > 0
+
+    page.get_by_role("button", name="Stop").click()
+    expect(page.get_by_role("button", name="New")).to_be_visible()
+
+
+def test_a_wrong_value_in_the_form_is_refused_in_words(stack: Stack, page: Page) -> None:
+    open_form(page, stack)
+    page.get_by_text("Custom parameters").click()
+    page.get_by_label(re.compile("^Prompt Tokens")).fill("many")
+    page.get_by_role("button", name="Start").click()
+    expect(page.get_by_text(re.compile("--prompt-tokens.*many"))).to_be_visible()
+    page.screenshot(path=SCREENSHOTS / "refused.png")
