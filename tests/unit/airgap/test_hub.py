@@ -30,7 +30,7 @@ def root(tmp_path: Path) -> Path:
 @pytest.fixture
 def hub(root: Path) -> Iterator[HubServer]:
     server = HubServer(("127.0.0.1", 0), Library(root), faults=FaultBook())
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     yield server
     server.shutdown()
@@ -155,7 +155,7 @@ def test_a_bad_fault_is_refused(hub: HubServer) -> None:
 
 def test_without_the_test_setting_nobody_can_order_faults(root: Path) -> None:
     server = HubServer(("127.0.0.1", 0), Library(root))
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     try:
         assert get(server, "/faults")[0] == 404

@@ -26,7 +26,7 @@ def models(tmp_path: Path) -> Path:
 @pytest.fixture
 def hub(models: Path) -> Iterator[HubServer]:
     server = HubServer(("127.0.0.1", 0), Library(models), faults=FaultBook())
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     yield server
     server.shutdown()
