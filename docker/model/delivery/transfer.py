@@ -7,7 +7,7 @@ import errno
 import hashlib
 import io
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import IO
 
@@ -75,18 +75,30 @@ class HashingFile(io.RawIOBase):
         return self._digest.hexdigest()
 
 
-def place_all(files: Sequence[RemoteFile], folder: Path, write: Writer, *, workers: int) -> dict[str, str]:
-    """Bring every file into `folder`, some at a time; their SHA-256 by path.
+def place_all(
+    files: Sequence[RemoteFile], folder: Path, write: Writer, *, workers: int, placed: dict[str, str]
+) -> None:
+    """Bring every file into `folder`, some at a time.
 
-    Raises DeliveryError when one cannot succeed, TransientError when another try may. Files that came stay.
+    `placed` holds the SHA-256 of the files that are done, by path, and is added to: a file is read and compared once,
+    however often this is called. Raises TransientError, when all others are done, where another try may help, and
+    DeliveryError at once where none can.
     """
-    with ThreadPoolExecutor(workers) as pool:
-        futures = {file.path: pool.submit(place, file, folder, write) for file in files}
-    failures = [error for future in futures.values() if (error := future.exception()) is not None]
-    # One lasting failure decides; trying again would only repeat it.
-    for error in sorted(failures, key=lambda error: isinstance(error, TransientError)):
-        raise error
-    return {path: future.result() for path, future in futures.items()}
+    pool = ThreadPoolExecutor(workers)
+    futures = {pool.submit(place, file, folder, write): file.path for file in files if file.path not in placed}
+    transient = None
+    for future in as_completed(futures):
+        error = future.exception()
+        if error is None:
+            placed[futures[future]] = future.result()
+        elif isinstance(error, TransientError):
+            transient = error
+        else:
+            pool.shutdown(wait=False, cancel_futures=True)  # what still runs ends with the process
+            raise error
+    pool.shutdown()
+    if transient is not None:
+        raise transient
 
 
 def place(file: RemoteFile, folder: Path, write: Writer) -> str:

@@ -119,4 +119,26 @@ def test_a_lasting_failure_outweighs_one_that_may_heal(tmp_path: Path) -> None:
         raise (DeliveryError if file.path == "b" else TransientError)(file.path)
 
     with pytest.raises(DeliveryError, match="b"):
-        place_all([RemoteFile("a", 1), RemoteFile("b", 1)], tmp_path, write, workers=2)
+        place_all([RemoteFile("a", 1), RemoteFile("b", 1)], tmp_path, write, workers=2, placed={})
+
+
+def test_what_was_placed_is_not_read_again(tmp_path: Path) -> None:
+    placed: dict[str, str] = {}
+    place_all([FILE], tmp_path, Writer(), workers=1, placed=placed)
+    assert placed == {FILE.path: DIGEST}
+    (tmp_path / FILE.path).unlink()  # only a second look would notice
+    again = Writer()
+    place_all([FILE], tmp_path, again, workers=1, placed=placed)
+    assert again.offsets == []
+
+
+def test_a_failure_that_may_heal_waits_for_the_other_files(tmp_path: Path) -> None:
+    def write(file: RemoteFile, stream: HashingFile) -> None:
+        if file.path == "a":
+            raise TransientError("a")
+        stream.write(b"x")
+
+    placed: dict[str, str] = {}
+    with pytest.raises(TransientError):
+        place_all([RemoteFile("a", 1), RemoteFile("b", 1)], tmp_path, write, workers=1, placed=placed)
+    assert list(placed) == ["b"]

@@ -28,6 +28,7 @@ class HuggingFace:
     def __init__(self, settings: Settings, scratch: Path) -> None:
         self._settings = settings
         self._commit = ""
+        self._placed: dict[str, str] = {}
         # The client reads these once, when it is imported.
         os.environ.update(
             HF_HOME=str(scratch),
@@ -75,7 +76,8 @@ class HuggingFace:
             url = hf_hub_url(settings.model_id, file.path, revision=self._commit, endpoint=settings.address)
             self._transfer(url, file, stream, headers)
 
-        return place_all(wanted, folder, write, workers=_WORKERS)
+        place_all(wanted, folder, write, workers=_WORKERS, placed=self._placed)
+        return self._placed
 
     def _transfer(self, url: str, file: RemoteFile, stream: HashingFile, headers: dict[str, str]) -> None:
         import httpx2  # noqa: PLC0415  # slow, see above

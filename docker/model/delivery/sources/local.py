@@ -53,7 +53,9 @@ class Local:
                     while block := source.read(_BLOCK):
                         stream.write(block)
 
-            return place_all(wanted, folder, write, workers=holder.workers)
+            placed: dict[str, str] = {}
+            place_all(wanted, folder, write, workers=holder.workers, placed=placed)
+            return placed
 
     @contextmanager
     def _holder(self) -> Iterator[_Holder]:

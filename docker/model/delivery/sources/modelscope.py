@@ -21,6 +21,7 @@ class ModelScope:
     def __init__(self, settings: Settings, scratch: Path) -> None:
         self._settings = settings
         self._scratch = scratch
+        self._compared: set[str] = set()  # files that a try before brought: the client would read them all again
         # The client reads these once, when it is imported.
         os.environ.update(
             MODELSCOPE_HOME=str(scratch),
@@ -67,12 +68,13 @@ class ModelScope:
                 revision=settings.revision,
                 cache_dir=str(self._scratch),
                 local_dir=str(folder),
-                ignore_patterns=[glob.escape(file.path) for file in skipped],
+                ignore_patterns=[glob.escape(path) for path in (*self._compared, *(file.path for file in skipped))],
                 max_workers=_WORKERS,
                 token=settings.token or None,
                 endpoint=settings.address,
             )
         except errors.FileDownloadError as error:
+            self._compared |= {file.path for file in wanted} - set(error.failed_files)
             raise self._worst(error.failed_files) from error
         except errors.HubError as error:
             raise self._explain(error) from error
