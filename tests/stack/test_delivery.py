@@ -452,7 +452,7 @@ def test_throughput_is_near_that_of_curl_with_hashing_included(
     assert statistics.median(mine / curl for mine, curl in zip(ours, curls, strict=True)) >= 0.8
 
 
-def wait_for_quiet(timeout_s: float = 20) -> None:
+def wait_for_quiet(timeout_s: float = 10) -> None:
     """Return when three quarters of the machine's cores were idle for some tenths of a second, or after `timeout_s`."""
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
