@@ -291,3 +291,10 @@ def test_archive_cannot_write_beside_the_model(volume_path: Path, tmp_path: Path
     result = run_model(volume_path, MODEL_SOURCE="local", MODEL_LOCAL_PATH=str(path))
     assert "outside of the model's folder" in refusal(result, volume_path)
     assert not list(tmp_path.rglob("evil"))
+
+
+def test_whatever_is_printed_a_token_in_it_is_hidden(volume_path: Path, address: str) -> None:
+    result = run_model(volume_path, address=address, MODEL_TOKEN="tiny-chat")  # noqa: S106  # the model's own name
+    assert result.returncode == 0, result.stdout
+    assert "tiny-chat" not in result.stdout
+    assert "owner/***@master: READY" in result.stdout
