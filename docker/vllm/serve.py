@@ -36,6 +36,12 @@ def available_memory_bytes() -> int:
     return available
 
 
+def cpu_flags() -> set[str]:
+    """Instruction sets of the first CPU."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return set(next((line for line in lines if line.startswith("flags")), "").split())
+
+
 def _pass_through(output: IO[str] | None, tail: deque[str]) -> None:
     for line in output or ():
         sys.stdout.write(line)
@@ -76,6 +82,7 @@ def main() -> int:
     try:
         settings = engine.read()
         engine.check_files(settings)
+        engine.check_cpu(settings, cpu_flags())
         engine.check_memory(settings, available_memory_bytes())
     except engine.SettingError as error:
         print(f"headroom: {error}", flush=True)

@@ -134,6 +134,14 @@ def check_files(settings: Settings) -> None:
         )
 
 
+def check_cpu(settings: Settings, cpu_flags: set[str]) -> None:
+    """Raise SettingError when the engine's CPU build cannot run on a CPU with these flags of /proc/cpuinfo."""
+    if settings.device == "cpu" and not cpu_flags & {"avx2", "avx512f"}:
+        raise SettingError(
+            "this CPU has neither AVX2 nor AVX-512, which vLLM needs: use another box, or a GPU (compose.gpu.yaml)"
+        )
+
+
 def check_memory(settings: Settings, available_bytes: int) -> None:
     """Raise SettingError when a CPU engine cannot fit into `available_bytes`.
 

@@ -126,6 +126,13 @@ def test_a_missing_chat_template_is_named_with_those_that_exist(
         engine.check_files(read(CHAT_TEMPLATE="nope.jinja"))
 
 
+def test_a_cpu_that_vllm_cannot_use_is_named_before_it_crashes() -> None:
+    engine.check_cpu(read(), {"sse4_2", "avx2"})
+    engine.check_cpu(read(ENGINE_DEVICE="gpu"), {"sse4_2"})
+    with pytest.raises(SettingError, match="AVX2"):
+        engine.check_cpu(read(), {"sse4_2"})
+
+
 def test_memory_counts_the_weights_in_the_engines_dtype(volume: Path) -> None:
     assert volume.is_dir()
     # 1 GiB stored in bfloat16 is 2 GiB in float32; with 1 GiB of KV cache and the processes that is 5 GiB.
