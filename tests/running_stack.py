@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 
+import docker
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
