@@ -86,8 +86,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--endpoint",
         default="both",
         choices=ENDPOINTS,
-        help="which API to call; both: half the requests each",
+        help="which API to call; both: shared out by --chat-share",
     )
+    add("--chat-share", default="50", help="--endpoint both: percent of the requests that go to chat")
     add(
         "--stream",
         default=True,
@@ -110,7 +111,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="tokens that all prompts begin with; 0: the prefix cache stays cold",
     )
     add("--dataset", default="", help="ShareGPT-style JSON file: real prompts and answer lengths")
-    add("--tokenizer", default="", help="folder or tokenizer.json of the model: exact prompt lengths; empty: estimated")
+    add(
+        "--tokenizer",
+        default="",
+        env_var="TOKENIZER",
+        help="folder or tokenizer.json of the model: exact prompt lengths; empty: estimated",
+    )
     add("--ignore-eos", default=False, action="store_true", help="generate exactly --output-tokens (vLLM)")
     add("--trace", default="", help="CSV of recorded requests (Azure LLM inference trace format): lengths and times")
     add("--trace-speed", default="1", help="how fast the trace is replayed; 2: twice as fast")
@@ -169,6 +175,7 @@ def read_options(values: Mapping[str, Any], host: str) -> RunOptions:
         workload=WorkloadOptions(
             model=wanted_model or "the first that the server lists",
             endpoint=cast("Endpoint", endpoint),
+            chat_share=_share(values, "chat_share"),
             stream=bool(values["stream"]),
             prompt_tokens=_text(values, "prompt_tokens") or None,
             output_tokens=_text(values, "output_tokens") or None,
@@ -223,6 +230,18 @@ def _percentile(values: Mapping[str, Any]) -> float:
     if percent > 100:
         raise InputError("--slo-percentile", f"{percent:g} is above 100", "give a percentage, such as 95")
     return percent
+
+
+def _share(values: Mapping[str, Any], key: str) -> float:
+    """A percentage as a share of 1. Raises InputError."""
+    text = _text(values, key)
+    try:
+        percent = float(text)
+    except ValueError:
+        percent = math.nan
+    if not 0 <= percent <= 100:
+        raise InputError(_option(key), f"{text!r} is no percentage", "give 0 to 100")
+    return percent / 100
 
 
 def new_seed() -> int:

@@ -9,12 +9,12 @@ import socket
 import subprocess
 import time
 import urllib.parse
-import urllib.request
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import docker
 import pytest
 
 if TYPE_CHECKING:
@@ -57,6 +57,8 @@ def wait_for(what: str, probe: Callable[[], T], timeout_s: float) -> T:
 
 def http(url: str, body: object = None, *, timeout_s: float = 60) -> bytes:
     """Body of a GET, or of a POST of `body` as JSON; raises OSError unless it is a success."""
+    import urllib.request  # noqa: PLC0415  # see Stack.container
+
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(url, data=data, headers={"Content-Type": "application/json"})
     with urllib.request.urlopen(request, timeout=timeout_s) as answer:
@@ -96,7 +98,6 @@ class Stack:
 
     def container(self, service: str) -> Container:
         """The service's first container, running or not."""
-        import docker  # noqa: PLC0415  # not above: Locust's tests must be the first to import what it patches
 
         label = [f"com.docker.compose.project={self.project}", f"com.docker.compose.service={service}"]
         found = docker.from_env().containers.list(all=True, filters={"label": label})

@@ -63,6 +63,7 @@ def test_a_headless_run_calls_both_endpoints_and_counts_each_request_once(proces
         (["--model", "nope"], "--model: 'nope' is not served; give one of: engine"),
         (["--seed", "-1"], "--seed: '-1' is not a whole number"),
         (["--prompt-tokens", "many"], "--prompt-tokens"),
+        (["--chat-share", "101"], "--chat-share: '101' is no percentage"),
     ],
 )
 def test_bad_input_ends_with_one_line_and_code_2(engine: str, arguments: list[str], words: str) -> None:

@@ -46,6 +46,14 @@ def test_a_request_does_not_depend_on_who_asked_for_others() -> None:
     assert [shuffled[index] for index in range(200)] == forwards
 
 
+@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
+def test_chat_gets_its_share_of_both(share: float) -> None:
+    workload = load(endpoint="both", chat_share=share, seed=3)
+    chat = sum(workload.request(index).endpoint == "chat" for index in range(4000))
+    # Four standard deviations of a binomial count.
+    assert abs(chat - 4000 * share) <= 4 * (4000 * share * (1 - share)) ** 0.5
+
+
 @pytest.mark.parametrize("workers", [1, 2, 4])
 def test_workers_together_send_each_request_once(workers: int) -> None:
     def sent_by(worker: int) -> list[RequestSpec]:
