@@ -58,7 +58,7 @@ def reconcile(
     admitted = sent - sum(ours.outcomes[outcome.value] for outcome in _NEVER_ADMITTED)
     cut = sum(ours.outcomes[outcome.value] for outcome in _CUT)
     output = ours.output_tokens + ours.cut_deltas
-    most_output = output + cut * _UNSEEN_TOKENS
+    most_output = float(output + cut * _UNSEEN_TOKENS)
     most_prompt = ours.prompt_tokens + _cut_prompts(ours, cut)
     if lost:
         most_output, most_prompt = max(most_output, server.generation_tokens), max(most_prompt, server.prompt_tokens)
