@@ -247,7 +247,8 @@ class Coordinator:
         reconciliation = self._reconcile(results)
         verdict = judge_run(results, reconciliation)
         self.summary = summarize(results, verdict, reconciliation)
-        self._environment.process_exit_code = verdict.exit_code
+        if self._environment.web_ui is None:  # with the page, runs come and go while the process stays
+            self._environment.process_exit_code = verdict.exit_code
         if self._folder is not None:
             self._folder.write(self.summary, results)
             log.info("Report: %s", self._folder.path)
