@@ -112,8 +112,7 @@ def test_a_worker_killed_in_a_run_is_named_and_what_it_did_is_bounded(stack: Sta
     victim = stack.container("locust-worker")
     victim.kill()
     summary = finish(stack, before, 160)
-    [reason] = summary["verdict"]["reasons"]
-    assert "was lost" in reason
+    assert any("was lost" in reason for reason in summary["verdict"]["reasons"]), summary["verdict"]
     assert summary["verdict"]["exit_code"] == 2
     server = summary["server"]
     # At most what the killed worker had under way or had not reported yet (a second's worth), and what the end cut off.

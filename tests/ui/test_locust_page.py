@@ -66,6 +66,7 @@ def test_a_run_from_the_form_shows_both_endpoints_and_the_token_rate(stack: Stac
     page.screenshot(path=SCREENSHOTS / "statistics.png")
 
     page.get_by_role("tab", name="LLM").click()
+    expect(page.get_by_role("columnheader", name="Output tokens/s")).to_be_visible()
     # One row an endpoint, one for both; the rate moves with every finished request.
     expect(page.locator("tbody tr")).to_have_count(3, timeout=30_000)
     wait_for("the token rate is live", lambda: cell(page, "all", "Output tokens/s") > 0, timeout_s=30)
