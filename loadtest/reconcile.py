@@ -33,11 +33,19 @@ class Reconciliation:
     output_tokens: int  # ours
     requests: int  # ours, that the server can have admitted
     problems: tuple[str, ...]
+    lost: bool = False  # a load-generating process died, and with it part of our counts
 
     @property
     def agrees(self) -> bool:
         """Whether everything fits."""
-        return not self.problems
+        return not self.problems and not self.lost
+
+    @property
+    def surplus(self) -> str:
+        """What the server counted more than we, in words."""
+        output = self.server.generation_tokens - self.output_tokens
+        prompt = self.server.prompt_tokens - self.prompt_tokens
+        return f"the server counted {output:.0f} output and {prompt:.0f} prompt tokens more than we"
 
     @property
     def cache_hit_ratio(self) -> float | None:
@@ -51,7 +59,7 @@ def reconcile(
     """Compare the server's counter differences with `everything` that we sent, warm-up included.
 
     `common_tokens` are those that all prompts of an endpoint begin with by intent. `lost`: a load-generating process
-    died; the server then counted more than we know of, and that is said, not called a disagreement.
+    died; the server then counted more than we know of, which is no disagreement (see `surplus`).
     """
     ours = everything.combined()
     sent = ours.outcomes.total()
@@ -64,12 +72,12 @@ def reconcile(
         most_output, most_prompt = max(most_output, server.generation_tokens), max(most_prompt, server.prompt_tokens)
     problems = [
         *_restarted(server),
-        *(_lost(server, output, ours.prompt_tokens) if lost else _foreign(server, admitted)),
+        *([] if lost else _foreign(server, admitted)),
         *_tokens("output", server.generation_tokens, output, most_output),
         *_tokens("prompt", server.prompt_tokens, ours.prompt_tokens, most_prompt),
         *_warm(server, everything, common_tokens),
     ]
-    return Reconciliation(server, ours.prompt_tokens, output, admitted, tuple(problems))
+    return Reconciliation(server, ours.prompt_tokens, output, admitted, tuple(problems), lost)
 
 
 def _cut_prompts(ours: Totals, cut: int) -> float:
@@ -79,12 +87,6 @@ def _cut_prompts(ours: Totals, cut: int) -> float:
 
 def _restarted(server: ServerCounters) -> list[str]:
     return ["the server was restarted during the run"] if server.generation_tokens < 0 else []
-
-
-def _lost(server: ServerCounters, output: int, prompt: int) -> list[str]:
-    more_output, more_prompt = server.generation_tokens - output, server.prompt_tokens - prompt
-    counted = f"the server counted {more_output:.0f} output and {more_prompt:.0f} prompt tokens more than we"
-    return [f"{counted}: those of requests that were lost or cut off"]
 
 
 def _foreign(server: ServerCounters, admitted: int) -> list[str]:

@@ -55,7 +55,7 @@ def judge_run(results: Results, reconciliation: Reconciliation | None) -> Verdic
     ok = totals.outcomes[Outcome.OK.value]
     reasons = [
         *_nothing(counted),
-        *_lost(results),
+        *_lost(results, reconciliation),
         *_busy(results),
         *_merged(totals),
         *_late(totals),
@@ -70,10 +70,11 @@ def _nothing(counted: int) -> list[str]:
     return [] if counted else ["no request ended while it was measured"]
 
 
-def _lost(results: Results) -> list[str]:
+def _lost(results: Results, reconciliation: Reconciliation | None) -> list[str]:
+    surplus = "" if reconciliation is None else f" ({reconciliation.surplus})"
     return [
         f"load generator {name} was lost {process.lost_after_s:.0f} s into the run: its {process.in_flight} requests "
-        "under way, and what it did since its last report, are missing"
+        f"under way, and what it did since its last report, are missing{surplus}"
         for name, process in results.processes.items()
         if process.lost_after_s is not None
     ]

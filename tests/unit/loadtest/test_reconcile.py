@@ -73,8 +73,10 @@ def test_after_a_lost_process_the_servers_surplus_is_said_in_tokens() -> None:
     for _ in range(1000):
         store.add(record())
     more = replace(SERVER, generation_tokens=21_500, prompt_tokens=103_000, ended={"length": 1030})
-    (problem,) = reconcile(more, store, {}, lost=True).problems
-    assert "500 output and 3000 prompt tokens more than we" in problem
+    found = reconcile(more, store, {}, lost=True)
+    assert found.problems == ()
+    assert not found.agrees
+    assert found.surplus == "the server counted 500 output and 3000 prompt tokens more than we"
     less = replace(SERVER, generation_tokens=20_000)
     assert any("output tokens disagree" in problem for problem in reconcile(less, store, {}, lost=True).problems)
 

@@ -74,6 +74,8 @@ def test_a_lost_process_is_said_with_what_it_had_under_way() -> None:
     (reason,) = judge_run(run, None).reasons
     assert "load generator local was lost" in reason
     assert "3 requests under way" in reason
+    found = Reconciliation(ServerCounters(generation_tokens=50, prompt_tokens=9), 2, 8, 0, ())
+    assert "counted 42 output and 7 prompt tokens more than we" in judge_run(run, found).reasons[0]
 
 
 def test_what_the_server_counted_otherwise_makes_a_run_invalid() -> None:
