@@ -14,7 +14,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import docker
 import pytest
 
 if TYPE_CHECKING:
@@ -98,6 +97,8 @@ class Stack:
 
     def container(self, service: str) -> Container:
         """The service's first container, running or not."""
+        import docker  # noqa: PLC0415  # not above: Locust's tests must be the first to import what it patches
+
 
         label = [f"com.docker.compose.project={self.project}", f"com.docker.compose.service={service}"]
         found = docker.from_env().containers.list(all=True, filters={"label": label})
