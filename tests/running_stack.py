@@ -99,7 +99,6 @@ class Stack:
         """The service's first container, running or not."""
         import docker  # noqa: PLC0415  # not above: Locust's tests must be the first to import what it patches
 
-
         label = [f"com.docker.compose.project={self.project}", f"com.docker.compose.service={service}"]
         found = docker.from_env().containers.list(all=True, filters={"label": label})
         assert found, f"{service} has no container"
