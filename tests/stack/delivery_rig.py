@@ -107,12 +107,16 @@ class Volume:
 
     def ready(self) -> bool:
         """Whether anything on the volume claims to be complete, or could be served."""
-        return bool(self.sh(f"find /models -name READY; find {self.path} -prune 2>/dev/null || true").strip())
+        return bool(
+            self.sh(
+                f"find /models -name READY; {{ [ ! -e {self.path} ] && [ ! -L {self.path} ]; }} || echo {self.path}"
+            ).strip()
+        )
 
     def stored_bytes(self) -> int:
         """Bytes of weights on the volume, half-written files too."""
         sizes = self.sh(
-            "find /models/.store -name '*.safetensors*' ! -name '*.json*' -printf '%s\\n' 2>/dev/null || true"
+            "[ ! -d /models/.store ] || find /models/.store -ignore_readdir_race -name '*.safetensors*' ! -name '*.json*' -printf '%s\\n'"
         )
         return sum(map(int, sizes.split()))
 

@@ -301,7 +301,7 @@ def test_volume_that_fills_up_on_the_way_says_so_and_goes_on_later(
     hub.order({"match": r"GET .*safetensors$", "bytes_per_s": 40_000_000, "times": 99})
     container = model.start(volume, MODEL_SOURCE=source)
     wait_until("bytes arrive", lambda: volume.stored_bytes() > 50_000_000)
-    volume.sh("dd if=/dev/zero of=/models/somebody-elses bs=1M 2>/dev/null || true")
+    volume.sh("! dd if=/dev/zero of=/models/somebody-elses bs=1M 2>/dev/null")
     run = model.finish(container)
     assert run.code == 1, run.log
     assert "the volume is full" in run.error
