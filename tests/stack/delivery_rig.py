@@ -107,17 +107,13 @@ class Volume:
 
     def ready(self) -> bool:
         """Whether anything on the volume claims to be complete, or could be served."""
-        return bool(
-            self.sh(
-                f"find /models -name READY; {{ [ ! -e {self.path} ] && [ ! -L {self.path} ]; }} || echo {self.path}"
-            ).strip()
-        )
+        found = self.sh(f"find /models -name READY; if [ -e {self.path} ] || [ -L {self.path} ]; then echo link; fi")
+        return bool(found.strip())
 
     def stored_bytes(self) -> int:
         """Bytes of weights on the volume, half-written files too."""
-        sizes = self.sh(
-            "[ ! -d /models/.store ] || find /models/.store -ignore_readdir_race -name '*.safetensors*' ! -name '*.json*' -printf '%s\\n'"
-        )
+        weights = "-ignore_readdir_race -name '*.safetensors*' ! -name '*.json*' -printf '%s\\n'"
+        sizes = self.sh(f"if [ -d /models/.store ]; then find /models/.store {weights}; fi")
         return sum(map(int, sizes.split()))
 
     def weights_size(self) -> int:
