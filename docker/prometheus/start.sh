@@ -8,10 +8,12 @@ die() {
   exit 2
 }
 
-# number NAME VALUE HINT: ends unless VALUE is a plain decimal number.
+# number NAME VALUE HINT: ends unless VALUE is a plain decimal number above 0.
 number() {
   case $2 in
-    '' | *[!0-9.]* | *.*.* | .* | *.) die "$1=$2 is not a number: $3" ;;
+    '' | *[!0-9.]* | *.*.* | .* | *.) die "$1=$2 is not a number above 0: $3" ;;
+    *[1-9]*) ;;
+    *) die "$1=$2 is not a number above 0: $3" ;;
   esac
 }
 
