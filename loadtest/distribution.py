@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
+from collections import Counter
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Self
@@ -10,11 +11,12 @@ from typing import TYPE_CHECKING, Any, Self
 from hdrh.histogram import HdrHistogram  # type: ignore[import-untyped]  # no stubs exist
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
 # Three significant digits of microseconds up to two hours: percentiles are within 0.1 % of the recorded value.
 _LONGEST_US = 7_200_000_000
 _DIGITS = 3
+_MOST_FRESH = 8192
 _PERCENTILES = (50.0, 90.0, 95.0, 99.0)
 
 
@@ -37,7 +39,10 @@ class Distribution:
     def __init__(self, edges: Sequence[float]) -> None:
         """`edges` are the upper bounds of the Prometheus buckets, in seconds, rising; +Inf is implied."""
         self.edges = tuple(edges)
-        self._histogram: Any = None  # made with the first value: most endpoints of most reports are empty
+        # Values since the last look at them, in microseconds: counting equal ones first is several times cheaper than
+        # giving each to the histogram.
+        self._fresh: Counter[int] = Counter()
+        self._histogram: Any = None
         self._buckets = [0] * (len(self.edges) + 1)
         self.total = 0.0
         self.largest = 0.0
@@ -51,27 +56,43 @@ class Distribution:
         """Record one value."""
         self.add_all((value,))
 
-    def add_all(self, values: Iterable[float]) -> None:
+    def add_all(self, values: Sequence[float]) -> None:
         """Record every value of `values`."""
+        if not values:
+            return
+        self._fresh.update([int(value * 1e6 + 0.5) for value in values])
+        if len(self._fresh) > _MOST_FRESH:
+            self._settle()
+        self.total += sum(values)
+        ordered = sorted(values)
+        self.largest = max(self.largest, ordered[-1])
+        # One search for each edge in between instead of one for each value.
+        buckets, edges, below = self._buckets, self.edges, 0
+        for place in range(bisect_left(edges, ordered[0]), bisect_left(edges, ordered[-1])):
+            up_to = bisect_right(ordered, edges[place])
+            buckets[place] += up_to - below
+            below = up_to
+        buckets[bisect_left(edges, ordered[-1])] += len(ordered) - below
+
+    def _settle(self) -> None:
+        """Give the fresh values to the histogram, which takes no more room for more of them."""
         if self._histogram is None:
             self._histogram = HdrHistogram(1, _LONGEST_US, _DIGITS)
         record = self._histogram.record_value
-        edges, buckets = self.edges, self._buckets
-        for value in values:
-            record(min(_LONGEST_US, int(value * 1e6 + 0.5)))
-            buckets[bisect_left(edges, value)] += 1
-            self.total += value
-            self.largest = max(self.largest, value)
+        for microseconds, count in self._fresh.items():
+            record(min(_LONGEST_US, microseconds), count)
+        self._fresh.clear()
 
     def merge(self, other: Distribution) -> None:
         """Add what `other` holds. Raises ValueError if its buckets are not the same."""
         if other.edges != self.edges:
             raise ValueError("distributions with different bucket edges do not merge")
-        if other._histogram is None:
-            return
-        if self._histogram is None:
-            self._histogram = HdrHistogram(1, _LONGEST_US, _DIGITS)
-        self._histogram.add(other._histogram)
+        self._fresh.update(other._fresh)
+        if other._histogram is not None:
+            self._settle()
+            self._histogram.add(other._histogram)
+        elif len(self._fresh) > _MOST_FRESH:
+            self._settle()
         self._buckets = [mine + theirs for mine, theirs in zip(self._buckets, other._buckets, strict=True)]
         self.total += other.total
         self.largest = max(self.largest, other.largest)
@@ -80,6 +101,7 @@ class Distribution:
         """Return the value in seconds that `percent` % of the values do not exceed; None when there are none."""
         if not self.count:
             return None
+        self._settle()
         return min(self.largest, int(self._histogram.get_value_at_percentile(percent)) / 1e6)
 
     def summary(self) -> Summary:
@@ -97,16 +119,17 @@ class Distribution:
     def to_wire(self) -> list[Any]:
         """Return what msgpack can carry; `from_wire` reads it."""
         encoded = b"" if self._histogram is None else self._histogram.encode()
-        return [list(self.edges), encoded, self._buckets, self.total, self.largest]
+        return [list(self.edges), encoded, list(self._fresh.items()), self._buckets, self.total, self.largest]
 
     @classmethod
     def from_wire(cls, wire: Sequence[Any]) -> Self:
         """Read what `to_wire` made."""
-        edges, encoded, buckets, total, largest = wire
+        edges, encoded, fresh, buckets, total, largest = wire
         made = cls(edges)
         if encoded:
             made._histogram = HdrHistogram(1, _LONGEST_US, _DIGITS)
             made._histogram.decode_and_add(encoded)
+        made._fresh = Counter(dict(fresh))
         made._buckets = list(buckets)
         made.total, made.largest = float(total), float(largest)
         return made

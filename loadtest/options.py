@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 Endpoint = Literal["chat", "completions", "both"]
+Arrival = Literal["closed", "constant", "poisson", "gamma", "trace"]
 ENDPOINTS = ("chat", "completions", "both")
+ARRIVALS = ("auto", "closed", "constant", "poisson", "gamma", "trace")
 _SEED_BITS = 31
 
 
@@ -29,6 +31,28 @@ class Slo:
     tpot: float | None = None
     e2e: float | None = None
 
+    @property
+    def asked(self) -> bool:
+        """Whether there is one at all."""
+        return any(limit is not None for limit in (self.ttft, self.tpot, self.e2e))
+
+
+@dataclass(frozen=True, slots=True)
+class Pacing:
+    """When requests are sent.
+
+    Open loop unless `arrival` is closed: `rate` requests/s over the whole test, `burstiness` the shape of gamma gaps,
+    `trace_speed` the speed at which a trace is replayed. `max_requests` ends the run; None is no end. The first
+    `warmup_requests` are sent but not measured.
+    """
+
+    arrival: Arrival
+    rate: float | None
+    burstiness: float
+    trace_speed: float
+    max_requests: int | None
+    warmup_requests: int
+
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
@@ -38,7 +62,10 @@ class RunOptions:
     wanted_model: str  # "" for the first that the server lists
     workload: WorkloadOptions  # the plan puts in the model and the seed
     slo: Slo
+    slo_percentile: float  # percent of the requests that must meet the SLO
+    pacing: Pacing
     request_timeout: float
+    report_dir: Path | None
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -59,8 +86,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--endpoint",
         default="both",
         choices=ENDPOINTS,
-        help="which API to call; both: half the requests each",
+        help="which API to call; both: shared out by --chat-share",
     )
+    add("--chat-share", default="50", help="--endpoint both: percent of the requests that go to chat")
     add(
         "--stream",
         default=True,
@@ -83,13 +111,37 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="tokens that all prompts begin with; 0: the prefix cache stays cold",
     )
     add("--dataset", default="", help="ShareGPT-style JSON file: real prompts and answer lengths")
-    add("--tokenizer", default="", help="folder or tokenizer.json of the model: exact prompt lengths; empty: estimated")
+    add(
+        "--tokenizer",
+        default="",
+        env_var="TOKENIZER",
+        help="folder or tokenizer.json of the model: exact prompt lengths; empty: estimated",
+    )
     add("--ignore-eos", default=False, action="store_true", help="generate exactly --output-tokens (vLLM)")
+    add("--trace", default="", help="CSV of recorded requests (Azure LLM inference trace format): lengths and times")
+    add("--trace-speed", default="1", help="how fast the trace is replayed; 2: twice as fast")
+    add(
+        "--arrival",
+        default="auto",
+        choices=ARRIVALS,
+        help="closed: a user's next when its last ended; others: open loop; auto: closed, or the trace's",
+    )
+    add("--rate", default="", help="open loop: requests/s of the whole test")
+    add("--burstiness", default="1", help="gamma: shape of the gaps; below 1 is burstier than Poisson")
+    add("--max-requests", default="", help="end after this many requests; empty: at --run-time")
+    add("--warmup-requests", default="0", help="requests sent first and not measured")
     add("--seed", default="", help="repeats a run's prompts and arrivals; empty: a new one each run")
     add("--request-timeout", default="300", help="seconds for a whole request")
     add("--slo-ttft-ms", default="", env_var="SLO_TTFT_MS", help="SLO: time to first token, ms; empty: none")
     add("--slo-tpot-ms", default="", env_var="SLO_TPOT_MS", help="SLO: time per output token, ms; empty: none")
     add("--slo-e2e-ms", default="", env_var="SLO_E2E_MS", help="SLO: end-to-end latency, ms; empty: none")
+    add("--slo-percentile", default="95", env_var="SLO_PERCENTILE", help="percent of requests that must meet the SLO")
+    add(
+        "--report-dir",
+        default="",
+        include_in_web_ui=False,
+        help="write summary.json, requests.csv and report.html of each run into this folder",
+    )
     # Not in the form: Locust writes every form value into the page.
     add(
         "--api-key",
@@ -123,11 +175,13 @@ def read_options(values: Mapping[str, Any], host: str) -> RunOptions:
         workload=WorkloadOptions(
             model=wanted_model or "the first that the server lists",
             endpoint=cast("Endpoint", endpoint),
+            chat_share=_share(values, "chat_share"),
             stream=bool(values["stream"]),
             prompt_tokens=_text(values, "prompt_tokens") or None,
             output_tokens=_text(values, "output_tokens") or None,
             shared_prefix_tokens=_whole(values, "shared_prefix_tokens") or 0,
             dataset=_path(values, "dataset"),
+            trace=_path(values, "trace"),
             tokenizer=_path(values, "tokenizer"),
             ignore_eos=bool(values["ignore_eos"]),
             seed=_whole(values, "seed") or 0,
@@ -137,8 +191,57 @@ def read_options(values: Mapping[str, Any], host: str) -> RunOptions:
             tpot=_milliseconds(values, "slo_tpot_ms"),
             e2e=_milliseconds(values, "slo_e2e_ms"),
         ),
+        slo_percentile=_percentile(values),
+        pacing=_pacing(values),
         request_timeout=_positive(values, "request_timeout") or 300.0,
+        report_dir=_path(values, "report_dir"),
     )
+
+
+def _pacing(values: Mapping[str, Any]) -> Pacing:
+    arrival = str(values["arrival"])
+    if arrival not in ARRIVALS:
+        raise InputError("--arrival", f"{arrival!r} is unknown", f"give one of {', '.join(ARRIVALS)}")
+    trace = _text(values, "trace")
+    if arrival == "auto":
+        arrival = "trace" if trace else "closed"
+    rate = _positive(values, "rate")
+    if arrival == "trace" and not trace:
+        raise InputError("--arrival", "trace needs a trace", "give --trace FILE")
+    if arrival in {"constant", "poisson", "gamma"} and rate is None:
+        raise InputError("--rate", f"--arrival {arrival} needs one", "give requests/s, such as --rate 2.5")
+    if arrival in {"closed", "trace"} and rate is not None:
+        raise InputError("--rate", f"has no meaning with --arrival {arrival}", "give --arrival poisson or leave it out")
+    most, warmup = _whole(values, "max_requests"), _whole(values, "warmup_requests") or 0
+    if most is not None and most <= warmup:
+        raise InputError("--max-requests", f"{most} leaves none after {warmup} warm-up requests", "give more")
+    return Pacing(
+        arrival=cast("Arrival", arrival),
+        rate=rate,
+        burstiness=_positive(values, "burstiness") or 1.0,
+        trace_speed=_positive(values, "trace_speed") or 1.0,
+        max_requests=most,
+        warmup_requests=warmup,
+    )
+
+
+def _percentile(values: Mapping[str, Any]) -> float:
+    percent = _positive(values, "slo_percentile") or 95.0
+    if percent > 100:
+        raise InputError("--slo-percentile", f"{percent:g} is above 100", "give a percentage, such as 95")
+    return percent
+
+
+def _share(values: Mapping[str, Any], key: str) -> float:
+    """A percentage as a share of 1. Raises InputError."""
+    text = _text(values, key)
+    try:
+        percent = float(text)
+    except ValueError:
+        percent = math.nan
+    if not 0 <= percent <= 100:
+        raise InputError(_option(key), f"{text!r} is no percentage", "give 0 to 100")
+    return percent / 100
 
 
 def new_seed() -> int:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from loadtest.store import Store
 
-WINDOW_S = 10.0
+WINDOW_S = 20.0
 
 
 @dataclass(slots=True)

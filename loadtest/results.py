@@ -14,51 +14,103 @@ if TYPE_CHECKING:
 
     from loadtest.options import RunOptions
     from loadtest.plan import RunPlan
+    from loadtest.rows import RowFile
+    from loadtest.server import ServerCounters
+
+# A process that needs more of a core than this no longer reacts at once.
+BUSY_CPU_RATIO = 0.9
 
 
 @dataclass(slots=True)
 class Process:
-    """The last that was heard from one load-generating process."""
+    """What one load-generating process has told of itself."""
 
-    heard_at: float
+    heard_at: float = 0.0  # monotonic
     in_flight: int = 0
-    cpu_ratio: float = 0.0  # of one core, over its last report
+    ended: bool = False  # it has sent all that it had to, and all of that has ended
+    cpu_s: float = 0.0
+    wall_s: float = 0.0
+    cpu_ratio: float = 0.0  # of one core, over the last report
+    busy_s: float = 0.0  # spent in reports above BUSY_CPU_RATIO
+    lost_after_s: float | None = None  # seconds into the run at which it was found missing
 
 
 class Results:
     """Everything measured in one run."""
 
-    def __init__(self, options: RunOptions, plan: RunPlan) -> None:
-        """Start empty."""
+    def __init__(
+        self, options: RunOptions, plan: RunPlan, notes: tuple[str, ...] = (), rows: RowFile | None = None
+    ) -> None:
+        """Start empty. `notes` is what a reader must know of the workload; `rows` takes one row a request."""
         self.options = options
         self.plan = plan
-        self.store = Store(options.slo)
+        self.notes = notes
+        self.measured = Store(options.slo)
+        self.unmeasured = Store(options.slo)  # warm-up, and what came before a reset
         self.rates = LiveRates()
-        self.processes: dict[str, Process] = {}
-        self.cpu_s = 0.0
+        self.processes: dict[str, Process] = {name: Process() for name in plan.shards}
+        self.server_before: ServerCounters | None = None
+        self.server_after: ServerCounters | None = None
+        self.ended_at: float | None = None  # Unix time
+        self.measured_from = 0.0  # Unix time; later than the start after a reset
+        self._rows = rows
 
-    def add_report(self, process: str, report: Mapping[str, Any]) -> Store:
-        """Add what `Session.take_report` of `process` returned; returns the part that is new."""
-        fresh = Store.from_wire(self.options.slo, report["store"])
-        self.store.merge(fresh)
+    def add_report(self, name: str, report: Mapping[str, Any]) -> Store:
+        """Add what `Session.take_report` of process `name` returned; returns the measured part."""
+        fresh = Store.from_wire(self.options.slo, report["measured"])
+        self.measured.merge(fresh)
+        self.unmeasured.merge(Store.from_wire(self.options.slo, report["unmeasured"]))
         self.rates.add(fresh)
-        self.cpu_s += report["cpu_s"]
-        wall = report["wall_s"]
-        self.processes[process] = Process(
-            time.monotonic(), report["in_flight"], report["cpu_s"] / wall if wall > 0 else 0.0
-        )
+        if self._rows is not None:
+            self._rows.add(name, report["rows"])
+        process = self.processes.setdefault(name, Process())
+        process.heard_at = time.monotonic()
+        process.in_flight = report["in_flight"]
+        process.ended = report["ended"]
+        cpu, wall = report["cpu_s"], report["wall_s"]
+        process.cpu_s += cpu
+        process.wall_s += wall
+        process.cpu_ratio = cpu / wall if wall > 0 else 0.0
+        if process.cpu_ratio > BUSY_CPU_RATIO:
+            process.busy_s += wall
         return fresh
 
     def reset(self) -> None:
-        """Forget what was measured so far; the run goes on."""
-        self.store = Store(self.options.slo)
+        """Measure from now on; what came before still counts against the server's own counters."""
+        self.unmeasured.merge(self.measured)
+        self.measured = Store(self.options.slo)
         self.rates = LiveRates()
-        self.cpu_s = 0.0
+        self.measured_from = time.time()
+
+    def lose(self, name: str) -> Process | None:
+        """Note that process `name` is gone; returns what was last heard of it, None if that was noted before."""
+        process = self.processes.get(name)
+        if process is None or process.lost_after_s is not None:
+            return None
+        process.lost_after_s = time.time() - self.plan.started
+        return process
+
+    def close_rows(self) -> None:
+        """Close `requests.csv`."""
+        if self._rows is not None:
+            self._rows.close()
+            self._rows = None
+
+    @property
+    def all_ended(self) -> bool:
+        """Whether every process that is still there has sent and ended all that it had to."""
+        there = [process for process in self.processes.values() if process.lost_after_s is None]
+        return bool(there) and all(process.ended for process in there)
 
     @property
     def cpu_ratio(self) -> float:
         """The busiest process's share of one core in its last report."""
         return max((process.cpu_ratio for process in self.processes.values()), default=0.0)
+
+    @property
+    def cpu_s(self) -> float:
+        """CPU seconds of all processes."""
+        return sum(process.cpu_s for process in self.processes.values())
 
     @property
     def in_flight(self) -> int:

@@ -1,17 +1,21 @@
-"""The sending side of a run in one process: request numbers, connections, and what becomes of the captures."""
+"""A run in one process: connections, requests when they are due, and what becomes of the captures."""
 
 from __future__ import annotations
 
+import gc
 import ssl
 import time
 from typing import TYPE_CHECKING, Any
 
 import gevent
+from gevent.event import Event
+from gevent.pool import Group
 from gevent.queue import JoinableQueue
 
 from loadtest.client.connection import Capture, Connection, End
 from loadtest.client.outcome import judge
 from loadtest.client.target import build_request
+from loadtest.rows import to_row
 from loadtest.store import Store
 
 if TYPE_CHECKING:
@@ -23,41 +27,103 @@ if TYPE_CHECKING:
 
 # A refused connection comes back at once: without a pause, users would only burn the client's CPU.
 _PAUSE_AFTER_CONNECT_S = 1.0
-# Captures that wait to be read; full, it holds the users back instead of filling the memory.
+# Captures that wait to be read; full, it holds the senders back instead of filling the memory.
 _BACKLOG = 10_000
 
 
 class Session:
     """One run in one process. `on_record` is called for every request that has ended, in a greenlet of its own."""
 
-    def __init__(
-        self,
-        options: RunOptions,
-        workload: Workload,
-        indices: Iterator[int],
-        on_record: Callable[[RequestRecord], None],
-    ) -> None:
-        """Start the greenlet that reads captures; `indices` are the numbers of this process's requests."""
+    def __init__(self, options: RunOptions, workload: Workload, on_record: Callable[[RequestRecord], None]) -> None:
+        """Start the greenlet that reads captures; nothing is sent yet."""
         self._options = options
         self._workload = workload
-        self._indices = indices
         self._on_record = on_record
         self._heads = {endpoint: options.target.head(endpoint) for endpoint in ("chat", "completions")}
         self._tls = ssl.create_default_context() if options.target.tls else None
-        self._captures: JoinableQueue[tuple[RequestSpec, Capture]] = JoinableQueue(maxsize=_BACKLOG)
-        self._fresh = Store(options.slo)
+        self._captures: JoinableQueue[tuple[RequestSpec, Capture, float | None]] = JoinableQueue(maxsize=_BACKLOG)
+        self._measured = Store(options.slo)
+        self._unmeasured = Store(options.slo)
+        self._rows: list[tuple[Any, ...]] = []
         self._cpu_reported = time.process_time()
         self._reported_at = time.monotonic()
+        self._idle: list[Connection] = []
+        self._open_loop: Group = Group()
+        self._numbers: Iterator[int] | None = None
         self.in_flight = 0
+        self.sent_all = Event()  # every request of this process was sent
+        self.ended = Event()  # ... and has ended
+        # What exists now stays: the collector need not look at it again while it holds up the reading.
+        gc.collect()
+        gc.freeze()
         self._reader = gevent.spawn(self._read_captures)
+
+    # Closed loop: each user asks for one request after the other.
+
+    def take_numbers(self, numbers: Iterator[int]) -> None:
+        """Set the requests that `send_next` sends."""
+        self._numbers = numbers
 
     def connect(self) -> Connection:
         """Return a connection to the server under test, not yet open."""
         return Connection(self._options.target, self._tls)
 
-    def send_next(self, connection: Connection) -> None:
-        """Send this process's next request and wait for its end. Killed meanwhile, it counts as cancelled."""
-        spec = self._workload.request(next(self._indices))
+    def send_next(self, connection: Connection) -> bool:
+        """Send this process's next request and wait for its end; False when there is none left.
+
+        Killed meanwhile, the request counts as cancelled.
+        """
+        assert self._numbers is not None  # noqa: S101  # take_numbers comes before users start
+        number = next(self._numbers, None)
+        if number is None:
+            self._all_sent()
+            return False
+        if self._send(connection, number, None) is End.CONNECT:
+            gevent.sleep(_PAUSE_AFTER_CONNECT_S)
+        return True
+
+    # Open loop: one greenlet follows the schedule, each request has a greenlet of its own.
+
+    def warm(self, connection: Connection) -> None:
+        """Open a connection ahead of the schedule; if that fails, the request that needs it will say so."""
+        try:
+            connection.open()
+        except OSError:
+            return
+        self._idle.append(connection)
+
+    def follow(self, due: Iterator[tuple[int, float]], start_at: float) -> None:
+        """Send each (number, seconds since `start_at`) when it is due, however many are under way."""
+        self._open_loop.spawn(self._follow, due, start_at)
+
+    def _follow(self, due: Iterator[tuple[int, float]], start_at: float) -> None:
+        origin = time.monotonic() + start_at - time.time()
+        for number, seconds in due:
+            wait = origin + seconds - time.monotonic()
+            if wait > 0:
+                gevent.sleep(wait)
+            self._open_loop.spawn(self._send_due, number, start_at + seconds)
+        self._all_sent()
+
+    def _send_due(self, number: int, due_at: float) -> None:
+        connection = self._idle.pop() if self._idle else self.connect()
+        if self._send(connection, number, due_at) is End.CONNECT:
+            connection.close()
+        else:
+            self._idle.append(connection)
+
+    def cancel(self) -> None:
+        """Stop the open loop: what is under way counts as cancelled."""
+        self._open_loop.kill()
+        self.ended.set()
+        for connection in self._idle:
+            connection.close()
+        self._idle.clear()
+
+    # Both.
+
+    def _send(self, connection: Connection, number: int, due_at: float | None) -> End:
+        spec = self._workload.request(number)
         request = build_request(self._heads[spec.endpoint], spec.body)
         capture = Capture()
         self.in_flight += 1
@@ -65,21 +131,35 @@ class Session:
             connection.exchange(request, self._options.request_timeout, capture)
         finally:
             self.in_flight -= 1
-            self._captures.put((spec, capture))
-        if capture.end is End.CONNECT:
-            gevent.sleep(_PAUSE_AFTER_CONNECT_S)
+            self._captures.put((spec, capture, due_at))
+            self._check_ended()
+        return capture.end
+
+    def _all_sent(self) -> None:
+        self.sent_all.set()
+        self._check_ended()
+
+    def _check_ended(self) -> None:
+        if self.sent_all.is_set() and not self.in_flight:
+            self.ended.set()
 
     def _read_captures(self) -> None:
         """Read one capture at a time, and let the event loop look at the sockets in between."""
         while True:
-            spec, capture = self._captures.get()
+            spec, capture, due_at = self._captures.get()
             try:
-                record = judge(spec, capture, stream=self._options.workload.stream)
-                self._fresh.add(record)
-                self._on_record(record)
+                self._read(spec, capture, due_at)
             finally:
                 self._captures.task_done()
-            gevent.sleep(0)
+            _look_at_the_sockets()
+
+    def _read(self, spec: RequestSpec, capture: Capture, due_at: float | None) -> None:
+        record = judge(spec, capture, stream=self._options.workload.stream, due_at=due_at, breathe=_look_at_the_sockets)
+        measured = spec.index >= self._options.pacing.warmup_requests
+        (self._measured if measured else self._unmeasured).add(record)
+        if self._options.report_dir is not None:
+            self._rows.append(to_row(record, measured=measured))
+        self._on_record(record)
 
     def drain(self, timeout_s: float = 60.0) -> bool:
         """Wait until every capture is read; False if that took longer than `timeout_s`."""
@@ -87,17 +167,27 @@ class Session:
 
     def close(self) -> None:
         """Stop reading captures; `drain` first."""
+        self.cancel()
         self._reader.kill()
 
     def take_report(self) -> dict[str, Any]:
         """Return what happened since the last call, for `Results.add_report`."""
-        fresh, self._fresh = self._fresh, Store(self._options.slo)
         now, cpu = time.monotonic(), time.process_time()
         report = {
-            "store": fresh.to_wire(),
+            "measured": self._measured.to_wire(),
+            "unmeasured": self._unmeasured.to_wire(),
+            "rows": self._rows,
             "in_flight": self.in_flight,
+            "ended": self.ended.is_set() and self._captures.unfinished_tasks == 0,
             "cpu_s": cpu - self._cpu_reported,
             "wall_s": now - self._reported_at,
         }
+        self._measured, self._unmeasured = Store(self._options.slo), Store(self._options.slo)
+        self._rows = []
         self._cpu_reported, self._reported_at = cpu, now
         return report
+
+
+def _look_at_the_sockets() -> None:
+    """Let the event loop poll once. sleep(0) would not: gevent runs such callbacks in batches between two polls."""
+    gevent.sleep(1e-6)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
@@ -49,11 +50,24 @@ class Totals:
     requests_read: int = 0  # requests of which anything was read
     merged_deltas: int = 0
     deltas: int = 0
+    cut_deltas: int = 0  # deltas of requests whose end, and so whose token count, never came
+    prompt_mismatches: int = 0  # prompts whose length the server counted otherwise than was prepared
+    first_sent: float = math.inf  # Unix time
+    last_ended: float = 0.0  # Unix time
+    deltas_at: Counter[int] = field(default_factory=Counter)  # by Unix second
+
+    def count_deltas(self, first: float, gaps: list[float]) -> None:
+        """Count each delta in the second in which it arrived."""
+        at = first
+        self.deltas_at[int(at)] += 1
+        for gap in gaps:
+            at += gap
+            self.deltas_at[int(at)] += 1
 
 
 _SUMS = (
     *("prompt_tokens", "output_tokens", "cached_tokens", "good"),
-    *("reads_stamped", "requests_read", "merged_deltas", "deltas"),
+    *("reads_stamped", "requests_read", "merged_deltas", "deltas", "cut_deltas", "prompt_mismatches"),
 )
 
 
@@ -102,7 +116,15 @@ class Store:
         totals.cached_tokens += record.cached_tokens
         totals.good += self.is_good(record)
         totals.merged_deltas += record.merged_deltas
-        totals.deltas += len(record.gaps) + (record.ttft is not None)
+        totals.first_sent = min(totals.first_sent, record.sent_at)
+        totals.last_ended = max(totals.last_ended, record.sent_at + record.duration)
+        if record.ttft is not None:
+            deltas = len(record.gaps) + 1
+            totals.deltas += deltas
+            totals.cut_deltas += 0 if record.output_tokens else deltas
+            totals.count_deltas(record.sent_at + record.ttft, record.gaps)
+        if record.prompt_tokens and record.expected_prompt_tokens is not None:
+            totals.prompt_mismatches += record.prompt_tokens != record.expected_prompt_tokens
         if record.response_bytes:
             totals.requests_read += 1
             totals.reads_stamped += record.kernel_stamped
@@ -127,6 +149,9 @@ class Store:
             mine.outcomes.update(theirs.outcomes)
             for name in _SUMS:
                 setattr(mine, name, getattr(mine, name) + getattr(theirs, name))
+            mine.first_sent = min(mine.first_sent, theirs.first_sent)
+            mine.last_ended = max(mine.last_ended, theirs.last_ended)
+            mine.deltas_at.update(theirs.deltas_at)
             for name, distribution in theirs.distributions.items():
                 mine.distributions[name].merge(distribution)
 
@@ -145,6 +170,8 @@ class Store:
             endpoint: {
                 "outcomes": dict(totals.outcomes),
                 "sums": [getattr(totals, name) for name in _SUMS],
+                "window": [totals.first_sent, totals.last_ended],
+                "deltas_at": list(totals.deltas_at.items()),
                 "distributions": {
                     name: distribution.to_wire()
                     for name, distribution in totals.distributions.items()
@@ -163,6 +190,8 @@ class Store:
             totals.outcomes.update(part["outcomes"])
             for name, value in zip(_SUMS, part["sums"], strict=True):
                 setattr(totals, name, value)
+            totals.first_sent, totals.last_ended = part["window"]
+            totals.deltas_at.update(dict(part["deltas_at"]))
             for name, distribution in part["distributions"].items():
                 totals.distributions[name] = Distribution.from_wire(distribution)
         return store

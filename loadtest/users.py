@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from locust import User, constant, task
+from locust.exception import StopUser
 
 from typing import TYPE_CHECKING, ClassVar
 
@@ -12,25 +13,36 @@ if TYPE_CHECKING:
 
 
 class LanguageModelUser(User):
-    """Closed loop: sends the next request as soon as its last one has ended."""
+    """Closed loop: sends the next request as soon as its last one has ended.
+
+    In open loop the schedule sends; a user then only opens a connection ahead, and stays until the schedule has ended.
+    """
 
     wait_time = constant(0)
     session: ClassVar[Session | None] = None  # the run in this process; set before users start
+    open_loop: ClassVar[bool] = False
     _connection: Connection | None = None
 
     def on_start(self) -> None:
-        """Take a connection; it opens with the first request, before the clock of that request starts."""
-        assert self.session is not None  # noqa: S101  # a process that has no session is told to start no users
+        """Take a connection."""
+        if self.session is None:
+            raise StopUser  # this process could not start the run, and has said why
         self._connection = self.session.connect()
+        if self.open_loop:
+            self.session.warm(self._connection)
 
     @task
     def request(self) -> None:
         """Send one request and wait for its end."""
-        assert self.session is not None  # noqa: S101  # see on_start
-        assert self._connection is not None  # noqa: S101  # see on_start
-        self.session.send_next(self._connection)
+        if self.session is None or self._connection is None:
+            raise StopUser
+        if self.open_loop:
+            self.session.ended.wait()
+            raise StopUser
+        if not self.session.send_next(self._connection):
+            raise StopUser
 
     def on_stop(self) -> None:
-        """Close the connection."""
-        if self._connection is not None:
+        """Close the connection, unless the schedule uses it."""
+        if self._connection is not None and not self.open_loop:
             self._connection.close()

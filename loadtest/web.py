@@ -64,7 +64,7 @@ def install(
         if not (request.method == "POST" and request.path.endswith("/swarm")):
             return None
         try:
-            check(request.form, request.form.get("host", ""))
+            check(_values(request.form), request.form.get("host", ""))
         except InputError as error:
             return jsonify({"success": False, "message": str(error), "host": request.form.get("host", "")})
         return None
@@ -81,16 +81,21 @@ def install(
     app.after_request(add_rows)
 
 
+def _values(form: Mapping[str, str]) -> dict[str, Any]:
+    """Return the form's values as Locust will store them: tick boxes come as text."""
+    return {key: {"true": True, "false": False}.get(value, value) for key, value in form.items()}
+
+
 def table(results: Results | None) -> list[dict[str, str | int]]:
     """Return the tab's rows: one per endpoint and, if there are several, one for all."""
     if results is None:
         return []
     rows = [
         _row(endpoint, totals, results.rates.per_second(endpoint))
-        for endpoint, totals in sorted(results.store.endpoints.items())
+        for endpoint, totals in sorted(results.measured.endpoints.items())
     ]
     if len(rows) > 1:
-        rows.append(_row("all", results.store.combined(), results.rates.per_second()))
+        rows.append(_row("all", results.measured.combined(), results.rates.per_second()))
     return rows
 
 

@@ -9,7 +9,6 @@ import socket
 import subprocess
 import time
 import urllib.parse
-import urllib.request
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -57,6 +56,8 @@ def wait_for(what: str, probe: Callable[[], T], timeout_s: float) -> T:
 
 def http(url: str, body: object = None, *, timeout_s: float = 60) -> bytes:
     """Body of a GET, or of a POST of `body` as JSON; raises OSError unless it is a success."""
+    import urllib.request  # noqa: PLC0415  # see Stack.container
+
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(url, data=data, headers={"Content-Type": "application/json"})
     with urllib.request.urlopen(request, timeout=timeout_s) as answer:

@@ -5,10 +5,6 @@ from __future__ import annotations
 import socket
 import struct
 import sys
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 # asm-generic/socket.h, SO_TIMESTAMPNS_OLD: a struct timespec of two native longs; Python has no name for it.
 SO_TIMESTAMPNS = 35
@@ -27,10 +23,12 @@ def enable_kernel_stamps(sock: socket.socket) -> bool:
     return True
 
 
-def kernel_stamp(ancillary: Sequence[tuple[int, int, bytes]]) -> int | None:
-    """Nanoseconds at which the kernel received the last segment of a read, None if it gave no stamp."""
-    for level, kind, data in ancillary:
-        if level == socket.SOL_SOCKET and kind == SO_TIMESTAMPNS and len(data) == _TIMESPEC.size:
-            seconds, nanoseconds = _TIMESPEC.unpack(data)
-            return int(seconds) * 1_000_000_000 + int(nanoseconds)
-    return None
+def kernel_stamp(data: bytes) -> int | None:
+    """Read a stamp out of its ancillary data: when the kernel received the last segment of a read, in nanoseconds.
+
+    None where the kernel gave none.
+    """
+    if len(data) != _TIMESPEC.size:
+        return None
+    seconds, nanoseconds = _TIMESPEC.unpack(data)
+    return int(seconds) * 1_000_000_000 + int(nanoseconds)

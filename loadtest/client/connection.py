@@ -9,8 +9,8 @@ from __future__ import annotations
 import enum
 import socket
 import ssl
-import time
 from dataclasses import dataclass, field
+from time import time_ns
 from typing import TYPE_CHECKING, Any
 
 import gevent
@@ -33,8 +33,9 @@ _READABLE = 1  # libev's EV_READ
 
 _PlainSocket: type[socket.socket] = monkey.get_original("socket", "socket")
 
-# data, the ancillary data with the kernel's stamp, the user time in ns at which it was read
-Read = tuple[bytes, list[tuple[int, int, bytes]], int]
+# data, the kernel's stamp as it gave it (empty: none), the user time in ns at which it was read. Nothing in it holds
+# other objects, so the garbage collector, whose pauses would delay reading, lets go of it at first sight.
+Read = tuple[bytes, bytes, int]
 
 
 class End(enum.Enum):
@@ -95,7 +96,9 @@ class Connection:
         self._sock: socket.socket | None = None
         self._watcher: Any = None
         self._waiter: Waiter[None] = Waiter()
-        self._reads: list[Read] = []
+        self._recvmsg: Any = None
+        unused: list[Read] = []
+        self._record = unused.append
         self._wake_always = True
         self._error = ""
         self.opened = 0
@@ -110,6 +113,7 @@ class Connection:
         raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         enable_kernel_stamps(raw)
         self._sock = raw
+        self._recvmsg = raw.recvmsg
         self._watcher = gevent.get_hub().loop.io(raw.fileno(), _READABLE)
         self.opened += 1
         if self._tls_context is not None:
@@ -127,7 +131,7 @@ class Connection:
             self._watcher.stop()
             self._watcher.close()
             self._sock.close()
-            self._sock = self._tls = self._watcher = None
+            self._sock = self._tls = self._watcher = self._recvmsg = None
 
     def exchange(self, request: bytes, timeout_s: float, capture: Capture) -> None:
         """Send `request` and fill `capture` with the response, in at most `timeout_s` seconds for all of it.
@@ -147,7 +151,7 @@ class Connection:
                 capture.end, capture.detail = End.CONNECT, f"no connection within {timeout_s:g} s"
         finally:
             timer.close()
-            capture.ended_ns = time.time_ns()
+            capture.ended_ns = time_ns()
             if capture.end is not End.COMPLETE:
                 self.close()
 
@@ -159,7 +163,7 @@ class Connection:
             except OSError as error:
                 capture.end, capture.detail = End.CONNECT, _reason(error)
                 return
-            capture.sent_ns = time.time_ns()
+            capture.sent_ns = time_ns()
             try:
                 self._send(request)
             except OSError as error:
@@ -207,7 +211,8 @@ class Connection:
     def _receive(self, capture: Capture) -> None:
         """Read until the message is complete, the connection ends, or what comes is not HTTP."""
         framing = _Framing()
-        self._reads = capture.reads = []
+        capture.reads = []
+        self._record = capture.reads.append
         self._wake_always = True
         self._error = ""
         self._waiter.clear()
@@ -241,14 +246,13 @@ class Connection:
 
     def _on_readable(self) -> None:
         """Runs in the event loop for every chunk: take the bytes and the times, wake the reader only if needed."""
-        assert self._sock is not None  # noqa: S101  # for the type checker: the watcher dies with the socket
         try:
-            data, ancillary, _flags, _address = self._sock.recvmsg(READ_BYTES, ANCILLARY_SIZE)
+            data, ancillary, _flags, _address = self._recvmsg(READ_BYTES, ANCILLARY_SIZE)
         except BlockingIOError:
             return
         except OSError as error:
             data, ancillary, self._error = b"", [], _reason(error)
-        now = time.time_ns()
+        now = time_ns()
         if self._tls is not None and data:
             try:
                 data = self._tls.decrypt(data)
@@ -257,7 +261,8 @@ class Connection:
             else:
                 if not data:
                     return
-        self._reads.append((data, ancillary, now))
+        # The only ancillary data that was asked for is the stamp.
+        self._record((data, ancillary[0][2] if ancillary else b"", now))
         if self._wake_always or len(data) <= len(_BODY_END) or data.endswith(_BODY_END):
             if not data:
                 self._watcher.stop()

@@ -10,15 +10,17 @@ import httptools
 from loadtest.client.clock import kernel_stamp
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from loadtest.client.connection import Capture
 
 
-@dataclass(slots=True)
-class Fragment:
-    """Consecutive bytes of a body that arrived in one read, at `at_ns` (CLOCK_REALTIME)."""
+# Reads parsed in one go: some hundred microseconds.
+SLICE = 128
 
-    data: bytes
-    at_ns: int
+
+# Consecutive bytes of a body that arrived in one read, and when: CLOCK_REALTIME, nanoseconds.
+Fragment = tuple[bytes, int]
 
 
 @dataclass(slots=True)
@@ -34,7 +36,7 @@ class Response:
     @property
     def body(self) -> bytes:
         """The whole body."""
-        return b"".join([fragment.data for fragment in self.fragments])
+        return b"".join([data for data, _ in self.fragments])
 
 
 class _Reader:
@@ -47,19 +49,24 @@ class _Reader:
             self.response.content_type = value.decode("latin-1").lower()
 
     def on_body(self, data: bytes) -> None:
-        self.response.fragments.append(Fragment(data, self.at_ns))
+        self.response.fragments.append((data, self.at_ns))
 
 
-def read_response(capture: Capture) -> Response:
-    """Parse what was captured; bytes that are not HTTP end the parsing, the capture's `end` says so already."""
+def read_response(capture: Capture, breathe: Callable[[], None]) -> Response:
+    """Parse what was captured; bytes that are not HTTP end the parsing, the capture's `end` says so already.
+
+    `breathe` is called every SLICE reads, so that a long answer does not hold up whoever waits.
+    """
     reader = _Reader()
     response = reader.response
     parser = httptools.HttpResponseParser(reader)
     stamped = 0
-    for data, ancillary, user_ns in capture.reads:
+    for number, (data, stamp_data, user_ns) in enumerate(capture.reads, 1):
+        if not number % SLICE:
+            breathe()
         if not data:
             continue
-        stamp = kernel_stamp(ancillary)
+        stamp = kernel_stamp(stamp_data)
         if stamp is None:
             reader.at_ns = user_ns
         else:

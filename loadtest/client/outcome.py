@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 
 from loadtest.client import messages
 from loadtest.client.connection import Capture, End
-from loadtest.client.http import Response, read_response
+from loadtest.client.http import SLICE, Response, read_response
 from loadtest.client.sse import read_events
 from loadtest.record import NS, Outcome, RequestRecord
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from loadtest.workload import RequestSpec
 
 _DETAIL_CHARS = 200
@@ -24,10 +26,22 @@ _BROKEN = {
 _SHED = {429, 503}
 
 
-def judge(spec: RequestSpec, capture: Capture, *, stream: bool, due_at: float | None = None) -> RequestRecord:
+def _go_on() -> None:
+    pass
+
+
+def judge(
+    spec: RequestSpec,
+    capture: Capture,
+    *,
+    stream: bool,
+    due_at: float | None = None,
+    breathe: Callable[[], None] = _go_on,
+) -> RequestRecord:
     """Make the record of one exchange.
 
     `stream` is whether a stream was asked for, `due_at` the Unix time at which open loop wanted the request sent.
+    `breathe` is called every now and then while a long answer is read.
     """
     sent_ns = capture.sent_ns or capture.ended_ns
     record = RequestRecord(
@@ -39,20 +53,22 @@ def judge(spec: RequestSpec, capture: Capture, *, stream: bool, due_at: float | 
         expected_prompt_tokens=spec.prompt_tokens,
         schedule_delay=None if due_at is None else max(0.0, sent_ns * NS - due_at),
     )
-    response = read_response(capture)
+    response = read_response(capture, breathe)
     record.status = response.status
     record.kernel_stamped = response.kernel_stamped
     record.lags = [lag * NS for lag in response.lags_ns]
     record.response_bytes = sum(len(read[0]) for read in capture.reads)
-    record.outcome, record.detail = _outcome(record, capture, response, stream=stream)
+    record.outcome, record.detail = _outcome(record, capture, response, stream=stream, breathe=breathe)
     record.detail = " ".join(record.detail.split())[:_DETAIL_CHARS]
     return record
 
 
-def _outcome(record: RequestRecord, capture: Capture, response: Response, *, stream: bool) -> tuple[Outcome, str]:
+def _outcome(
+    record: RequestRecord, capture: Capture, response: Response, *, stream: bool, breathe: Callable[[], None]
+) -> tuple[Outcome, str]:
     if 200 <= response.status < 300:
         if stream and response.content_type.startswith("text/event-stream"):
-            found = _read_stream(record, capture.sent_ns, response)
+            found = _read_stream(record, capture.sent_ns, response, breathe)
         else:
             complete = capture.end is End.COMPLETE
             found = _read_whole(record, capture.sent_ns, response, stream=stream, complete=complete)
@@ -79,9 +95,11 @@ class _Stream:
     problem: str | None = None
 
 
-def _read_events(response: Response) -> _Stream:
+def _read_events(response: Response, breathe: Callable[[], None]) -> _Stream:
     stream = _Stream()
-    for data, at_ns in read_events(response.fragments):
+    for number, (data, at_ns) in enumerate(read_events(response.fragments), 1):
+        if not number % SLICE:
+            breathe()
         if data == b"[DONE]":
             stream.done = True
             break
@@ -102,9 +120,11 @@ def _read_events(response: Response) -> _Stream:
     return stream
 
 
-def _read_stream(record: RequestRecord, sent_ns: int, response: Response) -> tuple[Outcome, str] | None:
+def _read_stream(
+    record: RequestRecord, sent_ns: int, response: Response, breathe: Callable[[], None]
+) -> tuple[Outcome, str] | None:
     """Read the events; what they say of the outcome, None where they end with no terminal state."""
-    stream = _read_events(response)
+    stream = _read_events(response, breathe)
     _set_times(record, sent_ns, stream.arrivals)
     _set_tokens(record, stream.usage)
     if stream.problem is not None:
@@ -162,7 +182,7 @@ def _read_whole(
             Outcome.ERROR,
             f"a stream was asked for, the server sent {response.content_type or 'no content type'}",
         )
-    record.e2e = (response.fragments[-1].at_ns - sent_ns) * NS
+    record.e2e = (response.fragments[-1][1] - sent_ns) * NS
     _set_tokens(record, answer.usage)
     reasons = [choice.finish_reason for choice in answer.choices if choice.finish_reason]
     if reasons and answer.usage is None:

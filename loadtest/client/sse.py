@@ -18,8 +18,14 @@ def read_events(fragments: Iterable[Fragment]) -> Iterator[tuple[bytes, int]]:
     """
     tail = b""
     lines: list[bytes] = []
-    for fragment in fragments:
-        data = tail + fragment.data if tail else fragment.data
+    for received, at_ns in fragments:
+        # Nearly always a fragment is one event of one line.
+        if received.startswith(b"data: ") and received.endswith(b"\n\n") and not (tail or lines):
+            event = received[6:-2]
+            if b"\n" not in event and b"\r" not in event:
+                yield event, at_ns
+                continue
+        data = tail + received
         # A CR at the end may be the first half of a CRLF that the next fragment completes.
         if b"\r" in data:
             held = data.endswith(b"\r")
@@ -34,7 +40,7 @@ def read_events(fragments: Iterable[Fragment]) -> Iterator[tuple[bytes, int]]:
         for line in complete:
             if not line:
                 if lines:
-                    yield b"\n".join(lines), fragment.at_ns
+                    yield b"\n".join(lines), at_ns
                     lines = []
             elif line.startswith(b"data:"):
                 lines.append(line[6:] if line.startswith(b"data: ") else line[5:])

@@ -24,7 +24,7 @@ from loadtest.workload.tokenizer import Tokenizer
 
 OPTION = "--dataset"
 
-_BATCH = 512  # conversations tokenised at a time
+_BATCH = 128  # conversations tokenised at a time
 _BYTES_A_TOKEN = 4  # of English text, for today's vocabularies; used where there is no tokenizer
 _PROGRESS_S = 5.0
 _QUESTION = {"human", "user"}

@@ -9,7 +9,6 @@ from hashlib import blake2b
 from typing import NamedTuple
 
 _FIVE_WORDS = struct.Struct("<5Q")
-_WORD = 2**64
 
 
 class Draws(NamedTuple):
@@ -37,4 +36,4 @@ class DrawSource:
 
 def fraction(draw: int) -> float:
     """Map a draw to the open interval (0, 1), so that inverse distribution functions stay finite."""
-    return (draw + 0.5) / (_WORD + 1)
+    return ((draw >> 12) + 0.5) / 2**52  # the 52 upper bits: one more would round up to 1

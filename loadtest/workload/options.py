@@ -18,13 +18,14 @@ class WorkloadOptions:
     `prompt_tokens` and `output_tokens` are `N` or `mean:std` in tokens; None stands for the default: 512
     and 128, or what the dataset or trace says. `max_model_len` is the longest sequence that the server
     takes, prompt and output together, in tokens; None where it is not known, and then nothing is checked
-    against it.
+    against it. `chat_share` (0 to 1) is how much of `both` goes to chat.
 
     Raises InputError for options that exclude each other.
     """
 
     model: str
     endpoint: Literal["chat", "completions", "both"] = "chat"
+    chat_share: float = 0.5
     stream: bool = True
     prompt_tokens: str | None = None
     output_tokens: str | None = None

@@ -1,8 +1,7 @@
 """Prompts of wanted lengths, made of words."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Protocol
 
 from loadtest.workload.draws import Draws, fraction
@@ -12,26 +11,21 @@ from loadtest.workload.errors import InputError
 from loadtest.workload.lengths import Lengths
 from loadtest.workload.options import DEFAULT_OUTPUT_TOKENS, DEFAULT_PROMPT_TOKENS, WorkloadOptions
 from loadtest.workload.prompts import Prompt
-from loadtest.workload.tokenizer import OPTION, Tokenizer
+from loadtest.workload.tokenizer import Tokenizer
 from loadtest.workload.trace import Trace
 from loadtest.workload.words import PromptTexts
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """The tokens that a server puts before (`head`) and after (`tail`) the words of a prompt.
+    """The tokens that a server adds to the words of a prompt: `added` in all, `head` of them in front.
 
     `exact` is false where the model's own files were not there to count them.
     """
 
     head: int = 0
-    tail: int = 0
+    added: int = 0
     exact: bool = False
-
-    @property
-    def added(self) -> int:
-        """Tokens of a prompt that are not its words."""
-        return self.head + self.tail
 
 
 class Shapes(Protocol):
@@ -87,27 +81,22 @@ class SyntheticPrompts:
 
 def synthetic_prompts(options: WorkloadOptions, tokenizer: Tokenizer | None, trace: Trace | None) -> SyntheticPrompts:
     """Prepare prompts of the lengths that the options, or the trace, ask for. Raises InputError."""
-    vocabulary: Sequence[str] = tokenizer.single_token_words() if tokenizer else COMMON_WORDS
-    frames = {endpoint: _frame(endpoint, tokenizer, vocabulary) for endpoint in options.endpoints}
-    added = max(frame.added for frame in frames.values())
-    notes = list(_approximations(frames, tokenizer))
-    shortest = added + options.shared_prefix_tokens + 1
+    words: Sequence[str] = tokenizer.single_token_words(options.endpoints) if tokenizer else COMMON_WORDS
+    frames = {endpoint: _frame(endpoint, tokenizer, words[0]) for endpoint in options.endpoints}
+    notes = _approximations(frames, tokenizer)
     shapes: Shapes
     if trace:
         trace.check_fits(options.max_model_len)
-        if short := trace.count_prompts_below(shortest):
-            notes.append(
-                f"{short} of the trace's {len(trace)} prompts are shorter than the {shortest} tokens that the"
-                " template and the shared prefix need; they are sent with that many"
-            )
+        notes += _lengthened(trace, frames, options.shared_prefix_tokens)
         shapes = trace
     else:
-        shapes = _sampled_shapes(options, shortest, added)
-    texts = PromptTexts(vocabulary, seed=options.seed, shared_words=options.shared_prefix_tokens)
+        shapes = _sampled_shapes(options, max(frame.added for frame in frames.values()))
+    texts = PromptTexts(words, seed=options.seed, shared_words=options.shared_prefix_tokens)
     return SyntheticPrompts(texts, shapes, frames, notes)
 
 
-def _sampled_shapes(options: WorkloadOptions, shortest: int, added: int) -> SampledShapes:
+def _sampled_shapes(options: WorkloadOptions, added: int) -> SampledShapes:
+    shortest = added + options.shared_prefix_tokens + 1
     prompt = Lengths.parse(options.prompt_tokens or DEFAULT_PROMPT_TOKENS, "--prompt-tokens")
     if prompt.mean < shortest:
         raise InputError(
@@ -129,22 +118,12 @@ def _sampled_shapes(options: WorkloadOptions, shortest: int, added: int) -> Samp
     return SampledShapes(prompt, output)
 
 
-def _frame(endpoint: Endpoint, tokenizer: Tokenizer | None, words: Sequence[str]) -> Frame:
-    """Count what the server adds, by trying texts of several lengths; raises InputError if they disagree."""
+def _frame(endpoint: Endpoint, tokenizer: Tokenizer | None, word: str) -> Frame:
+    """Count what the server adds to a word of one token."""
     if tokenizer is None or not tokenizer.knows(endpoint):
         return Frame()
-    starts = [0, 1, 3, 8, 40]
-    lengths = [end - start for start, end in pairwise(starts)]
-    ids = tokenizer.tokens(endpoint, [" ".join(words[start:end]) for start, end in pairwise(starts)])
-    added = {len(tokens) - length for tokens, length in zip(ids, lengths, strict=True)}
-    if len(added) != 1:
-        raise InputError(
-            OPTION,
-            f"{endpoint} prompts do not grow by one token a word with {tokenizer.path}",
-            "leave the option out to send prompts of approximate length",
-        )
-    head = tokenizer.head(endpoint)
-    return Frame(head=head, tail=added.pop() - head, exact=True)
+    (tokens,) = tokenizer.tokens(endpoint, [word])
+    return Frame(head=tokenizer.head(endpoint), added=len(tokens) - 1, exact=True)
 
 
 def _approximations(frames: Mapping[Endpoint, Frame], tokenizer: Tokenizer | None) -> list[str]:
@@ -155,3 +134,13 @@ def _approximations(frames: Mapping[Endpoint, Frame], tokenizer: Tokenizer | Non
         for frame in frames.values()
         if not frame.exact
     ]
+
+
+def _lengthened(trace: Trace, frames: Mapping[Endpoint, Frame], shared: int) -> Iterator[str]:
+    for endpoint, frame in frames.items():
+        shortest = frame.added + shared + 1
+        if short := trace.count_prompts_below(shortest):
+            yield (
+                f"{endpoint}: {short} of the trace's {len(trace)} prompts are shorter than template, shared"
+                f" prefix and one word; they are lengthened to {shortest} tokens"
+            )

@@ -2,10 +2,10 @@
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice, zip_longest
 from pathlib import Path
-from random import Random
+from statistics import mode
 from typing import Any, Self
 
 import jinja2
@@ -19,9 +19,10 @@ OPTION = "--tokenizer"
 
 _MOST_WORDS = 4096  # enough that pairs of words tell 16 million prompts apart
 _FEWEST_WORDS = 64
-_WORD = re.compile(r"[\u0120\u2581]?([a-z]{3,12})")  # with the space marks of byte-level BPE and of SentencePiece
+_MARKS = "\u0120\u2581 "  # how byte-level BPE, SentencePiece and plain vocabularies write a space
+_WORD = re.compile(rf"[{_MARKS}]?([a-z]{{3,12}})")
+_SPANNING = re.compile(rf"([a-z]+)[{_MARKS}]")
 _BATCH = 2048
-_RUN = 16
 
 
 class Tokenizer:
@@ -79,21 +80,20 @@ class Tokenizer:
         one, other = self.tokens(endpoint, ["red", "blue"])
         return next(position for position, (a, b) in enumerate(zip_longest(one, other)) if a != b)
 
-    def single_token_words(self) -> list[str]:
+    def single_token_words(self, endpoints: Sequence[Endpoint]) -> list[str]:
         """Return words that are one token each wherever they stand in a text of such words and single spaces.
 
-        So the tokens of such a text are its words. The vocabulary proposes the words, common ones first;
-        each is then tried at the start and inside a text, and all are tried beside others. Raises
-        InputError if the tokenizer has too few.
+        So a prompt of n such words is n tokens longer than what the server adds to all prompts of the
+        endpoint. The vocabulary proposes the words, common ones first, less those that a token which spans
+        a space could join to the next word. Each is tried at the start of a text, after a space, and between
+        what the endpoints put before and after a prompt. Raises InputError if the tokenizer has too few.
         """
         proposals = self._proposals()
         words: list[str] = []
         while len(words) < _MOST_WORDS and (batch := list(islice(proposals, _BATCH))):
             words += self._single(batch)
-        random = Random(0)  # noqa: S311  # any order that mixes neighbours
-        for _ in range(2):
-            random.shuffle(words)
-            words = self._additive(words)
+        for endpoint in endpoints:
+            words = self._framed(endpoint, words)
         if len(words) < _FEWEST_WORDS:
             raise InputError(
                 OPTION,
@@ -103,24 +103,23 @@ class Tokenizer:
         return sorted(words[:_MOST_WORDS])
 
     def _proposals(self) -> Iterator[str]:
-        by_id = sorted(self._encoder.get_vocab(with_added_tokens=False).items(), key=lambda item: item[1])
-        matches = (_WORD.fullmatch(token) for token, _ in by_id)
-        return iter(dict.fromkeys(match[1] for match in matches if match))
+        vocabulary = self._encoder.get_vocab(with_added_tokens=False)
+        spanning = tuple({match[1] for token in vocabulary for match in _SPANNING.finditer(token)})
+        matches = map(_WORD.fullmatch, sorted(vocabulary, key=vocabulary.__getitem__))
+        words = dict.fromkeys(match[1] for match in matches if match)
+        return (word for word in words if not word.endswith(spanning))
 
     def _single(self, words: list[str]) -> list[str]:
         """Keep the words that are one token at the start of a text and one more after a space."""
-        first = self._counts(words)
-        twice = self._counts(f"{word} {word}" for word in words)
+        first = map(len, self.tokens(None, words))
+        twice = map(len, self.tokens(None, [f"{word} {word}" for word in words]))
         return [word for word, one, two in zip(words, first, twice, strict=True) if (one, two) == (1, 2)]
 
-    def _additive(self, words: list[str]) -> list[str]:
-        """Keep the runs of words whose tokens are as many as their words."""
-        runs = [words[start : start + _RUN] for start in range(0, len(words), _RUN)]
-        counts = self._counts(" ".join(run) for run in runs)
-        return [word for run, count in zip(runs, counts, strict=True) if count == len(run) for word in run]
-
-    def _counts(self, texts: Iterable[str]) -> list[int]:
-        return [len(ids) for ids in self.tokens(None, list(texts))]
+    def _framed(self, endpoint: Endpoint, words: list[str]) -> list[str]:
+        """Keep the words that make prompts of the usual length; others merge with what stands beside them."""
+        counts = list(map(len, self.tokens(endpoint, words)))
+        usual = mode(counts) if counts else 0
+        return [word for word, count in zip(words, counts, strict=True) if count == usual]
 
 
 def _read_template(folder: Path) -> ChatTemplate | None:

@@ -3,10 +3,10 @@
 import csv
 import math
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Self
+from typing import Self, TextIO
 
 from loadtest.workload.draws import Draws
 from loadtest.workload.errors import InputError
@@ -25,7 +25,7 @@ class Trace:
     """
 
     def __init__(self, path: Path, times: "array[float]", prompts: "array[int]", outputs: "array[int]") -> None:
-        """Use `Trace.read`. Requests start in line 2 of the file unless it has blank lines."""
+        """Use `Trace.read`."""
         self.path = path
         self._times = times
         self._prompts = prompts
@@ -35,28 +35,14 @@ class Trace:
     def read(cls, path: Path) -> Self:
         """Read the file line by line. Raises InputError, which names the line, for what is not a request."""
         times, prompts, outputs = array("d"), array("I"), array("I")
-        line = 1
         try:
             with path.open(encoding="utf-8-sig", newline="") as file:
-                rows = csv.reader(file, strict=True)
-                columns = _find_columns(next(rows, []), path)
-                clock = _Clock()
-                for row in rows:
-                    line = rows.line_num
-                    if not row:
-                        continue
-                    time, prompt, output = _fields(row, columns)
-                    times.append(clock.seconds(time))
-                    prompts.append(_tokens(prompt, _COLUMNS[1]))
-                    outputs.append(_tokens(output, _COLUMNS[2]))
+                for time, prompt, output in _rows(file, path):
+                    times.append(time)
+                    prompts.append(prompt)
+                    outputs.append(output)
         except OSError as error:
             raise InputError(OPTION, f"cannot read {path}: {error.strerror}", "give a CSV file") from None
-        except UnicodeDecodeError:
-            raise InputError(OPTION, f"{path} is not UTF-8 text", "give a CSV file, not compressed") from None
-        except (ValueError, csv.Error) as error:
-            if isinstance(error, InputError):
-                raise
-            raise InputError(OPTION, f"{path}, line {line}: {error}", "correct or remove the line") from None
         if not times:
             raise InputError(OPTION, f"{path} holds no requests", "give a file with at least one line of data")
         return cls(path, times, prompts, outputs)
@@ -94,6 +80,25 @@ class Trace:
                 f" that the server takes (up to {longest})",
                 "raise MAX_MODEL_LEN or take those lines out",
             )
+
+
+def _rows(file: TextIO, path: Path) -> Iterator[tuple[float, int, int]]:
+    """Yield (seconds since the first request, prompt tokens, output tokens) of each line."""
+    rows = csv.reader(file, strict=True)
+    try:
+        columns = _find_columns(next(rows, []), path)
+        clock = _Clock()
+        for row in rows:
+            if row:
+                time, prompt, output = _fields(row, columns)
+                yield clock.seconds(time), _tokens(prompt, _COLUMNS[1]), _tokens(output, _COLUMNS[2])
+    except InputError:
+        raise
+    except UnicodeDecodeError:
+        raise InputError(OPTION, f"{path} is not UTF-8 text", "give a CSV file, not compressed") from None
+    except (ValueError, csv.Error) as error:
+        place = f"{path}, line {rows.line_num}"
+        raise InputError(OPTION, f"{place}: {error}", "correct or remove the line") from None
 
 
 class _Clock:

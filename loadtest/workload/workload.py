@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from loadtest.workload.dataset import dataset_prompts
-from loadtest.workload.draws import DrawSource
+from loadtest.workload.draws import DrawSource, fraction
 from loadtest.workload.endpoints import BodyTemplate, Endpoint
 from loadtest.workload.errors import InputError
 from loadtest.workload.options import WorkloadOptions
@@ -41,7 +41,7 @@ class Workload:
         self.trace = trace
         self._prompts = prompts
         self._draws = DrawSource(options.seed)
-        self._endpoints = options.endpoints
+        self._chat_share = {"chat": 1.0, "completions": 0.0, "both": options.chat_share}[options.endpoint]
         self._bodies = {
             endpoint: BodyTemplate(endpoint, options.model, stream=options.stream, ignore_eos=options.ignore_eos)
             for endpoint in options.endpoints
@@ -68,7 +68,7 @@ class Workload:
     def request(self, index: int) -> RequestSpec:
         """Return request `index` (0 and up), in microseconds. The same options give the same bytes."""
         draws = self._draws.at(index)
-        endpoint = self._endpoints[draws.endpoint % len(self._endpoints)]
+        endpoint: Endpoint = "chat" if fraction(draws.endpoint) < self._chat_share else "completions"
         text, prompt_tokens, output_tokens = self._prompts.prompt(index, endpoint, draws)
         body = self._bodies[endpoint].body(text, output_tokens)
         return RequestSpec(index, endpoint, body, prompt_tokens, output_tokens)
@@ -100,6 +100,6 @@ class Workload:
             if spec.prompt_tokens not in {None, len(tokens)}:
                 raise InputError(
                     "--tokenizer",
-                    f"a prompt meant to be {spec.prompt_tokens} tokens long is {len(tokens)}",
+                    f"{spec.endpoint} prompts do not keep their length: {len(tokens)} tokens, not {spec.prompt_tokens}",
                     "leave the option out to send prompts of approximate length",
                 )

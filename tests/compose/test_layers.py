@@ -7,6 +7,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
 from compose_model import ROOT, render
 
 
@@ -44,11 +45,21 @@ def test_gpu_layer_gives_tensor_parallel_workers_shared_memory() -> None:
     assert int(engine["shm_size"]) >= 8 * 2**30 or engine.get("ipc") == "host"
 
 
-def test_gpu_layer_serves_what_it_downloads() -> None:
+@pytest.mark.parametrize(
+    ("layers", "default"),
+    [
+        ([], "Qwen/Qwen2-0.5B-Instruct"),
+        (["gpu"], "Qwen/Qwen2-7B-Instruct"),
+        (["airgap"], "HuggingFaceTB/SmolLM2-135M-Instruct"),
+    ],
+)
+def test_every_service_means_the_same_model(layers: list[str], default: str) -> None:
     for env in ({}, {"MODEL_ID": "Qwen/Qwen2.5-3B-Instruct"}):
-        services = render("gpu", **env)["services"]
-        wanted = env.get("MODEL_ID", "Qwen/Qwen2-7B-Instruct")
+        services = render(*layers, **env)["services"]
+        wanted = env.get("MODEL_ID", default)
         assert {services[name]["environment"]["MODEL_ID"] for name in ("model", "vllm")} == {wanted}
+        tokenizers = {services[name]["environment"]["TOKENIZER"] for name in ("locust", "locust-worker")}
+        assert tokenizers == {f"/models/{wanted}"}
 
 
 def test_gpu_count_and_parallel_size_are_settings() -> None:

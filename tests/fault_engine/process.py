@@ -9,15 +9,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 @contextmanager
-def running_engine(*arguments: str) -> Iterator[str]:
-    """Start the engine with command-line `arguments`; yields its root URL, stops it afterwards."""
-    command = [sys.executable, "-m", "tests.fault_engine", *arguments]
+def running_engine(*arguments: str, prefix: Sequence[str] = ()) -> Iterator[str]:
+    """Start the engine with command-line `arguments`; yields its root URL, stops it afterwards.
+
+    `prefix` goes before the command, such as `taskset -c 1`.
+    """
+    command = [*prefix, sys.executable, "-m", "tests.fault_engine", *arguments]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None

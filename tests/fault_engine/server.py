@@ -153,7 +153,7 @@ class Engine:
             return
         connection.parser.feed_data(data)
         if connection.complete:
-            self._answer(connection, kernel_stamp(ancillary) or time.time_ns())
+            self._answer(connection, (kernel_stamp(ancillary[0][2]) if ancillary else None) or time.time_ns())
 
     def _answer(self, connection: _Connection, arrived_ns: int) -> None:
         path = urlsplit(connection.url).path

@@ -93,5 +93,9 @@ class Truth:
             "ttft_ms": describe(ttft),
             "gap_ms": describe(gaps),
             "late_ms": describe([answer.late_ns * 1e-9 for answer in self.answers]),
+            "window": [
+                min((answer.arrived_ns for answer in self.answers), default=0) * 1e-9,
+                max((answer.sent_ns[-1] for answer in self.answers if answer.sent_ns), default=0) * 1e-9,
+            ],
             "times": [[answer.arrived_ns, *answer.sent_ns] for answer in self.answers[:64]],
         }

@@ -19,12 +19,39 @@ if TYPE_CHECKING:
 
 RUN_S = 60
 USERS = 8
+SUMMARY: dict[str, Any] = {}
 SHAPE = {"prompt_tokens": "64", "output_tokens": "32"}
 
 
 def report(stack: Stack) -> dict[str, Any]:
     """What Locust's page shows."""
     result: dict[str, Any] = json.loads(http(stack.url("LOCUST_PORT") + "/stats/requests"))
+    return result
+
+
+def start(stack: Stack, **options: str) -> None:
+    """Start a run of 8 users on both endpoints as Locust's form does, on two workers."""
+    # The worker that a test killed comes back with this.
+    stack.compose("up", "-d", "--no-recreate", "--no-deps", "--scale", "locust-worker=2", "locust-worker")
+    wait_for("two workers", lambda: len(report(stack)["workers"]) == 2, timeout_s=60)
+    form = {"user_count": USERS, "spawn_rate": USERS, "host": "http://vllm:8000", **SHAPE, **options}
+    url, data = stack.url("LOCUST_PORT") + "/swarm", urllib.parse.urlencode(form).encode()
+    with urllib.request.urlopen(url, data, timeout=60) as response:
+        answer = json.load(response)
+    assert answer["success"], answer
+
+
+def summaries(stack: Stack) -> list[str]:
+    """Paths of all runs' summaries, the newest first."""
+    listed = stack.compose("exec", "locust", "sh", "-c", "ls -t /reports/*/summary.json", check=False)
+    return listed.stdout.split()
+
+
+def finish(stack: Stack, before: list[str], timeout_s: float) -> dict[str, Any]:
+    """The summary of the run that began after `before` was listed, once it has ended."""
+    wait_for("the run's report", lambda: len(summaries(stack)) > len(before), timeout_s=timeout_s)
+    path = next(path for path in summaries(stack) if path not in before)
+    result: dict[str, Any] = json.loads(stack.compose("exec", "locust", "cat", path).stdout)
     return result
 
 
@@ -35,13 +62,10 @@ def row(stack: Stack, name: str) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def loaded(stack: Stack) -> Stack:
-    """The stack just after a run of 8 users on both endpoints, started as Locust's form starts it."""
-    form = {"user_count": USERS, "spawn_rate": USERS, "run_time": f"{RUN_S}s", "host": "http://vllm:8000", **SHAPE}
-    url, data = stack.url("LOCUST_PORT") + "/swarm", urllib.parse.urlencode(form).encode()
-    with urllib.request.urlopen(url, data, timeout=60) as response:
-        answer = json.load(response)
-    assert answer["success"], answer
-    wait_for("the run has ended", lambda: report(stack)["state"] == "stopped", timeout_s=RUN_S + 60)
+    """The stack just after a run, whose summary is in `SUMMARY`."""
+    before = summaries(stack)
+    start(stack, run_time=f"{RUN_S}s")
+    SUMMARY.update(finish(stack, before, RUN_S + 120))
     wait_for(
         "Prometheus has every request",
         lambda: stack.value('sum(loadtest_requests_total{outcome="ok"})') >= row(stack, "Aggregated")["num_requests"],
@@ -68,10 +92,33 @@ def test_prometheus_has_ttft_and_tokens_of_engine_and_load_test(loaded: Stack) -
         assert 0 < p95 < math.inf
 
 
-def test_load_test_counts_no_token_that_the_engine_did_not_generate(loaded: Stack) -> None:
-    ours = loaded.value("sum(loadtest_generation_tokens_total)")
-    engines = loaded.value("sum(vllm:generation_tokens_total)")
-    assert 0 < ours <= engines
+def test_requests_and_tokens_are_those_that_the_engine_counted(loaded: Stack) -> None:
+    assert loaded
+    assert SUMMARY["verdict"]["reasons"] == []
+    server = SUMMARY["server"]
+    assert server["reconciled"]
+    # What the end of the run cut off is the only thing that the engine may know better.
+    cut = SUMMARY["requests"]["cancelled"]
+    assert cut <= USERS
+    assert 0 <= server["generation_tokens"] - server["client_generation_tokens"] <= cut * 32
+    assert SUMMARY["requests"]["ok"] <= sum(server["requests"].values()) <= SUMMARY["requests"]["total"]
+    assert SUMMARY["tokens"]["prompts_of_unexpected_length"] == 0
+
+
+def test_a_worker_killed_in_a_run_is_named_and_what_it_did_is_bounded(stack: Stack) -> None:
+    before = summaries(stack)
+    start(stack, run_time="40s")
+    wait_for("both workers are at work", lambda: row(stack, "Aggregated")["num_requests"] >= 16, timeout_s=60)
+    victim = stack.container("locust-worker")
+    victim.kill()
+    summary = finish(stack, before, 160)
+    assert any("was lost" in reason for reason in summary["verdict"]["reasons"]), summary["verdict"]
+    assert summary["verdict"]["exit_code"] == 2
+    server = summary["server"]
+    # At most what the killed worker had under way or had not reported yet (a second's worth), and what the end cut off.
+    unseen = sum(server["requests"].values()) - summary["requests"]["ok"]
+    assert 0 <= unseen <= 2 * USERS
+    assert server["generation_tokens"] >= server["client_generation_tokens"]
 
 
 def queries() -> list[str]:

@@ -46,10 +46,11 @@ def open_form(page: Page, stack: Stack) -> None:
 
 
 def cell(page: Page, row: str, column: str) -> float:
-    """Number in the shown table, by the row's text and the column's heading."""
+    """Number in the shown table, by the row's first cell and the column's heading; waits until the row is there."""
     headings = [heading.inner_text().replace("\n", " ") for heading in page.locator("thead th").all()]
-    cells = page.locator("tbody tr").filter(has_text=row).first.locator("td").all()
-    return float(cells[headings.index(column)].inner_text())
+    first = page.get_by_role("cell", name=row, exact=True)
+    cells = page.locator("tbody tr").filter(has=first).locator("td")
+    return float(cells.nth(headings.index(column)).inner_text())
 
 
 def test_a_run_from_the_form_shows_both_endpoints_and_the_token_rate(stack: Stack, page: Page) -> None:
@@ -66,8 +67,9 @@ def test_a_run_from_the_form_shows_both_endpoints_and_the_token_rate(stack: Stac
     page.screenshot(path=SCREENSHOTS / "statistics.png")
 
     page.get_by_role("tab", name="LLM").click()
-    # One row an endpoint, one for both; the rate moves with every finished request.
-    expect(page.locator("tbody tr")).to_have_count(3, timeout=30_000)
+    expect(page.get_by_role("columnheader", name="Output tokens/s")).to_be_visible()
+    for row in ("chat", "completions", "all"):
+        expect(page.get_by_role("cell", name=row, exact=True)).to_be_visible(timeout=30_000)
     wait_for("the token rate is live", lambda: cell(page, "all", "Output tokens/s") > 0, timeout_s=30)
     page.screenshot(path=SCREENSHOTS / "llm.png")
     assert cell(page, "all", "Requests ended") > 0

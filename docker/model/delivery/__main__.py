@@ -1,33 +1,90 @@
-"""`python -m delivery [fetch]`: the `model` container's program. Exit code 0 only when the model is complete."""
+"""`python -m delivery [fetch|verify|list|prune]`: the `model` container's program.
+
+Exit code 0 only when what was asked for is done; 1 with one line on standard error when not.
+"""
 
 import argparse
+import io
 import logging
 import os
 import signal
 import sys
 from types import FrameType
+from typing import TextIO
 
-from .fetch import fetch
-from .settings import DeliveryError, read
+from .settings import DeliveryError, Settings, read
 
 
 def main(arguments: list[str]) -> int:
     """Carry out one command; the exit code."""
-    parser = argparse.ArgumentParser(prog="model", description="Brings a model onto the volume.")
-    parser.add_argument("command", nargs="?", default="fetch", choices=["fetch"])
-    parser.parse_args(arguments)
-    logging.basicConfig(format="client: %(message)s", level=logging.WARNING, stream=sys.stdout)
+    parser = argparse.ArgumentParser(prog="model", description="Brings a model onto the volume and looks after it.")
+    commands = parser.add_subparsers(dest="command")
+    commands.add_parser("fetch", help="make the model of the settings complete (what happens without a command)")
+    commands.add_parser("verify", help="read every byte of the model again and compare with the manifest")
+    commands.add_parser("list", help="show what is on the volume")
+    prune = commands.add_parser("prune", help="delete every model but the one of the settings; asks first")
+    prune.add_argument("--yes", action="store_true", help="do not ask")
+    chosen = parser.parse_args(arguments)
     try:
-        fetch(read(os.environ))
+        settings = read(os.environ)
+        for name in ("MODEL_TOKEN", "MODEL_TOKEN_FILE"):
+            os.environ.pop(name, None)  # no client library is to find it but by our hand
+        _hide(settings.token)
+        logging.basicConfig(format="client: %(message)s", level=logging.WARNING, stream=sys.stderr)
+        _carry_out(chosen, settings)
     except DeliveryError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        # Whatever the volume or the mount refuses: full, read-only, gone.
+        print(f"error: {error.filename or 'volume'}: {error.strerror or error}", file=sys.stderr)
         return 1
     return 0
 
 
+def _carry_out(chosen: argparse.Namespace, settings: Settings) -> None:
+    # Imported one at a time: a start with nothing to do loads as little as can be.
+    if chosen.command in (None, "fetch"):
+        from .fetch import fetch  # noqa: PLC0415
+
+        fetch(settings)
+        return
+    from . import upkeep  # noqa: PLC0415
+
+    match chosen.command:
+        case "verify":
+            upkeep.verify(settings)
+        case "list":
+            upkeep.list_models(settings)
+        case "prune":
+            upkeep.prune(settings, sure=chosen.yes)
+
+
+class _Redacted(io.TextIOBase):
+    """A stream that writes `***` for a secret, whoever writes: our lines, a client's, a traceback."""
+
+    def __init__(self, stream: TextIO, secret: str) -> None:
+        super().__init__()
+        self._stream = stream
+        self._secret = secret
+
+    def write(self, text: str) -> int:
+        self._stream.write(text.replace(self._secret, "***"))
+        return len(text)
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+
+def _hide(token: str) -> None:
+    if token:
+        sys.stdout = _Redacted(sys.stdout, token)
+        sys.stderr = _Redacted(sys.stderr, token)
+
+
 def _stop(_signal: int, _frame: FrameType | None) -> None:
-    # Every state on the volume is one that the next run goes on from.
-    print("stopped: run this again to go on", file=sys.stderr, flush=True)
+    # Every state of the volume is one that the next run goes on from.
+    os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, b"stopped: run this again to go on\n")
     os._exit(128 + signal.SIGTERM)
 
 
@@ -36,5 +93,6 @@ if __name__ == "__main__":
     signal.signal(signal.SIGTERM, _stop)
     code = main(sys.argv[1:])
     sys.stdout.flush()
+    sys.stderr.flush()
     # Not sys.exit: it would wait for the client's threads, which may hang with the hub.
     os._exit(code)

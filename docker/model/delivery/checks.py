@@ -1,38 +1,125 @@
-"""After the download: whether what lies in the folder is a whole model."""
+"""After the download: whether what lies in the folder is a whole model that an engine can load."""
 
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from .listing import RemoteFile
+from .settings import Settings
+
+_TOKENIZERS = (
+    "tokenizer.json",
+    "tokenizer.model",
+    "vocab.json",
+    "vocab.txt",
+    "tekken.json",
+    "spiece.model",
+    "*.tiktoken",
+)
+_WEIGHTS = ("*.safetensors", "*.bin", "*.gguf", "*.pt", "*.pth")
+# How the hubs' authors mark a model that was made for chat.
+_CHAT_MARKS = ("instruct", "chat", "-it")
+# A safetensors file starts with the length of its JSON header, as a little-endian number.
+_LENGTH_BYTES = 8
 
 
-def problems(folder: Path, files: Iterable[RemoteFile]) -> list[str]:
-    """Everything that is wrong with a model's folder, one sentence each; empty when it is whole."""
-    return [*_unlike_listing(folder, files), *_leftovers(folder), *_missing_shards(folder)]
-
-
-def _unlike_listing(folder: Path, files: Iterable[RemoteFile]) -> Iterator[str]:
+def unlike_listing(folder: Path, files: Iterable[RemoteFile]) -> dict[str, str]:
+    """What differs from the source's listing in presence or size, by path."""
+    found = {}
     for file in files:
         path = folder / file.path
         if not path.is_file():
-            yield f"{file.path} is missing"
+            found[file.path] = "is missing"
         elif (size := path.stat().st_size) != file.size:
-            yield f"{file.path} has {size} bytes, the source lists {file.size}"
+            found[file.path] = f"has {size} bytes, the source lists {file.size}"
+    return found
+
+
+def problems(folder: Path, settings: Settings) -> list[str]:
+    """Everything that would keep an engine from serving the model, one clause each; empty when it is whole."""
+    return [
+        *_leftovers(folder),
+        *_config(folder),
+        *_weights(folder),
+        *_missing_shards(folder),
+        *_tokenizer(folder),
+        *_chat_template(folder, settings),
+    ]
 
 
 def _leftovers(folder: Path) -> Iterator[str]:
-    for path in folder.rglob("*.incomplete"):
+    for path in sorted(folder.rglob("*.incomplete")):
         yield f"{path.relative_to(folder)} is half a download"
 
 
+def _config(folder: Path) -> Iterator[str]:
+    path = folder / "config.json"
+    if not path.is_file():
+        yield "config.json is missing: this repository holds no model that the engine knows"
+    elif not isinstance(_json(path), dict):
+        yield "config.json is no JSON object"
+
+
+def _weights(folder: Path) -> Iterator[str]:
+    if not any(next(folder.glob(pattern), None) for pattern in _WEIGHTS):
+        yield "there are no weights: look at MODEL_ALLOW_PATTERNS and MODEL_IGNORE_PATTERNS"
+    for path in sorted(folder.glob("*.safetensors")):
+        if (size := _safetensors_size(path)) != path.stat().st_size:
+            yield f"{path.name} has {path.stat().st_size} bytes, its own header says {size}"
+
+
 def _missing_shards(folder: Path) -> Iterator[str]:
-    for index in folder.glob("*.index.json"):
-        try:
-            shards = set(json.loads(index.read_text())["weight_map"].values())
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            yield f"{index.name} cannot be read ({error!r})"
+    # The index of another form of the weights is there without them: they were left out on purpose.
+    safetensors = sorted(folder.glob("*.safetensors.index.json"))
+    for index in safetensors or sorted(folder.glob("*.index.json")):
+        document = _json(index)
+        shards = document.get("weight_map") if isinstance(document, dict) else None
+        if not isinstance(shards, dict):
+            yield f"{index.name} cannot be read"
             continue
-        for shard in sorted(shards):
+        for shard in sorted(set(shards.values())):
             if not (folder / shard).is_file():
-                yield f"{index.name} names {shard}, which is not there"
+                yield f"{index.name} names {shard}, which the source does not have: use another MODEL_REVISION"
+
+
+def _tokenizer(folder: Path) -> Iterator[str]:
+    if not any(next(folder.glob(pattern), None) for pattern in _TOKENIZERS):
+        yield f"there is no tokenizer ({', '.join(_TOKENIZERS)})"
+
+
+def _chat_template(folder: Path, settings: Settings) -> Iterator[str]:
+    name = settings.model_id.rpartition("/")[2].lower()
+    if settings.has_chat_template or not any(mark in name for mark in _CHAT_MARKS):
+        return
+    # A tekken tokenizer knows its conversations by itself.
+    if any((folder / place).is_file() for place in ("chat_template.jinja", "chat_template.json", "tekken.json")):
+        return
+    config = _json(folder / "tokenizer_config.json")
+    if not isinstance(config, dict) or not config.get("chat_template"):
+        yield "there is no chat template: set CHAT_TEMPLATE to one"
+
+
+def _safetensors_size(path: Path) -> int | None:
+    """Bytes that a safetensors file must have by its own header; None when that cannot be read.
+
+    Source: the format's description, https://github.com/huggingface/safetensors#format
+    """
+    with path.open("rb") as stream:
+        length = int.from_bytes(stream.read(_LENGTH_BYTES), "little")
+        if length > path.stat().st_size:
+            return None
+        try:
+            header = json.loads(stream.read(length))
+            ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+        except (ValueError, TypeError, KeyError, IndexError, AttributeError):
+            return None
+    return _LENGTH_BYTES + length + max(ends, default=0)
+
+
+def _json(path: Path) -> Any:
+    """A JSON document; None when it cannot be read."""
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None

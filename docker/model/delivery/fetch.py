@@ -1,31 +1,25 @@
 """Delivers the wanted model: checks before, fetches, checks after, and only then marks it READY."""
 
-import hashlib
 import queue
+import resource
 import shutil
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
 
 import tenacity
 
 from . import checks, volume
-from .listing import RemoteFile, TransientError
+from .listing import Listing, TransientError, select
+from .log import say
 from .progress import Progress
 from .settings import DeliveryError, Settings
+from .sources import Source, open_source
+from .volume import Manifest, megabytes
 
 _LINE_EVERY_S = 5.0
-
-
-class Source(Protocol):
-    """Where a model comes from."""
-
-    address: str
-
-    def files(self) -> list[RemoteFile]: ...
-
-    def fetch(self, files: Sequence[RemoteFile], skipped: Sequence[RemoteFile], folder: Path) -> None: ...
+_LISTING_TRIES = 4  # 7 s in all: enough for a hub that is just starting, short for an address that is wrong
+_ROUNDS = 3  # of fetching what is missing although the client said that it was done
 
 
 def fetch(settings: Settings) -> None:
@@ -38,67 +32,89 @@ def fetch(settings: Settings) -> None:
             _deliver(settings)
 
 
-def say(line: str) -> None:
-    """Print one line now, even into a pipe."""
-    print(line, flush=True)
-
-
 def _finished(settings: Settings) -> bool:
     manifest = volume.read_ready(volume.folder_of(settings))
-    if manifest is None:
+    if manifest is None or (manifest.allow, manifest.ignore) != (settings.allow, settings.ignore):
         return False
     volume.link(settings)
-    say(f"{_name(settings)}: on the volume ({len(manifest.files)} files, {volume.megabytes(manifest.size)})")
+    say(f"{settings.name}: on the volume ({len(manifest.files)} files, {megabytes(manifest.size)})")
     return True
-
-
-def _name(settings: Settings) -> str:
-    return f"{settings.model_id}@{settings.revision}"
 
 
 def _deliver(settings: Settings) -> None:
     folder = volume.folder_of(settings)
-    scratch = settings.volume / ".scratch"
+    scratch = settings.volume / volume.SCRATCH
     scratch.mkdir(exist_ok=True)
-    source = _source(settings, scratch)
-    files = source.files()
+    source = open_source(settings, scratch)
+    everything = _ask(source)
+    wanted = select(everything, settings.allow, settings.ignore)
+    if not wanted.files:
+        raise DeliveryError(f"MODEL_ALLOW_PATTERNS, MODEL_IGNORE_PATTERNS: they leave no file of {settings.name}")
     folder.mkdir(parents=True, exist_ok=True)
     volume.unready(folder)
-    total = sum(file.size for file in files)
-    missing = max(total - volume.bytes_in(folder), 0)
-    free = volume.megabytes(volume.free_bytes(folder))
+    volume.sweep(folder, wanted.files)
+    missing = max(wanted.size - volume.bytes_in(folder), 0)
     say(
-        f"{_name(settings)}: {len(files)} files, {volume.megabytes(total)} at {source.address}; "
-        f"{volume.megabytes(missing)} to fetch, {free} free"
+        f"{settings.name}: {len(wanted.files)} of {len(everything.files)} files, {megabytes(wanted.size)} at "
+        f"{settings.address}; {megabytes(missing)} to fetch, {megabytes(volume.free_bytes(folder))} free"
     )
     volume.require_space(folder, missing=missing)
-    progress = Progress(folder, files)
-    _run(lambda: _fetch_until_done(source, files, folder), progress, settings.stall_timeout_s)
-    say(f"{progress.line()}: {progress.summary()}")
-    if found := checks.problems(folder, files):
-        raise DeliveryError(f"{_name(settings)} is not whole: {'; '.join(found)}: run this again to fetch it anew")
-    records = tuple(_record(folder, file) for file in files)
-    volume.write_ready(folder, volume.Manifest(settings.source, settings.model_id, settings.revision, records))
+    progress = Progress(folder, wanted.files)
+    digests = _while_watching(
+        lambda: _fetch_until_there(source, everything, wanted, folder), progress, settings.stall_timeout_s
+    )
+    # The kernel counts in KiB.
+    peak = megabytes(1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    say(f"{progress.line()}: {progress.summary()}, peak memory {peak}")
+    volume.sweep(folder, wanted.files)
+    if found := checks.problems(folder, settings):
+        raise DeliveryError(f"{settings.name} is not a whole model: {'; '.join(found)}")
+    records = tuple(volume.FileRecord(file.path, file.size, digests[file.path]) for file in wanted.files)
+    manifest = Manifest(
+        settings.source, settings.model_id, settings.revision, records, wanted.commit, settings.allow, settings.ignore
+    )
+    volume.write_ready(folder, manifest)
     volume.link(settings)
     shutil.rmtree(scratch)
-    say(f"{_name(settings)}: READY")
+    say(f"{settings.name}: READY")
 
 
-def _source(settings: Settings, scratch: Path) -> Source:
-    # The clients are slow to import, and needed only now.
-    from .sources.modelscope import ModelScope  # noqa: PLC0415
+def _ask(source: Source) -> Listing:
+    """The source's listing. Raises DeliveryError, also when it could not be had after some tries."""
+    retrying = tenacity.Retrying(
+        retry=tenacity.retry_if_exception_type(TransientError),
+        wait=tenacity.wait_exponential(multiplier=1),
+        stop=tenacity.stop_after_attempt(_LISTING_TRIES),
+        before_sleep=_say_retry,
+        reraise=True,
+    )
+    try:
+        return retrying(source.listing)
+    except TransientError as error:
+        raise DeliveryError(str(error)) from error
 
-    return ModelScope(settings, scratch)
 
+def _fetch_until_there(source: Source, everything: Listing, wanted: Listing, folder: Path) -> dict[str, str]:
+    """Every wanted file, with its SHA-256 by path.
 
-def _fetch_until_done(source: Source, files: Sequence[RemoteFile], folder: Path) -> None:
-    """Try again for as long as it takes: the deadline is the caller's, who sees whether bytes still arrive."""
+    Tries again for as long as it takes: the deadline is the caller's, who sees whether bytes still arrive. A client
+    that ends without an error is not believed but checked, and sent again for what is missing.
+    """
+    skipped = [file for file in everything.files if file not in wanted.files]
     retrying = tenacity.Retrying(
         retry=tenacity.retry_if_exception_type(TransientError),
         wait=tenacity.wait_exponential_jitter(initial=1, max=60),
         before_sleep=_say_retry,
     )
-    retrying(source.fetch, files, (), folder)
+    for _ in range(_ROUNDS):
+        digests = retrying(source.fetch, wanted.files, skipped, folder)
+        absent = checks.unlike_listing(folder, wanted.files)
+        if not absent:
+            return digests
+        for path, problem in absent.items():
+            say(f"{path} {problem}: fetching it again")
+            (folder / path).unlink(missing_ok=True)
+    raise DeliveryError(f"{', '.join(absent)}: the source lists more than it gives: try another mirror or revision")
 
 
 def _say_retry(state: tenacity.RetryCallState) -> None:
@@ -106,41 +122,31 @@ def _say_retry(state: tenacity.RetryCallState) -> None:
     say(f"trying again in {state.upcoming_sleep:.0f} s: {error}")
 
 
-def _run(work: Callable[[], None], progress: Progress, stall_timeout_s: float) -> None:
+def _while_watching(work: Callable[[], dict[str, str]], progress: Progress, stall_timeout_s: float) -> dict[str, str]:
     """Do the work while lines tell how far it is. Raises what it raises, or DeliveryError when it stalls."""
-    outcome: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
+    outcome: queue.SimpleQueue[dict[str, str] | BaseException] = queue.SimpleQueue()
 
     def worker() -> None:
         try:
-            work()
+            outcome.put(work())
         except BaseException as error:  # noqa: BLE001  # it is raised again in the thread that waits
             outcome.put(error)
-        else:
-            outcome.put(None)
 
+    # A client that hangs with its hub must not hold the process: this thread is left behind at the end.
     threading.Thread(target=worker, daemon=True).start()
     while True:
         try:
-            error = outcome.get(timeout=min(_LINE_EVERY_S, stall_timeout_s))
+            result = outcome.get(timeout=min(_LINE_EVERY_S, stall_timeout_s))
         except queue.Empty:
             progress.update()
             if progress.stalled_s > stall_timeout_s:
                 raise DeliveryError(
-                    f"no new byte for {progress.stalled_s:.0f} s (MODEL_STALL_TIMEOUT_S): check the network and the "
+                    f"nothing new for {progress.stalled_s:.0f} s (MODEL_STALL_TIMEOUT_S): check the network and the "
                     "hub, then run this again to go on"
                 ) from None
             say(progress.line())
             continue
         progress.update()
-        if error is not None:
-            raise error
-        return
-
-
-def _record(folder: Path, file: RemoteFile) -> volume.FileRecord:
-    """Take the digest that the client has compared; a source that lists none gets one from the file."""
-    digest = file.sha256
-    if digest is None:
-        with (folder / file.path).open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    return volume.FileRecord(file.path, file.size, digest)
+        if isinstance(result, BaseException):
+            raise result
+        return result

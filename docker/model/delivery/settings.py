@@ -1,16 +1,14 @@
 """The settings, from the environment: read once, checked before anything else happens."""
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-# The revision that each source means when none is given.
-DEFAULT_REVISIONS = {"modelscope": "master"}
-_ENDPOINT_SETTINGS = {"modelscope": "MODELSCOPE_ENDPOINT"}
+_DEFAULT_MODEL = "Qwen/Qwen2-0.5B-Instruct"
 _MODEL_ID = re.compile(r"[A-Za-z0-9_][\w.-]*/[A-Za-z0-9_][\w.-]*", re.ASCII)
 _REVISION = re.compile(r"[A-Za-z0-9_][\w./-]*", re.ASCII)
-_DEFAULT_MODEL = "Qwen/Qwen2-0.5B-Instruct"
 
 
 class DeliveryError(Exception):
@@ -18,49 +16,91 @@ class DeliveryError(Exception):
 
 
 @dataclass(frozen=True)
+class SourceKind:
+    """What a source calls its default revision, its public address, and the setting that changes the address."""
+
+    default_revision: str
+    address: str
+    address_setting: str
+
+
+SOURCES = {
+    "modelscope": SourceKind("master", "https://www.modelscope.cn", "MODELSCOPE_ENDPOINT"),
+    "huggingface": SourceKind("main", "https://huggingface.co", "HF_ENDPOINT"),
+    "local": SourceKind("local", "/local", "MODEL_LOCAL_PATH"),
+}
+
+
+@dataclass(frozen=True)
 class Settings:
-    """What to deliver and from where. `endpoint` is None for the hub's public address."""
+    """What to deliver and from where. `address` is a hub's, or the folder or archive of the local source."""
 
     source: str
     model_id: str
     revision: str
     volume: Path
-    endpoint: str | None = None
-    endpoint_setting: str = ""
+    address: str
+    address_setting: str
     token: str = field(default="", repr=False)
+    allow: tuple[str, ...] = ()
+    ignore: tuple[str, ...] = ()
+    has_chat_template: bool = False
     stall_timeout_s: float = 300
+
+    @property
+    def name(self) -> str:
+        """The model as messages name it."""
+        return f"{self.model_id}@{self.revision}"
 
 
 def read(environ: Mapping[str, str]) -> Settings:
     """Read the settings; empty means unset, as Compose passes it. Raises DeliveryError."""
     values = {name: value.strip() for name, value in environ.items() if value.strip()}
     source = values.get("MODEL_SOURCE", "modelscope")
-    if source not in DEFAULT_REVISIONS:
-        raise DeliveryError(f"MODEL_SOURCE: {source!r} is no source: use {' or '.join(DEFAULT_REVISIONS)}")
+    kind = SOURCES.get(source)
+    if kind is None:
+        raise DeliveryError(f"MODEL_SOURCE: {source!r} is no source: use {', '.join(SOURCES)}")
     model_id = values.get("MODEL_ID", _DEFAULT_MODEL)
     if not _MODEL_ID.fullmatch(model_id):
         raise DeliveryError(
             f"MODEL_ID: {model_id!r} is no model id: write owner/name as on the hub's page, such as {_DEFAULT_MODEL}"
         )
-    revision = values.get("MODEL_REVISION", DEFAULT_REVISIONS[source])
+    revision = values.get("MODEL_REVISION", kind.default_revision)
     if not _REVISION.fullmatch(revision) or ".." in revision:
         raise DeliveryError(f"MODEL_REVISION: {revision!r} is no revision: write a branch, tag or commit")
+    address = values.get(kind.address_setting, kind.address).rstrip("/")
+    if source != "local" and not re.fullmatch(r"https?://[^/\s]+(/\S*)?", address):
+        raise DeliveryError(f"{kind.address_setting}: {address!r} is no address: write it out, as http://hub:8080")
     return Settings(
         source=source,
         model_id=model_id,
         revision=revision,
         volume=Path(values.get("MODEL_VOLUME", "/models")),
-        endpoint=_endpoint(values, _ENDPOINT_SETTINGS[source]),
-        endpoint_setting=_ENDPOINT_SETTINGS[source],
+        address=address,
+        address_setting=kind.address_setting,
+        token=_token(values),
+        allow=_patterns(values, "MODEL_ALLOW_PATTERNS"),
+        ignore=_patterns(values, "MODEL_IGNORE_PATTERNS"),
+        has_chat_template="CHAT_TEMPLATE" in values,
         stall_timeout_s=_seconds(values, "MODEL_STALL_TIMEOUT_S", 300),
     )
 
 
-def _endpoint(values: Mapping[str, str], setting: str) -> str | None:
-    endpoint = values.get(setting)
-    if endpoint is not None and not re.fullmatch(r"https?://[^/\s]+(/\S*)?", endpoint):
-        raise DeliveryError(f"{setting}: {endpoint!r} is no address: write it out, as http://hub:8080")
-    return endpoint
+def _token(values: Mapping[str, str]) -> str:
+    """From MODEL_TOKEN_FILE, as Compose mounts a secret, or from MODEL_TOKEN."""
+    path = values.get("MODEL_TOKEN_FILE")
+    if path is None:
+        return values.get("MODEL_TOKEN", "")
+    try:
+        return Path(path).read_text().strip()
+    except OSError as error:
+        raise DeliveryError(
+            f"MODEL_TOKEN_FILE: cannot read {path} ({error.strerror}): let user {os.getuid()} read the secret"
+        ) from error
+
+
+def _patterns(values: Mapping[str, str], setting: str) -> tuple[str, ...]:
+    return tuple(re.split(r"[\s,]+", values[setting])) if setting in values else ()
 
 
 def _seconds(values: Mapping[str, str], setting: str, default: float) -> float:

@@ -12,17 +12,17 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from stat import S_ISREG
 from urllib.parse import quote
 
+from .listing import MANIFEST, READY, RemoteFile
 from .settings import DeliveryError, Settings
 
-MANIFEST = "manifest.json"
-READY = "READY"
 STORE = ".store"
+SCRATCH = ".scratch"  # for the clients' own state; gone when a delivery is done
 
 
 @dataclass(frozen=True)
@@ -36,12 +36,18 @@ class FileRecord:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What lies in a model's folder, and where it came from."""
+    """What lies in a model's folder, and where it came from: `commit` is what `revision` meant then, where known.
+
+    `allow` and `ignore` are the patterns that chose the files.
+    """
 
     source: str
     id: str
     revision: str
     files: tuple[FileRecord, ...]
+    commit: str = ""
+    allow: tuple[str, ...] = ()
+    ignore: tuple[str, ...] = ()
 
     def to_json(self) -> str:
         """The text of manifest.json."""
@@ -51,8 +57,9 @@ class Manifest:
     def from_json(cls, text: str) -> "Manifest":
         """Parse a manifest.json. Raises ValueError, TypeError or KeyError when it is none."""
         document = json.loads(text)
-        files = tuple(FileRecord(**record) for record in document["files"])
-        return cls(document["source"], document["id"], document["revision"], files)
+        document["files"] = tuple(FileRecord(**record) for record in document["files"])
+        document["allow"], document["ignore"] = tuple(document["allow"]), tuple(document["ignore"])
+        return cls(**document)
 
     @property
     def size(self) -> int:
@@ -128,6 +135,14 @@ def bytes_in(folder: Path) -> int:
             stat = path.lstat()
             total += stat.st_size if S_ISREG(stat.st_mode) else 0
     return total
+
+
+def sweep(folder: Path, files: Iterable[RemoteFile]) -> None:
+    """Remove what no listed file can use: files of an earlier listing, other clients' leftovers."""
+    kept = {name for file in files for name in (file.path, f"{file.path}.incomplete")}
+    for path in folder.rglob("*"):
+        if path.is_file() and path.relative_to(folder).as_posix() not in kept:
+            path.unlink()
 
 
 def require_writable(volume: Path) -> None:

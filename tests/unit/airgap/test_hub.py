@@ -1,3 +1,4 @@
+import hashlib
 import http.client
 import json
 import sys
@@ -30,7 +31,7 @@ def root(tmp_path: Path) -> Path:
 @pytest.fixture
 def hub(root: Path) -> Iterator[HubServer]:
     server = HubServer(("127.0.0.1", 0), Library(root), faults=FaultBook())
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     yield server
     server.shutdown()
@@ -155,7 +156,7 @@ def test_a_bad_fault_is_refused(hub: HubServer) -> None:
 
 def test_without_the_test_setting_nobody_can_order_faults(root: Path) -> None:
     server = HubServer(("127.0.0.1", 0), Library(root))
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     try:
         assert get(server, "/faults")[0] == 404
@@ -163,3 +164,31 @@ def test_without_the_test_setting_nobody_can_order_faults(root: Path) -> None:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def test_hugging_face_lists_a_commit_and_serves_its_files(hub: HubServer, root: Path) -> None:
+    (root / "o/m/large.bin").write_bytes(bytes(2_000_000))
+    commit = json.loads(get(hub, "/api/models/o/m/revision/main")[2])["sha"]
+    entries = {entry["path"]: entry for entry in json.loads(get(hub, f"/api/models/o/m/tree/{commit}")[2])}
+    assert set(entries) == {"large.bin", "sub/x.json", "w.bin"}
+    assert entries["large.bin"]["lfs"]["oid"] == hashlib.sha256(bytes(2_000_000)).hexdigest()
+    assert "lfs" not in entries["w.bin"]
+    status, headers, body = get(hub, f"/o/m/resolve/{commit}/sub/x.json")
+    assert (status, body, headers["X-Repo-Commit"]) == (200, b"o/m", commit)
+    assert headers["ETag"] == f'"{hashlib.sha1(b"blob 3" + bytes(1) + b"o/m", usedforsecurity=False).hexdigest()}"'
+
+
+def test_hugging_face_tells_what_is_missing_in_its_own_words(hub: HubServer) -> None:
+    paths = {
+        "/api/models/o/none": "RepoNotFound",
+        "/api/models/o/m/revision/v9": "RevisionNotFound",
+        "/o/m/resolve/main/none.bin": "EntryNotFound",
+    }
+    answers = {path: get(hub, path) for path in paths}
+    assert {path: answer[1]["X-Error-Code"] for path, answer in answers.items()} == paths
+    assert {answer[0] for answer in answers.values()} == {404}
+
+
+def test_hugging_face_names_every_revision(hub: HubServer) -> None:
+    refs = json.loads(get(hub, "/api/models/o/m/refs")[2])
+    assert [ref["name"] for ref in refs["branches"]] == ["main", "v1"]

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
+import csv
+import itertools
+import json
+import os
 import re
+import socket
 import subprocess
 import sys
+import time
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import requests
 
+from loadtest.arrivals import schedule
 from tests.fault_engine.process import ROOT, running_engine
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
 
 
 def run_locust(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -50,6 +63,7 @@ def test_a_headless_run_calls_both_endpoints_and_counts_each_request_once(proces
         (["--model", "nope"], "--model: 'nope' is not served; give one of: engine"),
         (["--seed", "-1"], "--seed: '-1' is not a whole number"),
         (["--prompt-tokens", "many"], "--prompt-tokens"),
+        (["--chat-share", "101"], "--chat-share: '101' is no percentage"),
     ],
 )
 def test_bad_input_ends_with_one_line_and_code_2(engine: str, arguments: list[str], words: str) -> None:
@@ -58,3 +72,168 @@ def test_bad_input_ends_with_one_line_and_code_2(engine: str, arguments: list[st
     told = [line for line in run.stdout.splitlines() if words in line]
     assert len(told) == 1, run.stdout
     assert "Traceback" not in run.stdout
+
+
+def summary_of(folder: Path) -> dict[str, Any]:
+    result: dict[str, Any] = json.loads((folder / "summary.json").read_text())
+    return result
+
+
+def rows_of(folder: Path) -> list[dict[str, str]]:
+    with (folder / "requests.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+SHORT = ("--prompt-tokens", "20", "--output-tokens", "5")
+
+
+@pytest.mark.parametrize("processes", [1, 2, 4])
+def test_open_loop_keeps_one_schedule_over_all_processes(tmp_path: Path, processes: int) -> None:
+    with running_engine("--ttft-ms", "20", "--gap-ms", "5") as url:
+        run_locust(
+            *("--host", url, "--arrival", "poisson", "--rate", "60", "--max-requests", "240", "--seed", "3"),
+            *("-u", "4", "--report-dir", str(tmp_path), *SHORT),
+            *(["--processes", str(processes)] if processes > 1 else []),
+        )
+    rows = sorted(rows_of(tmp_path), key=lambda row: int(row["index"]))
+    assert [int(row["index"]) for row in rows] == list(range(240))
+    assert len({row["process"] for row in rows}) == processes
+    due = [float(row["sent_at"]) - float(row["schedule_delay_ms"]) / 1000 for row in rows]
+    wanted = list(itertools.islice(schedule("poisson", rate=60, seed=3), 240))
+    differences = [at - want for at, want in zip(due, wanted, strict=True)]
+    assert max(differences) - min(differences) < 0.001  # the same start for all, and no due time moved
+
+
+def test_a_seed_used_twice_finds_a_warm_cache_and_that_makes_the_run_invalid(tmp_path: Path) -> None:
+    with running_engine("--ttft-ms", "5", "--gap-ms", "1") as url:
+        once = run_locust("--host", url, "--max-requests", "40", "--seed", "1", "-u", "4", "-r", "4", *SHORT)
+        again = run_locust(
+            *("--host", url, "--max-requests", "40", "--seed", "1", "-u", "4", "-r", "4"),
+            *("--report-dir", str(tmp_path), "--prompt-tokens", "20", "--output-tokens", "5"),
+        )
+    assert once.returncode == 0, once.stdout
+    assert again.returncode == 2
+    assert "INVALID RUN" in again.stdout
+    (reason,) = summary_of(tmp_path)["verdict"]["reasons"]
+    assert "the prefix cache was warm" in reason
+
+
+def test_a_missed_slo_ends_with_1_and_a_valid_report(tmp_path: Path) -> None:
+    with running_engine("--ttft-ms", "30", "--gap-ms", "1") as url:
+        run = run_locust(
+            *("--host", url, "--max-requests", "30", "--warmup-requests", "10", "--slo-ttft-ms", "10"),
+            *("-u", "4", "-r", "4", "--report-dir", str(tmp_path), *SHORT),
+        )
+    assert run.returncode == 1, run.stdout
+    summary = summary_of(tmp_path)
+    assert summary["verdict"]["reasons"] == []
+    assert (summary["verdict"]["valid"], summary["verdict"]["slo_met"]) == (True, False)
+    assert summary["requests"]["total"] == 20
+    assert summary["run"]["warmup_requests"] == 10
+    assert summary["throughput"]["goodput_requests_per_s"] == 0
+    assert summary["server"]["reconciled"] is True
+    assert [row["measured"] for row in sorted(rows_of(tmp_path), key=lambda row: int(row["index"]))] == [
+        *["0"] * 10,
+        *["1"] * 20,
+    ]
+
+
+def test_other_traffic_on_the_server_makes_a_run_invalid(tmp_path: Path) -> None:
+    with running_engine("--ttft-ms", "5", "--gap-ms", "1") as url:
+        command = [sys.executable, "-m", "locust", "-f", "loadtest/locustfile.py", "--headless", "--only-summary"]
+        command += ["--host", url, "-u", "2", "-r", "2", "-t", "6s", "--report-dir", str(tmp_path), *SHORT]
+        with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+            while not list(tmp_path.glob("*.partial")):
+                assert process.poll() is None
+            body = {"model": "engine", "prompt": "somebody else", "max_tokens": 20}
+            until = time.monotonic() + 2
+            while time.monotonic() < until:
+                requests.post(f"{url}/v1/completions", json=body, timeout=5)
+            assert process.wait(timeout=60) == 2
+    assert any("somebody else used the server" in reason for reason in summary_of(tmp_path)["verdict"]["reasons"])
+
+
+def test_a_killed_worker_is_said_and_the_rest_is_kept(tmp_path: Path) -> None:
+    port = free_port()
+    common = [sys.executable, "-m", "locust", "-f", "loadtest/locustfile.py"]
+    with running_engine("--ttft-ms", "20", "--gap-ms", "5") as url, contextlib.ExitStack() as stack:
+        master = [*common, "--master", "--headless", "--expect-workers", "2", f"--master-bind-port={port}"]
+        master += ["--host", url, "-u", "8", "-r", "8", "-t", "12s", "--report-dir", str(tmp_path), *SHORT]
+        log = (tmp_path / "log").open("w+")
+        stack.callback(log.close)
+        leader = stack.enter_context(subprocess.Popen(master, cwd=ROOT, stdout=log, stderr=log))
+        worker = [*common, "--worker", "--master-host=127.0.0.1", f"--master-port={port}"]
+        quiet: dict[str, Any] = {"cwd": ROOT, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        workers = [stack.enter_context(subprocess.Popen(worker, **quiet)) for _ in range(2)]
+        for process in (leader, *workers):
+            stack.callback(process.kill)
+        partial = tmp_path / "requests.csv.partial"
+        while not (partial.exists() and len({line.rsplit(",", 1)[-1] for line in partial.open()}) > 2):
+            assert leader.poll() is None, (tmp_path / "log").read_text()
+            time.sleep(0.1)
+        workers[0].kill()
+        assert leader.wait(timeout=60) == 2, (tmp_path / "log").read_text()
+    summary = summary_of(tmp_path)
+    assert any("was lost" in reason and "under way" in reason for reason in summary["verdict"]["reasons"])
+    assert summary["requests"]["ok"] > 100
+    server, ours = summary["server"]["generation_tokens"], summary["server"]["client_generation_tokens"]
+    assert ours <= server  # what the lost worker had not reported is missing, nothing is counted twice
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_the_page_refuses_a_bad_form_and_shows_a_run(tmp_path: Path) -> None:
+    port = free_port()
+    root = f"http://127.0.0.1:{port}"
+    command = [sys.executable, "-m", "locust", "-f", "loadtest/locustfile.py", f"--web-port={port}"]
+    command += ["--web-host=127.0.0.1", "--report-dir", str(tmp_path)]
+    environment = {**os.environ, "VLLM_API_KEY": "very-secret"}
+    form = {"user_count": 4, "spawn_rate": 4, "prompt_tokens": "20", "output_tokens": "5", "stream": "true"}
+    with (
+        running_engine("--ttft-ms", "20", "--gap-ms", "5", "--api-key", "very-secret") as url,
+        subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        ) as process,
+    ):
+        try:
+            wait_until(lambda: requests.get(root, timeout=5).ok)
+            assert "very-secret" not in requests.get(root, timeout=5).text
+            for bad, words in (
+                ({"slo_ttft_ms": "soon"}, "--slo-ttft-ms"),
+                ({"arrival": "poisson"}, "--rate"),
+                ({"model": "nope"}, "--model"),
+                ({"host": "http://127.0.0.1:1"}, "--host"),
+            ):
+                answer = requests.post(f"{root}/swarm", data={**form, "host": url, **bad}, timeout=30).json()
+                assert (answer["success"], words in answer["message"]) == (False, True), answer
+            good = {**form, "host": url, "slo_ttft_ms": "500", "endpoint": "chat"}
+            assert requests.post(f"{root}/swarm", data=good, timeout=30).json()["success"]
+            wait_until(lambda: "loadtest_goodput_requests_total{" in requests.get(f"{root}/metrics", timeout=5).text)
+
+            def rows() -> list[dict[str, Any]]:
+                report = requests.get(f"{root}/stats/requests", timeout=5).json()
+                return list(report["extended_stats"][0]["data"])
+
+            wait_until(lambda: bool(rows()) and int(rows()[0]["requests"]) > 10)
+            assert rows()[0]["endpoint"] == "chat"
+            assert float(rows()[0]["goodput"]) > 0
+            requests.post(f"{root}/stop", timeout=60)
+            wait_until(lambda: bool(list(tmp_path.glob("*/summary.json"))))
+        finally:
+            process.terminate()
+            process.wait(timeout=30)
+    assert "very-secret" not in "".join(path.read_text() for path in tmp_path.glob("*/*"))
+
+
+def wait_until(met: Callable[[], bool], timeout_s: float = 60) -> None:
+    end = time.monotonic() + timeout_s
+    while True:
+        with contextlib.suppress(requests.ConnectionError):
+            if met():
+                return
+        assert time.monotonic() < end, "it did not come in time"
+        time.sleep(0.1)

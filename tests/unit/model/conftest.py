@@ -16,6 +16,7 @@ from tiny_model import MODEL_ID, write_model  # noqa: E402
 
 @pytest.fixture
 def models(tmp_path: Path) -> Path:
+    """The hub's folder: one model in two revisions."""
     root = tmp_path / "hub"
     write_model(root / MODEL_ID)
     write_model(root / f"{MODEL_ID}@v2", seed=2)
@@ -25,9 +26,19 @@ def models(tmp_path: Path) -> Path:
 @pytest.fixture
 def hub(models: Path) -> Iterator[HubServer]:
     server = HubServer(("127.0.0.1", 0), Library(models), faults=FaultBook())
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     yield server
     server.shutdown()
     server.server_close()
     thread.join()
+
+
+@pytest.fixture
+def address(hub: HubServer) -> str:
+    return f"http://127.0.0.1:{hub.server_port}"
+
+
+@pytest.fixture
+def volume_path(tmp_path: Path) -> Path:
+    return tmp_path / "volume"

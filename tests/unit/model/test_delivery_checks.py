@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 from delivery import checks
 from delivery.listing import RemoteFile
-from tiny_model import SHARDS, write_model
+from delivery.settings import read
+from tiny_model import MODEL_ID, SHARDS, write_model
 
 
 @pytest.fixture
@@ -13,39 +14,85 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "m"
 
 
-def listing(folder: Path) -> list[RemoteFile]:
-    return [RemoteFile(path.name, path.stat().st_size, None) for path in sorted(folder.iterdir())]
+def problems(folder: Path, **environ: str) -> list[str]:
+    return checks.problems(folder, read({"MODEL_ID": MODEL_ID} | environ))
 
 
 def test_whole_model_has_no_problems(folder: Path) -> None:
-    assert checks.problems(folder, listing(folder)) == []
+    assert problems(folder) == []
 
 
-def test_missing_listed_file_is_named(folder: Path) -> None:
-    files = listing(folder)
-    (folder / "tokenizer.json").unlink()
-    assert any("tokenizer.json is missing" in problem for problem in checks.problems(folder, files))
-
-
-def test_wrong_size_is_named_with_both_sizes(folder: Path) -> None:
-    files = listing(folder)
-    (folder / "config.json").write_text("{}")
-    [problem] = [p for p in checks.problems(folder, files) if p.startswith("config.json has")]
-    assert "has 2 bytes" in problem
+def test_listed_file_that_is_absent_or_of_another_size_is_named(folder: Path) -> None:
+    files = [RemoteFile("config.json", 2), RemoteFile("more.json", 5)]
+    (folder / "config.json").write_text("{} ")
+    assert checks.unlike_listing(folder, files) == {
+        "config.json": "has 3 bytes, the source lists 2",
+        "more.json": "is missing",
+    }
 
 
 def test_shard_that_only_the_index_knows_is_named(folder: Path) -> None:
     (folder / SHARDS[1]).unlink()
-    problems = checks.problems(folder, listing(folder))
-    assert problems == [f"model.safetensors.index.json names {SHARDS[1]}, which is not there"]
+    [problem] = problems(folder)
+    assert problem.startswith(f"model.safetensors.index.json names {SHARDS[1]}")
+
+
+def test_index_of_weights_that_were_left_out_does_not_count(folder: Path) -> None:
+    (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": {"t": "pytorch_model-1.bin"}}))
+    assert problems(folder) == []
 
 
 def test_unreadable_index_is_a_problem(folder: Path) -> None:
     (folder / "model.safetensors.index.json").write_text(json.dumps(["no index"]))
-    assert any("cannot be read" in problem for problem in checks.problems(folder, listing(folder)))
+    assert problems(folder) == ["model.safetensors.index.json cannot be read"]
 
 
 def test_half_a_download_is_a_problem(folder: Path) -> None:
-    files = listing(folder)
     (folder / "config.json.incomplete").touch()
-    assert checks.problems(folder, files) == ["config.json.incomplete is half a download"]
+    assert problems(folder) == ["config.json.incomplete is half a download"]
+
+
+def test_truncated_shard_is_found_by_its_own_header(folder: Path) -> None:
+    shard = folder / SHARDS[0]
+    shard.write_bytes(shard.read_bytes()[:-1])
+    [problem] = problems(folder)
+    assert problem.startswith(f"{SHARDS[0]} has {shard.stat().st_size} bytes")
+
+
+@pytest.mark.parametrize("content", [b"", b"\x10", b"<html>not found</html>", b"\x02\0\0\0\0\0\0\0[]"])
+def test_shard_that_is_something_else_is_found(folder: Path, content: bytes) -> None:
+    (folder / SHARDS[0]).write_bytes(content)
+    assert any(problem.startswith(SHARDS[0]) for problem in problems(folder))
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("config.json", "config.json is missing"),
+        ("tokenizer.json", "there is no tokenizer"),
+        ("chat_template.jinja", "there is no chat template: set CHAT_TEMPLATE"),
+    ],
+)
+def test_what_the_engine_needs_is_missed(folder: Path, name: str, words: str) -> None:
+    (folder / name).unlink()
+    [problem] = problems(folder)
+    assert problem.startswith(words)
+
+
+def test_config_must_parse(folder: Path) -> None:
+    (folder / "config.json").write_text('{"model_type": ')
+    assert problems(folder) == ["config.json is no JSON object"]
+
+
+def test_chat_template_may_come_from_the_settings_or_the_tokenizer(folder: Path) -> None:
+    (folder / "chat_template.jinja").unlink()
+    assert problems(folder, CHAT_TEMPLATE="chatml") == []
+    assert problems(folder, MODEL_ID="owner/base-model") == []
+    (folder / "tokenizer_config.json").write_text(json.dumps({"chat_template": "{{ messages }}"}))
+    assert problems(folder) == []
+
+
+def test_no_weights_at_all_is_a_problem(folder: Path) -> None:
+    for name in (*SHARDS, "model.safetensors.index.json"):
+        (folder / name).unlink()
+    assert any("there are no weights" in problem for problem in problems(folder))

@@ -1,110 +1,300 @@
-"""The real client against the real hub, over loopback, with a small made-up model.
-
-The client reads its settings from the environment when it is imported, so each delivery is a process of its own.
-"""
+"""The real clients against the real hub, over loopback, with a small made-up model."""
 
 import json
 import os
-import subprocess
-import sys
+import shutil
+import tarfile
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from subprocess import CompletedProcess
+from typing import Any
 
 import pytest
 from airgap_hub.server import HubServer
-from tiny_model import MODEL_ID, SHARDS
+from tiny_model import MODEL_ID, SHARDS, error_of, run_model, write_model
 
-PACKAGE = Path(__file__).parents[3] / "docker/model"
-
-
-def run_model(volume: Path, hub: HubServer | None, **settings: str) -> subprocess.CompletedProcess[str]:
-    volume.mkdir(exist_ok=True)
-    address = f"http://127.0.0.1:{hub.server_port}" if hub else "http://127.0.0.1:1"
-    environment = {
-        "PATH": os.environ["PATH"],
-        "PYTHONPATH": str(PACKAGE),
-        "MODEL_VOLUME": str(volume),
-        "MODEL_ID": MODEL_ID,
-        "MODELSCOPE_ENDPOINT": address,
-    }
-    command = [sys.executable, "-m", "delivery"]
-    return subprocess.run(command, env=environment | settings, capture_output=True, text=True, timeout=60, check=False)
+HUBS = ("modelscope", "huggingface")
 
 
-@pytest.fixture
-def volume(tmp_path: Path) -> Path:
-    return tmp_path / "volume"
+def served(hub: HubServer) -> list[dict[str, Any]]:
+    assert hub.faults is not None
+    requests: list[dict[str, Any]] = hub.faults.state()["requests"]
+    return requests
 
 
-def test_delivers_every_file_with_its_digest_and_ready_last(volume: Path, hub: HubServer, models: Path) -> None:
-    result = run_model(volume, hub)
-    assert result.returncode == 0, result.stderr
-    folder = volume / MODEL_ID
+def order(hub: HubServer, *faults: dict[str, Any]) -> None:
+    assert hub.faults is not None
+    hub.faults.replace(list(faults))
+
+
+def refusal(result: CompletedProcess[str], volume: Path) -> str:
+    """The line that says why; nothing that an engine would take for a model may be there."""
+    assert not list(volume.rglob("READY"))
+    assert not (volume / MODEL_ID).exists()
+    return error_of(result)
+
+
+@pytest.mark.parametrize("source", HUBS)
+def test_delivers_every_file_with_its_digest_and_ready_last(
+    volume_path: Path, hub: HubServer, address: str, source: str
+) -> None:
+    result = run_model(volume_path, address=address, MODEL_SOURCE=source)
+    assert result.returncode == 0, result.stdout
+    folder = volume_path / MODEL_ID
     manifest = json.loads((folder / "manifest.json").read_text())
-    assert {key: manifest[key] for key in ("source", "id", "revision")} == {
-        "source": "modelscope",
-        "id": MODEL_ID,
-        "revision": "master",
-    }
+    revision = {"modelscope": "master", "huggingface": "main"}[source]
+    assert (manifest["source"], manifest["id"], manifest["revision"]) == (source, MODEL_ID, revision)
     snapshot = hub.library.snapshot(MODEL_ID)
-    expected = [{"path": file.path, "size": file.size, "sha256": file.sha256} for file in snapshot.files]
-    assert manifest["files"] == expected
+    assert manifest["files"] == [
+        {"path": file.path, "size": file.size, "sha256": file.sha256} for file in snapshot.files
+    ]
     for file in snapshot.files:
         assert (folder / file.path).read_bytes() == file.location.read_bytes()
     newest = max(folder.iterdir(), key=lambda path: path.stat().st_mtime_ns)
     assert newest.name == "READY"
     assert "100.0 %" in result.stdout
-    assert len(list(models.glob(f"{MODEL_ID}/*"))) == len(expected)
+    assert not (volume_path / ".scratch").exists()
 
 
-def test_second_run_asks_nobody(volume: Path, hub: HubServer) -> None:
-    assert run_model(volume, hub).returncode == 0
-    again = run_model(volume, None)  # nothing listens at that address
-    assert again.returncode == 0, again.stderr
+@pytest.mark.parametrize("source", HUBS)
+def test_second_run_asks_nobody(volume_path: Path, address: str, source: str) -> None:
+    assert run_model(volume_path, address=address, MODEL_SOURCE=source).returncode == 0
+    again = run_model(volume_path, MODEL_SOURCE=source)
+    assert again.returncode == 0, again.stdout
     assert "on the volume" in again.stdout
 
 
-def test_another_revision_gets_its_own_folder_and_the_link(volume: Path, hub: HubServer, models: Path) -> None:
-    assert run_model(volume, hub).returncode == 0
-    assert run_model(volume, hub, MODEL_REVISION="v2").returncode == 0
+def test_another_revision_gets_its_own_folder_and_the_link(volume_path: Path, address: str, models: Path) -> None:
+    assert run_model(volume_path, address=address).returncode == 0
+    assert run_model(volume_path, address=address, MODEL_REVISION="v2").returncode == 0
     newer = (models / f"{MODEL_ID}@v2" / SHARDS[0]).read_bytes()
-    assert (volume / MODEL_ID / SHARDS[0]).read_bytes() == newer
-    back = run_model(volume, None)  # the first one is still there: no network needed
-    assert back.returncode == 0, back.stderr
-    assert (volume / MODEL_ID / SHARDS[0]).read_bytes() == (models / MODEL_ID / SHARDS[0]).read_bytes()
+    assert (volume_path / MODEL_ID / SHARDS[0]).read_bytes() == newer
+    back = run_model(volume_path)  # the first one is still there: no network needed
+    assert back.returncode == 0, back.stdout
+    assert (volume_path / MODEL_ID / SHARDS[0]).read_bytes() == (models / MODEL_ID / SHARDS[0]).read_bytes()
 
 
-def test_shard_that_the_hub_does_not_have_is_named_and_nothing_is_ready(
-    volume: Path, hub: HubServer, models: Path
+def test_a_failed_change_of_revision_leaves_the_old_model_in_place(
+    volume_path: Path, hub: HubServer, address: str, models: Path
 ) -> None:
+    assert run_model(volume_path, address=address).returncode == 0
+    (models / f"{MODEL_ID}@v2" / SHARDS[1]).unlink()
+    assert run_model(volume_path, address=address, MODEL_REVISION="v2").returncode == 1
+    assert (volume_path / MODEL_ID / SHARDS[1]).read_bytes() == (models / MODEL_ID / SHARDS[1]).read_bytes()
+    assert len(list(volume_path.rglob("READY"))) == 1
+    assert hub.library.revisions(MODEL_ID) == ["master", "v2"]
+
+
+@pytest.mark.parametrize("source", HUBS)
+def test_shard_that_the_hub_does_not_list_is_named(volume_path: Path, address: str, models: Path, source: str) -> None:
     (models / MODEL_ID / SHARDS[1]).unlink()
-    result = run_model(volume, hub)
-    assert result.returncode == 1
-    assert SHARDS[1] in result.stderr
-    assert result.stderr.startswith("error: ")
-    assert result.stderr.count("\n") == 1
-    assert not (volume / MODEL_ID).exists()
-    assert not list(volume.rglob("READY"))
+    result = run_model(volume_path, address=address, MODEL_SOURCE=source)
+    error = refusal(result, volume_path)
+    assert SHARDS[1] in error
 
 
+@pytest.mark.parametrize("source", HUBS)
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
         ({"MODEL_ID": "owner/nothing"}, ["MODEL_ID", "owner/nothing", "404"]),
-        ({"MODEL_REVISION": "v9"}, ["MODEL_REVISION", "v9", "master, v2"]),
-        ({"MODEL_SOURCE": "ftp"}, ["MODEL_SOURCE", "modelscope"]),
+        ({"MODEL_REVISION": "v9"}, ["MODEL_REVISION", "v9", "v2"]),
     ],
 )
 def test_what_the_hub_does_not_have_is_one_line(
-    volume: Path, hub: HubServer, settings: dict[str, str], words: list[str]
+    volume_path: Path, address: str, source: str, settings: dict[str, str], words: list[str]
 ) -> None:
-    result = run_model(volume, hub, **settings)
-    assert result.returncode == 1
-    assert result.stderr.count("\n") == 1
+    result = run_model(volume_path, address=address, MODEL_SOURCE=source, **settings)
+    error = refusal(result, volume_path)
     for word in words:
-        assert word in result.stderr
+        assert word in error
 
 
-def test_unreachable_hub_names_the_setting(volume: Path) -> None:
-    result = run_model(volume, None)
-    assert result.returncode == 1
-    assert result.stderr.startswith("error: MODELSCOPE_ENDPOINT: cannot reach http://127.0.0.1:1 (Connection refused)")
+def test_unreachable_hub_names_the_setting(tmp_path: Path) -> None:
+    settings = {"modelscope": "MODELSCOPE_ENDPOINT", "huggingface": "HF_ENDPOINT"}
+    with ThreadPoolExecutor() as pool:  # each waits some seconds for the hub to come up
+        runs = {source: pool.submit(run_model, tmp_path / source, MODEL_SOURCE=source) for source in settings}
+    for source, setting in settings.items():
+        result = runs[source].result()
+        error = refusal(result, tmp_path / source)
+        assert error.startswith(f"error: {setting}: cannot reach http://127.0.0.1:1 (Connection refused)")
+
+
+@pytest.mark.parametrize("source", HUBS)
+def test_cut_connection_goes_on_where_it_ended(volume_path: Path, hub: HubServer, address: str, source: str) -> None:
+    order(hub, {"match": f"GET .*{SHARDS[0]}", "cut_after": 1_300_000})
+    result = run_model(volume_path, address=address, MODEL_SOURCE=source)
+    assert result.returncode == 0, result.stdout
+    parts = [entry for entry in served(hub) if SHARDS[0] in entry["request"] and entry["request"].startswith("GET")]
+    assert [entry["status"] for entry in parts] == [200, 206]
+    shard = hub.library.snapshot(MODEL_ID).file(SHARDS[0])
+    assert shard is not None
+    assert sum(entry["sent"] for entry in parts) <= shard.size + (1 << 20)
+
+
+@pytest.mark.parametrize("source", HUBS)
+def test_a_flipped_byte_is_named_and_mended(volume_path: Path, hub: HubServer, address: str, source: str) -> None:
+    order(hub, {"match": f"GET .*{SHARDS[1]}", "corrupt_at": 700_000})
+    result = run_model(volume_path, address=address, MODEL_SOURCE=source)
+    assert result.returncode == 0, result.stdout
+    assert SHARDS[1] in result.stdout
+    assert run_model(volume_path, "verify", MODEL_SOURCE=source).returncode == 0
+
+
+@pytest.mark.parametrize("source", HUBS)
+def test_a_hub_that_is_always_wrong_is_not_believed(
+    volume_path: Path, hub: HubServer, address: str, source: str
+) -> None:
+    order(hub, {"match": f"GET .*{SHARDS[1]}", "corrupt_at": 700_000, "times": 99})
+    result = run_model(volume_path, address=address, MODEL_SOURCE=source)
+    error = refusal(result, volume_path)
+    assert SHARDS[1] in error
+    assert "other bytes than it lists" in error
+
+
+@pytest.mark.parametrize("source", HUBS)
+def test_what_heals_does_not_stop_it(volume_path: Path, hub: HubServer, address: str, source: str) -> None:
+    order(
+        hub,
+        {"match": "/repo/files|/tree/", "status": 500},
+        {"match": SHARDS[0], "status": 429, "headers": {"Retry-After": "1"}},
+        {"match": SHARDS[1], "status": 503},
+        {"match": "config.json", "refuse": True},
+        {"match": "tokenizer.json", "redirect": True},
+        {"match": "index.json", "delay_s": 0.5},
+    )
+    result = run_model(volume_path, address=address, MODEL_SOURCE=source)
+    assert result.returncode == 0, result.stdout
+    assert (volume_path / MODEL_ID / "READY").exists()
+    assert hub.faults is not None
+    assert [fault["times"] for fault in hub.faults.state()["faults"]] == [0] * 6, "every fault must have happened"
+
+
+@pytest.mark.parametrize("source", HUBS)
+@pytest.mark.parametrize("lasting", [(403, "MODEL_TOKEN"), (404, "does not have it (404)")])
+def test_what_does_not_heal_ends_it_at_once(
+    volume_path: Path, hub: HubServer, address: str, source: str, lasting: tuple[int, str]
+) -> None:
+    status, words = lasting
+    headers = {"X-Error-Code": "EntryNotFound"} if status == 404 else {}
+    order(hub, {"match": SHARDS[0], "status": status, "headers": headers, "times": 99})
+    result = run_model(volume_path, address=address, MODEL_SOURCE=source)
+    error = refusal(result, volume_path)
+    assert SHARDS[0] in error
+    assert words in error
+
+
+@pytest.mark.parametrize("source", HUBS)
+def test_a_trickle_is_given_up_and_what_came_is_kept(
+    volume_path: Path, hub: HubServer, address: str, source: str
+) -> None:
+    shard = f"GET .*{SHARDS[0]}"
+    order(hub, {"match": shard, "cut_after": 600_000}, {"match": shard, "bytes_per_s": 2000, "times": 99})
+    result = run_model(volume_path, address=address, MODEL_SOURCE=source, MODEL_STALL_TIMEOUT_S="2")
+    error = refusal(result, volume_path)
+    assert "MODEL_STALL_TIMEOUT_S" in error
+    assert list(volume_path.rglob(f"{SHARDS[0]}.incomplete"))
+    order(hub)
+    assert run_model(volume_path, address=address, MODEL_SOURCE=source).returncode == 0
+    ranges = [entry["range"] for entry in served(hub) if SHARDS[0] in entry["request"] and entry["status"] == 206]
+    assert int(ranges[-1].removeprefix("bytes=").removesuffix("-")) >= 500_000
+
+
+@pytest.mark.parametrize("source", HUBS)
+def test_token_opens_the_model_and_is_written_nowhere(
+    volume_path: Path, hub: HubServer, address: str, source: str
+) -> None:
+    token = "hf_" + "s3cr3t" * 4
+    hub.token = token
+    without = run_model(volume_path, address=address, MODEL_SOURCE=source)
+    error = refusal(without, volume_path)
+    assert "MODEL_TOKEN" in error
+    result = run_model(volume_path, address=address, MODEL_SOURCE=source, MODEL_TOKEN=token)
+    assert result.returncode == 0, result.stdout
+    assert token not in result.stdout
+    for path in volume_path.rglob("*"):
+        assert not path.is_file() or token.encode() not in path.read_bytes(), path
+
+
+def test_duplicate_weights_stay_at_the_hub(volume_path: Path, hub: HubServer, address: str, models: Path) -> None:
+    (models / MODEL_ID / "pytorch_model.bin").write_bytes(bytes(1000))
+    for source in HUBS:
+        order(hub)
+        result = run_model(volume_path, address=address, MODEL_SOURCE=source)
+        assert result.returncode == 0, result.stdout
+        assert f"{MODEL_ID}@{'master' if source == 'modelscope' else 'main'}: 7 of 8 files" in result.stdout
+        assert not [entry for entry in served(hub) if "pytorch_model.bin" in entry["request"]]
+
+
+def test_changed_patterns_are_followed(volume_path: Path, address: str, models: Path) -> None:
+    (models / MODEL_ID / "notes.md").write_text("notes")
+    assert run_model(volume_path, address=address).returncode == 0
+    result = run_model(volume_path, address=address, MODEL_IGNORE_PATTERNS="*.md")
+    assert result.returncode == 0, result.stdout
+    assert not (volume_path / MODEL_ID / "notes.md").exists()
+    assert "notes.md" not in (volume_path / MODEL_ID / "manifest.json").read_text()
+
+
+def archive_of(model: Path, target: Path) -> Path:
+    if target.suffix == ".zip":
+        with zipfile.ZipFile(target, "w") as bundle:
+            for path in model.iterdir():
+                bundle.write(path, f"top/{path.name}")
+    else:
+        with tarfile.open(target, "w:gz") as tar:
+            tar.add(model, "top")
+    return target
+
+
+@pytest.mark.parametrize("form", ["folder", "m.zip", "m.tar.gz"])
+def test_local_model_is_copied_with_its_digests(volume_path: Path, tmp_path: Path, form: str) -> None:
+    model = tmp_path / "mine"
+    write_model(model)
+    path = model if form == "folder" else archive_of(model, tmp_path / form)
+    result = run_model(volume_path, MODEL_SOURCE="local", MODEL_LOCAL_PATH=str(path))
+    assert result.returncode == 0, result.stdout
+    for file in model.iterdir():
+        assert (volume_path / MODEL_ID / file.name).read_bytes() == file.read_bytes()
+    shutil.rmtree(model)
+    again = run_model(volume_path, MODEL_SOURCE="local", MODEL_LOCAL_PATH=str(path))
+    assert again.returncode == 0, "what was delivered does not need its origin any more"
+    assert run_model(volume_path, "verify", MODEL_SOURCE="local").returncode == 0
+
+
+def test_truncated_local_shard_is_refused(volume_path: Path, tmp_path: Path) -> None:
+    model = tmp_path / "mine"
+    write_model(model)
+    os.truncate(model / SHARDS[0], 1000)
+    result = run_model(volume_path, MODEL_SOURCE="local", MODEL_LOCAL_PATH=str(model))
+    error = refusal(result, volume_path)
+    assert SHARDS[0] in error
+
+
+@pytest.mark.parametrize("content", [None, "no archive", b"PK\x03\x04broken"])
+def test_bad_local_path_names_the_setting(volume_path: Path, tmp_path: Path, content: str | bytes | None) -> None:
+    path = tmp_path / "model"
+    if isinstance(content, str):
+        path.write_text(content)
+    elif content is not None:
+        path.write_bytes(content)
+    result = run_model(volume_path, MODEL_SOURCE="local", MODEL_LOCAL_PATH=str(path))
+    error = refusal(result, volume_path)
+    assert error.startswith(f"error: MODEL_LOCAL_PATH: {path}")
+
+
+def test_archive_cannot_write_beside_the_model(volume_path: Path, tmp_path: Path) -> None:
+    path = tmp_path / "evil.zip"
+    with zipfile.ZipFile(path, "w") as bundle:
+        bundle.writestr("../../evil", "x")
+        bundle.writestr("config.json", "{}")
+    result = run_model(volume_path, MODEL_SOURCE="local", MODEL_LOCAL_PATH=str(path))
+    assert "outside of the model's folder" in refusal(result, volume_path)
+    assert not list(tmp_path.rglob("evil"))
+
+
+def test_whatever_is_printed_a_token_in_it_is_hidden(volume_path: Path, address: str) -> None:
+    result = run_model(volume_path, address=address, MODEL_TOKEN="tiny-chat")  # noqa: S106  # the model's own name
+    assert result.returncode == 0, result.stdout
+    assert "tiny-chat" not in result.stdout
+    assert "owner/***@master: READY" in result.stdout

@@ -1,9 +1,9 @@
 from pathlib import Path
 
 from delivery.listing import RemoteFile
-from delivery.progress import Progress
+from delivery.progress import Progress, bytes_read
 
-FILES = (RemoteFile("a", 1_000_000, None), RemoteFile("b", 3_000_000, None))
+FILES = (RemoteFile("a", 1_000_000), RemoteFile("b", 3_000_000))
 
 
 class Clock:
@@ -15,7 +15,7 @@ class Clock:
 
 def test_line_tells_share_rate_time_left_and_files(tmp_path: Path) -> None:
     clock = Clock()
-    progress = Progress(tmp_path, FILES, clock)
+    progress = Progress(tmp_path, FILES, clock, lambda: 0)
     (tmp_path / "a").write_bytes(bytes(1_000_000))
     (tmp_path / "b.incomplete").write_bytes(bytes(1_000_000))
     clock.now += 4
@@ -27,17 +27,17 @@ def test_line_tells_share_rate_time_left_and_files(tmp_path: Path) -> None:
 def test_rate_counts_only_what_came_since_the_start(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(bytes(1_000_000))
     clock = Clock()
-    progress = Progress(tmp_path, FILES, clock)
+    progress = Progress(tmp_path, FILES, clock, lambda: 0)
     clock.now += 1
     progress.update()
-    assert "no new byte yet" in progress.line()
+    assert "nothing new for 1 s" in progress.line()
     assert progress.summary().startswith("0.0 MB")
 
 
-def test_stall_is_the_time_since_the_last_new_byte(tmp_path: Path) -> None:
+def test_stall_is_the_time_since_progress(tmp_path: Path) -> None:
     clock = Clock()
-    progress = Progress(tmp_path, FILES, clock)
-    (tmp_path / "a").write_bytes(b"x")
+    progress = Progress(tmp_path, FILES, clock, lambda: 0)
+    (tmp_path / "a").write_bytes(bytes(100_000))
     clock.now += 200
     progress.update()
     assert progress.stalled_s == 0, "slow, but it moves"
@@ -46,14 +46,44 @@ def test_stall_is_the_time_since_the_last_new_byte(tmp_path: Path) -> None:
     assert progress.stalled_s == 50
 
 
-def test_a_restarted_file_does_not_count_as_growth(tmp_path: Path) -> None:
+def test_single_bytes_are_no_progress(tmp_path: Path) -> None:
+    clock = Clock()
+    progress = Progress(tmp_path, FILES, clock, lambda: 0)
+    for count in range(1, 11):
+        (tmp_path / "a").write_bytes(bytes(count))
+        clock.now += 30
+        progress.update()
+    assert progress.stalled_s == 300
+
+
+def test_a_file_that_starts_anew_counts_from_there(tmp_path: Path) -> None:
     clock = Clock()
     (tmp_path / "a.incomplete").write_bytes(bytes(900_000))
-    progress = Progress(tmp_path, FILES, clock)
+    progress = Progress(tmp_path, FILES, clock, lambda: 0)
     (tmp_path / "a.incomplete").write_bytes(b"")
     clock.now += 10
     progress.update()
-    (tmp_path / "a.incomplete").write_bytes(bytes(800_000))
+    assert progress.stalled_s == 10
+    (tmp_path / "a.incomplete").write_bytes(bytes(100_000))
     clock.now += 10
     progress.update()
-    assert progress.stalled_s == 20
+    assert progress.stalled_s == 0
+
+
+def test_comparing_what_is_there_is_no_standstill(tmp_path: Path) -> None:
+    clock, read = Clock(), [0]
+    (tmp_path / "a").write_bytes(bytes(1_000_000))
+    progress = Progress(tmp_path, FILES, clock, lambda: read[0])
+    for _ in range(10):
+        clock.now += 60
+        read[0] += 1_000_000
+        progress.update()
+        assert progress.stalled_s == 0
+    assert "comparing what is there" in progress.line()
+
+
+def test_bytes_read_counts_files(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(bytes(1_000_000))
+    before = bytes_read()
+    (tmp_path / "a").read_bytes()
+    assert bytes_read() - before >= 1_000_000

@@ -1,19 +1,22 @@
-"""A made-up model, small enough to be fetched in every test."""
+"""A made-up model, small enough to be fetched in every test, and the program that fetches it."""
 
 import hashlib
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 MODEL_ID = "owner/tiny-chat"
 SHARDS = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
+_PACKAGE = Path(__file__).parents[3] / "docker/model"
 
 
 def write_model(folder: Path, *, seed: int = 0) -> None:
     """A model's folder in the form that hubs hold: two shards with an index, config, tokenizer, chat template."""
     folder.mkdir(parents=True)
     for number, name in enumerate(SHARDS):
-        digest = hashlib.sha256(f"{seed} {number}".encode()).digest()
-        data = digest * 4000
+        data = hashlib.sha256(f"{seed} {number}".encode()).digest() * 50_000  # 1.6 MB
         header = json.dumps({f"t{number}": {"dtype": "U8", "shape": [len(data)], "data_offsets": [0, len(data)]}})
         (folder / name).write_bytes(len(header).to_bytes(8, "little") + header.encode() + data)
     index = {"metadata": {}, "weight_map": {f"t{number}": name for number, name in enumerate(SHARDS)}}
@@ -22,3 +25,41 @@ def write_model(folder: Path, *, seed: int = 0) -> None:
     (folder / "tokenizer.json").write_text("{}")
     (folder / "tokenizer_config.json").write_text("{}")
     (folder / "chat_template.jinja").write_text("{{ messages }}")
+
+
+def run_model(
+    volume: Path, *arguments: str, address: str = "http://127.0.0.1:1", answer: str = "", **settings: str
+) -> subprocess.CompletedProcess[str]:
+    """Run the container's program, all that it says in `stdout`; a process of its own, since clients read their
+    settings when imported.
+
+    By default both hubs are at a port where nothing listens: a run that needs no network passes all the same.
+    """
+    volume.mkdir(exist_ok=True)
+    environment = {
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": str(_PACKAGE),
+        "PYTHONUNBUFFERED": "1",
+        "MODEL_VOLUME": str(volume),
+        "MODEL_ID": MODEL_ID,
+        "MODELSCOPE_ENDPOINT": address,
+        "HF_ENDPOINT": address,
+    }
+    return subprocess.run(
+        [sys.executable, "-m", "delivery", *arguments],
+        env=environment | settings,
+        input=answer,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def error_of(result: subprocess.CompletedProcess[str]) -> str:
+    """The one line that says why a run failed; it must be the last, where a person looks."""
+    lines = result.stdout.splitlines()
+    assert result.returncode == 1, result.stdout
+    assert [line for line in lines if line.startswith("error: ")] == lines[-1:], result.stdout
+    return lines[-1]

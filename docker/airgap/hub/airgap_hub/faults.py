@@ -12,6 +12,7 @@ from typing import Any
 
 # A redirected request comes back under this prefix and is answered as if it had none.
 REDIRECT_PREFIX = "/redirected"
+_ENDING_S = 0.5
 
 
 @dataclass
@@ -45,7 +46,8 @@ class FaultBook:
     """The faults still to come and the requests that were served, for the tests to read."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.Condition()
+        self._under_way = 0
         self._faults: list[Fault] = []
         self._served: list[dict[str, Any]] = []
 
@@ -57,8 +59,9 @@ class FaultBook:
             self._served = []
 
     def take(self, request_line: str) -> Fault | None:
-        """Use up the first fault that fits a request."""
+        """Use up the first fault that fits a request, which is under way until it is recorded."""
         with self._lock:
+            self._under_way += 1
             for fault in self._faults:
                 if fault.times > 0 and re.search(fault.match, request_line):
                     fault.times -= 1
@@ -70,8 +73,14 @@ class FaultBook:
         entry = {"request": request_line, "range": range_header, "status": status, "sent": sent}
         with self._lock:
             self._served.append(entry)
+            self._under_way -= 1
+            self._lock.notify_all()
 
     def state(self) -> dict[str, Any]:
-        """Faults left and requests served since the last `replace`."""
+        """Faults left and requests served since the last `replace`.
+
+        A client has an answer's last byte a moment before the book has its entry: those that are ending are waited for.
+        """
         with self._lock:
+            self._lock.wait_for(lambda: self._under_way == 0, timeout=_ENDING_S)
             return {"faults": [asdict(fault) for fault in self._faults], "requests": list(self._served)}

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from . import modelscope
+from . import huggingface, modelscope
 from .answers import Answer, FileBody, Json, Request
 from .faults import REDIRECT_PREFIX, Fault, FaultBook
 from .library import Library
 
-_ROUTES = (modelscope.answer,)
+_ROUTES = (modelscope.answer, huggingface.answer)
 _RANGE = re.compile(r"bytes=(\d+)-(\d*)")
 
 
@@ -45,7 +45,8 @@ class HubServer(ThreadingHTTPServer):
         if request.path == "/faults" and self.faults is not None:
             return Json(self.faults.state())
         if self.token and authorization != f"Bearer {self.token}":
-            return Json({"Code": 401, "Message": "a valid token is required"}, HTTPStatus.UNAUTHORIZED)
+            refusal = {"Code": 401, "Message": "a valid token is required"}
+            return Json(refusal, HTTPStatus.UNAUTHORIZED, {"X-Error-Code": "GatedRepo"})
         for route in _ROUTES:
             if (answer := route(self.library, request)) is not None:
                 return answer

@@ -2,19 +2,15 @@
 
 import errno
 import glob
-import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from delivery.listing import RemoteFile, TransientError
+from delivery.listing import Listing, RemoteFile, TransientError
+from delivery.log import adopt_log, root_cause
 from delivery.settings import DeliveryError, Settings
+from delivery.transfer import no_space, sha256_of
 
-if TYPE_CHECKING:
-    from modelscope_hub import HubApi
-
-_PUBLIC_ENDPOINT = "https://www.modelscope.cn"
 _WORKERS = 4  # files at a time: enough to fill a line that limits single connections
 _WEEK_S = 7 * 24 * 3600
 
@@ -25,27 +21,29 @@ class ModelScope:
     def __init__(self, settings: Settings, scratch: Path) -> None:
         self._settings = settings
         self._scratch = scratch
-        self.address = settings.endpoint or _PUBLIC_ENDPOINT
-        self._api = self._client()
-
-    def _client(self) -> "HubApi":
+        self._compared: set[str] = set()  # files that a try before brought: the client would read them all again
         # The client reads these once, when it is imported.
         os.environ.update(
-            MODELSCOPE_HOME=str(self._scratch),
-            MODELSCOPE_CACHE=str(self._scratch),
-            MODELSCOPE_ENDPOINT=self.address,
+            MODELSCOPE_HOME=str(scratch),
+            MODELSCOPE_CACHE=str(scratch),
+            MODELSCOPE_ENDPOINT=settings.address,
             # Its budget per file would end a slow download that moves; the deadline is ours: no new byte for too long.
             MODELSCOPE_DOWNLOAD_TOTAL_TIMEOUT=str(_WEEK_S),
-            MODELSCOPE_DOWNLOAD_TIMEOUT=str(max(1, int(min(60, self._settings.stall_timeout_s / 2)))),
+            MODELSCOPE_DOWNLOAD_TIMEOUT=str(max(1, int(min(60, settings.stall_timeout_s / 2)))),
+            MODELSCOPE_REPO_TREE_PAGE_MAX_ATTEMPTS="1",  # asking again is ours
             TQDM_DISABLE="1",  # its bars would fill the log
         )
-        from modelscope_hub import HubApi  # noqa: PLC0415  # slow, and not needed when the model is there
+        # Slow, and not needed when the model is there.
+        from modelscope import snapshot_download  # type: ignore[import-untyped]  # noqa: PLC0415
+        from modelscope_hub import HubApi  # noqa: PLC0415
 
-        _adopt_log("modelscope_hub")
-        return HubApi(token=self._settings.token or None, endpoint=self.address)
+        for name in ("modelscope", "modelscope_hub"):
+            adopt_log(name)
+        self._download = snapshot_download
+        self._api = HubApi(token=settings.token or None, endpoint=settings.address)
 
-    def files(self) -> list[RemoteFile]:
-        """Every file of the revision. Raises DeliveryError."""
+    def listing(self) -> Listing:
+        """Every file of the revision."""
         from modelscope_hub import errors  # noqa: PLC0415  # slow, see above
 
         settings = self._settings
@@ -54,110 +52,91 @@ class ModelScope:
         except errors.NotExistError as error:
             raise self._not_found() from error
         except errors.HubError as error:
-            raise DeliveryError(_explain(error, settings, self.address)) from error
-        return [RemoteFile(file.path, file.size, file.sha256) for file in listed if file.type != "tree"]
+            raise self._explain(error) from error
+        files = (RemoteFile(file.path, file.size, file.sha256) for file in listed if file.type != "tree")
+        return Listing(tuple(files))
 
-    def fetch(self, files: Sequence[RemoteFile], skipped: Sequence[RemoteFile], folder: Path) -> None:
-        """Bring `files` into `folder`, going on where an earlier try ended. Raises DeliveryError, TransientError.
-
-        The client compares each file with the listed digest while it writes.
-        """
+    def fetch(self, wanted: Sequence[RemoteFile], skipped: Sequence[RemoteFile], folder: Path) -> dict[str, str]:
+        """Bring the wanted files. The client compares each with the listed digest while it writes."""
         import requests  # noqa: PLC0415  # slow, see above
-        from modelscope import snapshot_download  # type: ignore[import-untyped]  # noqa: PLC0415
         from modelscope_hub import errors  # noqa: PLC0415
 
-        del files  # the client lists the revision again by itself
-        _adopt_log("modelscope")
         settings = self._settings
         try:
-            snapshot_download(
+            self._download(
                 settings.model_id,
                 revision=settings.revision,
                 cache_dir=str(self._scratch),
                 local_dir=str(folder),
-                ignore_patterns=[glob.escape(file.path) for file in skipped],
+                ignore_patterns=[glob.escape(path) for path in (*self._compared, *(file.path for file in skipped))],
                 max_workers=_WORKERS,
                 token=settings.token or None,
-                endpoint=self.address,
+                endpoint=settings.address,
             )
         except errors.FileDownloadError as error:
-            raise self._failed(error.failed_files) from error
-        except (errors.HubError, requests.RequestException) as error:
-            raise TransientError(_explain(error, settings, self.address)) from error
+            self._compared |= {file.path for file in wanted} - set(error.failed_files)
+            raise self._worst(error.failed_files) from error
+        except errors.HubError as error:
+            raise self._explain(error) from error
+        except requests.RequestException as error:  # how the client wraps what its listing meets
+            cause = error.__cause__
+            raise (self._explain(cause) if cause else TransientError(str(error))) from error
+        return {file.path: file.sha256 or sha256_of(folder / file.path) for file in wanted}
 
-    def _not_found(self) -> DeliveryError:
+    def _worst(self, failures: dict[str, BaseException]) -> DeliveryError | TransientError:
+        """One error for many files: a lasting one if any is, else one that is worth another try."""
+        explained = [self._explain_file(path, error) for path, error in sorted(failures.items())]
+        return min(explained, key=lambda error: isinstance(error, TransientError))
+
+    def _explain_file(self, path: str, error: BaseException) -> DeliveryError | TransientError:
+        from modelscope_hub import errors  # noqa: PLC0415  # slow, see above
+
+        address = self._settings.address
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return DeliveryError(no_space(path))
+        if isinstance(error, errors.FileIntegrityError):
+            return DeliveryError(
+                f"{path}: {address} keeps giving other bytes than it lists: try another mirror or revision"
+            )
+        if isinstance(error, errors.NotExistError):
+            return DeliveryError(f"{path}: {address} lists the file but does not have it (404): use another revision")
+        explained = self._explain(error)
+        return type(explained)(f"{path}: {explained}")
+
+    def _explain(self, error: BaseException) -> DeliveryError | TransientError:
+        """The error to raise for a client's error."""
+        from modelscope_hub import errors  # noqa: PLC0415  # slow, see above
+
+        settings = self._settings
+        if isinstance(error, errors.NotExistError):
+            return DeliveryError(
+                f"MODEL_ID: {settings.address} has no model {settings.model_id!r} (404): check the spelling on the "
+                "hub's page; a private model also needs MODEL_TOKEN"
+            )
+        if isinstance(error, (errors.AuthenticationError, errors.PermissionDeniedError)):
+            return DeliveryError(
+                f"MODEL_TOKEN: {settings.address} denies access to {settings.model_id} ({error.status_code}): check "
+                "the id, and for a gated model set the token of somebody who has accepted its terms"
+            )
+        if isinstance(error, errors.APIError):
+            return TransientError(f"{settings.address} answers {error.status_code}")
+        if isinstance(error, errors.NetworkError):
+            return TransientError(
+                f"{settings.address_setting}: cannot reach {settings.address} ({root_cause(error)}): check the "
+                "address, the network and the proxy"
+            )
+        return TransientError(f"{type(error).__name__}: {error}")
+
+    def _not_found(self) -> DeliveryError | TransientError:
+        """Tell a missing revision from a missing model."""
         from modelscope_hub import errors  # noqa: PLC0415  # slow, see above
 
         settings = self._settings
         try:
             revisions = self._api.list_repo_revisions(settings.model_id, "model")
         except errors.HubError as error:
-            return DeliveryError(_explain(error, settings, self.address))
+            return self._explain(error)
         names = ", ".join(sorted(str(revision.get("Revision")) for revision in revisions))
         return DeliveryError(
             f"MODEL_REVISION: {settings.model_id} has no revision {settings.revision!r}: use one of {names}"
         )
-
-    def _failed(self, failures: dict[str, BaseException]) -> DeliveryError | TransientError:
-        """One error for many files: a lasting one if any is, else one that is worth another try."""
-        from modelscope_hub import errors  # noqa: PLC0415  # slow, see above
-
-        settings = self._settings
-        for path, error in sorted(failures.items()):
-            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-                return DeliveryError(_no_space(path))
-            lasting = (errors.NotExistError, errors.AuthenticationError, errors.PermissionDeniedError)
-            if isinstance(error, lasting):
-                return DeliveryError(f"{path}: {_explain(error, settings, self.address)}")
-            if isinstance(error, errors.FileIntegrityError):
-                return DeliveryError(
-                    f"{path}: the hub at {self.address} keeps serving other bytes than it lists: "
-                    f"try later, or set {settings.endpoint_setting} to another mirror"
-                )
-        path, error = next(iter(sorted(failures.items())))
-        return TransientError(f"{path}: {_explain(error, settings, self.address)}")
-
-
-def _no_space(path: str) -> str:
-    return f"{path}: the volume is full: free space on the disk under Docker's volumes and run this again to go on"
-
-
-def _explain(error: BaseException, settings: Settings, address: str) -> str:
-    """The line for a client's error."""
-    from modelscope_hub import errors  # noqa: PLC0415  # slow, see above
-
-    if isinstance(error, errors.NotExistError):
-        return f"MODEL_ID: {address} has no model {settings.model_id!r} (404): check the spelling on the hub's page"
-    if isinstance(error, (errors.AuthenticationError, errors.PermissionDeniedError)):
-        return (
-            f"MODEL_TOKEN: {address} denies access to {settings.model_id} ({error.status_code}): set a token "
-            "whose owner has accepted the model's terms"
-        )
-    if isinstance(error, errors.APIError):
-        return f"{address} answers {error.status_code}: try again later"
-    if isinstance(error, errors.NetworkError):
-        return (
-            f"{settings.endpoint_setting}: cannot reach {address} ({_root_cause(error)}): check the address, the "
-            "network and the proxy"
-        )
-    return f"{type(error).__name__}: {error}"
-
-
-def _root_cause(error: BaseException) -> str:
-    """The words of the operating system, from under the layers of clients: `Connection refused`."""
-    seen = ""
-    link: BaseException | None = error
-    while link is not None:
-        if isinstance(link, OSError) and link.strerror:
-            seen = link.strerror
-        reason = getattr(link, "reason", None)
-        link = link.__cause__ or link.__context__ or (reason if isinstance(reason, BaseException) else None)
-    return seen or type(error).__name__
-
-
-def _adopt_log(name: str) -> None:
-    """Let the client's warnings through in our form, and nothing below them."""
-    logger = logging.getLogger(name)
-    logger.handlers.clear()
-    logger.propagate = True
-    logger.setLevel(logging.WARNING)

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import pytest
 
-from loadtest.client.http import Fragment
 from loadtest.client.sse import read_events
 
 STREAM = b'data: {"a": 1}\n\n: a comment\n\nevent: x\ndata:two\ndata: lines\n\ndata: [DONE]\n\n'
@@ -13,14 +12,14 @@ EVENTS = [b'{"a": 1}', b"two\nlines", b"[DONE]"]
 @pytest.mark.parametrize("size", range(1, 24))
 def test_events_are_the_same_however_the_bytes_are_cut(newline: bytes, size: int) -> None:
     stream = STREAM.replace(b"\n", newline)
-    pieces = [Fragment(stream[at : at + size], at) for at in range(0, len(stream), size)]
-    assert [data for data, _ in read_events([*pieces, Fragment(newline, -1)])] == EVENTS
+    pieces = [(stream[at : at + size], at) for at in range(0, len(stream), size)]
+    assert [data for data, _ in read_events([*pieces, (newline, -1)])] == EVENTS
 
 
 def test_an_event_arrives_with_its_last_byte() -> None:
-    pieces = [Fragment(b"data: one\n", 1), Fragment(b"\ndata: two\n\ndata: th", 2), Fragment(b"ree\n\n", 3)]
+    pieces = [(b"data: one\n", 1), (b"\ndata: two\n\ndata: th", 2), (b"ree\n\n", 3)]
     assert list(read_events(pieces)) == [(b"one", 2), (b"two", 2), (b"three", 3)]
 
 
 def test_an_event_that_the_end_cuts_off_is_none() -> None:
-    assert list(read_events([Fragment(b"data: one\n\ndata: two\n", 1)])) == [(b"one", 1)]
+    assert list(read_events([(b"data: one\n\ndata: two\n", 1)])) == [(b"one", 1)]

@@ -1,0 +1,127 @@
+"""What a person does with the volume afterwards: look at it, check it, clear it."""
+
+import shutil
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote
+
+from . import volume
+from .log import say
+from .settings import DeliveryError, Settings
+from .transfer import sha256_of
+from .volume import FileRecord, Manifest, megabytes
+
+_READERS = 2  # one waits for the disk while the other computes
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """One revision of one model on the volume; no manifest means that it is not complete."""
+
+    name: str
+    source: str
+    folder: Path
+    size: int
+    manifest: Manifest | None
+
+
+def deliveries(root: Path) -> list[Delivery]:
+    """Everything that lies in the volume's store, complete or not."""
+    found = []
+    for folder in sorted((root / volume.STORE).glob("*/*/*/*")):
+        source, owner, name, revision = folder.relative_to(root / volume.STORE).parts
+        title = f"{owner}/{name}@{unquote(revision)}"
+        found.append(Delivery(title, source, folder, volume.bytes_in(folder), volume.read_ready(folder)))
+    return found
+
+
+def list_models(settings: Settings) -> None:
+    """Print what is on the volume."""
+    found = deliveries(settings.volume)
+    for delivery in found:
+        state = "READY" if delivery.manifest else "incomplete"
+        mark = "  <- the settings" if delivery.folder == volume.folder_of(settings) else ""
+        print(f"{state:<10}  {megabytes(delivery.size):>10}  {delivery.source:<11}  {delivery.name}{mark}")
+    free = megabytes(volume.free_bytes(settings.volume))
+    print(f"{len(found)} on the volume, {megabytes(sum(delivery.size for delivery in found))}; {free} free")
+
+
+def verify(settings: Settings) -> None:
+    """Read every byte of the wanted model again and compare. Raises DeliveryError and takes READY away if one is wrong.
+
+    What is wrong is deleted, so that the next delivery fetches it and nothing else.
+    """
+    folder = volume.folder_of(settings)
+    manifest = volume.read_ready(folder)
+    if manifest is None:
+        raise DeliveryError(f"{settings.name} is not complete on the volume: run `docker compose run --rm model`")
+    wrong = []
+    for record, good in _compare(folder, manifest):
+        print(f"{'ok' if good else 'WRONG':<5}  {megabytes(record.size):>10}  {record.path}")
+        if not good:
+            wrong.append(record.path)
+    if not wrong:
+        print(f"{settings.name}: {len(manifest.files)} files, {megabytes(manifest.size)}, all as delivered")
+        return
+    volume.require_writable(settings.volume)
+    with volume.locked(settings.volume, say):
+        volume.unready(folder)
+        for path in wrong:
+            (folder / path).unlink(missing_ok=True)
+    raise DeliveryError(
+        f"{settings.name}: {', '.join(wrong)} changed on the disk and was removed: run `docker compose run --rm model` "
+        "to fetch it again, and look at the disk's health"
+    )
+
+
+def prune(settings: Settings, *, sure: bool) -> None:
+    """Delete every model but the wanted one, after asking. Raises DeliveryError when nobody can answer."""
+    volume.require_writable(settings.volume)
+    with volume.locked(settings.volume, say):
+        wanted = volume.folder_of(settings)
+        unwanted = [delivery for delivery in deliveries(settings.volume) if delivery.folder != wanted]
+        if not unwanted:
+            print(f"nothing to delete: the volume holds nothing but {settings.name}")
+            return
+        for delivery in unwanted:
+            print(f"{megabytes(delivery.size):>10}  {delivery.source:<11}  {delivery.name}")
+        total = megabytes(sum(delivery.size for delivery in unwanted))
+        if volume.read_ready(wanted) is None:
+            say(f"note: the model of the settings, {settings.name}, is not complete on the volume")
+        if not sure and not _agreed(f"Delete these {len(unwanted)}, {total}, and keep {settings.name}? [y/N] "):
+            print("nothing deleted")
+            return
+        for delivery in unwanted:
+            volume.unready(delivery.folder)  # first: what is half deleted must not look complete
+            shutil.rmtree(delivery.folder)
+        _drop_dead_links(settings.volume)
+        print(f"deleted {total}")
+
+
+def _compare(folder: Path, manifest: Manifest) -> Iterator[tuple[FileRecord, bool]]:
+    with ThreadPoolExecutor(_READERS) as pool:
+        digests = pool.map(lambda record: sha256_of(folder / record.path), manifest.files)
+        for record, digest in zip(manifest.files, digests, strict=True):
+            yield record, digest == record.sha256
+
+
+def _agreed(question: str) -> bool:
+    try:
+        return input(question).strip().lower() in {"y", "yes"}
+    except EOFError:
+        print()  # ends the question's line
+        raise DeliveryError("nobody to ask: run this at a terminal, or add --yes") from None
+
+
+def _drop_dead_links(root: Path) -> None:
+    for link in root.glob("*/*"):
+        if link.is_symlink() and not link.exists():
+            link.unlink()
+    # Folders that are empty now; those that are not refuse to go.
+    for folder in sorted(root.glob(f"{volume.STORE}/**/"), key=lambda path: -len(path.parts)) + list(
+        root.glob("[!.]*/")
+    ):
+        if not any(folder.iterdir()):
+            folder.rmdir()

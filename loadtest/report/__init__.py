@@ -1,0 +1,1 @@
+"""What is left of a run: `summary.json`, `report.html`, and the table on the terminal."""

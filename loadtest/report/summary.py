@@ -1,0 +1,146 @@
+"""`summary.json`: all figures of a run in milliseconds, seconds and tokens."""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from loadtest.record import Outcome
+
+if TYPE_CHECKING:
+    from loadtest.distribution import Distribution
+    from loadtest.reconcile import Reconciliation
+    from loadtest.results import Results
+    from loadtest.store import Totals
+    from loadtest.verdict import Verdict
+
+_VERSIONS = ("locust", "gevent", "httptools", "hdrhistogram")
+# Below this many values a 99th percentile is the luck of a few; it is left out.
+_FEWEST_FOR_P99 = 100
+
+
+def summarize(results: Results, verdict: Verdict, reconciliation: Reconciliation | None) -> dict[str, Any]:
+    """Return what `summary.json` holds, JSON values only."""
+    totals = results.measured.combined()
+    return {
+        "run": _run(results, totals),
+        "verdict": {
+            "valid": verdict.valid,
+            "reasons": list(verdict.reasons),
+            "slo_met": verdict.slo_met,
+            "slo_attainment": verdict.attainment,
+            "exit_code": verdict.exit_code,
+        },
+        **_figures(totals, duration(totals)),
+        "endpoints": {
+            endpoint: _figures(part, duration(totals)) for endpoint, part in sorted(results.measured.endpoints.items())
+        },
+        "client": _client(results, totals),
+        "server": None if reconciliation is None else _server(reconciliation),
+    }
+
+
+def duration(totals: Totals) -> float:
+    """Seconds from the first measured request's start to the last one's end; 0 when there is none."""
+    return max(0.0, totals.last_ended - totals.first_sent) if totals.last_ended else 0.0
+
+
+def _run(results: Results, totals: Totals) -> dict[str, Any]:
+    options, plan = results.options, results.plan
+    workload = {
+        key: str(value) if value is not None and not isinstance(value, (bool, int, float, str)) else value
+        for key, value in dataclasses.asdict(options.workload).items()
+        if key not in {"model", "seed", "max_model_len"}
+    }
+    slo = {
+        f"{name}_ms": None if limit is None else limit * 1000 for name, limit in dataclasses.asdict(options.slo).items()
+    }
+    return {
+        "id": plan.run_id,
+        "started": plan.started,
+        "duration_s": duration(totals),
+        "seed": plan.seed,
+        "target": options.target.url(""),
+        "workload": {**workload, **dataclasses.asdict(options.pacing), "notes": list(results.notes)},
+        "slo": {**slo, "percentile": options.slo_percentile},
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in _VERSIONS}},
+        "model": {"name": plan.model, "max_model_len": plan.max_model_len},
+        "processes": len(results.processes),
+        "warmup_requests": results.unmeasured.combined().outcomes.total(),
+    }
+
+
+def _figures(totals: Totals, seconds: float) -> dict[str, Any]:
+    ended = totals.outcomes.total() - totals.outcomes[Outcome.CANCELLED.value]
+
+    def rate(amount: float) -> float | None:
+        return amount / seconds if seconds else None
+
+    names = ("ttft", "chunk_gap", "tpot", "e2e", "schedule_delay", "ttft_from_due", "e2e_from_due")
+    return {
+        "requests": {
+            "total": totals.outcomes.total(),
+            **{outcome.value: totals.outcomes[outcome.value] for outcome in Outcome},
+        },
+        "tokens": {
+            "prompt": totals.prompt_tokens,
+            "output": totals.output_tokens,
+            "cached_prompt": totals.cached_tokens,
+            "prompts_of_unexpected_length": totals.prompt_mismatches,
+        },
+        "throughput": {
+            "requests_per_s": rate(ended),
+            "output_tokens_per_s": rate(totals.output_tokens),
+            "total_tokens_per_s": rate(totals.prompt_tokens + totals.output_tokens),
+            "goodput_requests_per_s": rate(totals.good),
+        },
+        **{f"{name}_ms": milliseconds(totals.distributions[name]) for name in names},
+    }
+
+
+def milliseconds(distribution: Distribution) -> dict[str, float | int | None]:
+    """Return count, mean, percentiles and maximum in milliseconds; p99 needs some hundred values to mean anything."""
+    summary = distribution.summary()
+    figures: dict[str, float | int | None] = {"count": summary.count}
+    for name in ("mean", "p50", "p90", "p95", "p99", "max"):
+        value = getattr(summary, name)
+        few = name == "p99" and summary.count < _FEWEST_FOR_P99
+        figures[name] = None if value is None or few else value * 1000
+    return figures
+
+
+def _client(results: Results, totals: Totals) -> dict[str, Any]:
+    everything = results.unmeasured.combined()
+    tokens = totals.output_tokens + everything.output_tokens
+    return {
+        "timestamps": "kernel" if totals.requests_read and totals.reads_stamped == totals.requests_read else "user",
+        "cpu_s": results.cpu_s,
+        "cpu_us_per_token": results.cpu_s * 1e6 / tokens if tokens else None,
+        "merged_deltas": totals.merged_deltas,
+        "lag_ms": milliseconds(totals.distributions["lag"]),
+        "processes": {
+            name: {
+                "cpu_ratio": process.cpu_s / process.wall_s if process.wall_s else None,
+                "busy_s": process.busy_s,
+                "lost_after_s": process.lost_after_s,
+            }
+            for name, process in results.processes.items()
+        },
+    }
+
+
+def _server(reconciliation: Reconciliation) -> dict[str, Any]:
+    server = reconciliation.server
+    return {
+        "generation_tokens": server.generation_tokens,
+        "prompt_tokens": server.prompt_tokens,
+        "requests": {reason: count for reason, count in server.ended.items() if count},
+        "prefix_cache_hit_ratio": reconciliation.cache_hit_ratio,
+        "ttft_mean_ms": server.ttft_sum / server.ttft_count * 1000 if server.ttft_count else None,
+        "client_generation_tokens": reconciliation.output_tokens,
+        "client_prompt_tokens": reconciliation.prompt_tokens,
+        "client_requests": reconciliation.requests,
+        "reconciled": reconciliation.agrees,
+    }

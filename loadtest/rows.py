@@ -1,0 +1,73 @@
+"""One row a request: the raw results, as they travel to the master and as `requests.csv` holds them."""
+
+from __future__ import annotations
+
+import csv
+from typing import IO, TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
+
+    from loadtest.record import RequestRecord
+
+# Times in milliseconds but for sent_at, Unix seconds; empty for what was not seen.
+COLUMNS = (
+    *("index", "endpoint", "measured", "outcome", "status", "sent_at"),
+    *("schedule_delay_ms", "ttft_ms", "tpot_ms", "e2e_ms", "duration_ms"),
+    *("prompt_tokens", "expected_prompt_tokens", "output_tokens", "cached_tokens"),
+    *("kernel_stamped", "merged_deltas", "largest_lag_ms", "detail"),
+)
+
+
+def to_row(record: RequestRecord, *, measured: bool) -> tuple[Any, ...]:
+    """Return the values of COLUMNS, of types that msgpack can carry; `measured` is False in warm-up."""
+    return (
+        record.index,
+        record.endpoint,
+        int(measured),
+        record.outcome.value,
+        record.status or None,
+        round(record.sent_at, 6),
+        _milliseconds(record.schedule_delay),
+        _milliseconds(record.ttft),
+        _milliseconds(record.tpot),
+        _milliseconds(record.e2e),
+        _milliseconds(record.duration),
+        record.prompt_tokens,
+        record.expected_prompt_tokens,
+        record.output_tokens,
+        record.cached_tokens,
+        int(record.kernel_stamped),
+        record.merged_deltas,
+        _milliseconds(max(record.lags, default=None)),
+        record.detail,
+    )
+
+
+def _milliseconds(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds * 1000, 3)
+
+
+class RowFile:
+    """`requests.csv`, written while the run goes on."""
+
+    def __init__(self, path: Path) -> None:
+        """Create the file, or empty it. Raises OSError."""
+        self._file: IO[str] = path.open("w", encoding="utf-8", newline="")
+        self._writer = csv.writer(self._file)
+        self._writer.writerow((*COLUMNS, "process"))
+
+    def add(self, process: str, rows: Iterable[Sequence[Any]]) -> None:
+        """Append the rows of one process."""
+        self._writer.writerows((*row, process) for row in rows)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def read_rows(path: Path) -> Iterator[dict[str, str]]:
+    """Yield the rows of a `requests.csv`, each a dict from column to text."""
+    with path.open(encoding="utf-8", newline="") as file:
+        yield from csv.DictReader(file)

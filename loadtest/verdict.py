@@ -1,0 +1,117 @@
+"""Whether a run can be believed, and whether it met its SLO."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from loadtest.record import Outcome
+
+if TYPE_CHECKING:
+    from loadtest.reconcile import Reconciliation
+    from loadtest.results import Results
+    from loadtest.store import Totals
+
+# The share of a process's time above 90 % of a core from which the client counts as the bottleneck.
+_BUSY_SHARE = 0.1
+_FEWEST_BUSY_S = 2.0
+# Reading bytes this late (p99) may have let several deltas run together in the kernel, under one time stamp.
+_LAG_LIMIT_S = 0.005
+_MERGED_SHARE = 0.01
+# Open loop: sending later than this, for more than this share of the requests, is another load than was asked for.
+LATE_S = 0.010
+_LATE_SHARE = 0.01
+
+MET, MISSED, INVALID = 0, 1, 2
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """`reasons` is empty for a valid run; `attainment` is the share of requests that met the SLO, if there is one."""
+
+    reasons: tuple[str, ...]
+    attainment: float | None
+    slo_met: bool | None
+    failures: int
+
+    @property
+    def valid(self) -> bool:
+        """Whether the run's numbers can be believed."""
+        return not self.reasons
+
+    @property
+    def exit_code(self) -> int:
+        """0: valid, SLO met. 1: SLO missed, or with no SLO, any request failed. 2: invalid."""
+        if not self.valid:
+            return INVALID
+        met = self.slo_met if self.slo_met is not None else not self.failures
+        return MET if met else MISSED
+
+
+def judge_run(results: Results, reconciliation: Reconciliation | None) -> Verdict:
+    """Judge a run that has ended."""
+    totals = results.measured.combined()
+    counted = totals.outcomes.total() - totals.outcomes[Outcome.CANCELLED.value]
+    ok = totals.outcomes[Outcome.OK.value]
+    reasons = [
+        *_nothing(counted),
+        *_lost(results, reconciliation),
+        *_busy(results),
+        *_merged(totals),
+        *_late(totals),
+        *(reconciliation.problems if reconciliation is not None else ()),
+    ]
+    attainment = totals.good / counted if counted and results.options.slo.asked else None
+    met = None if attainment is None else attainment * 100 >= results.options.slo_percentile
+    return Verdict(tuple(reasons), attainment, met, counted - ok)
+
+
+def _nothing(counted: int) -> list[str]:
+    return [] if counted else ["no request ended while it was measured"]
+
+
+def _lost(results: Results, reconciliation: Reconciliation | None) -> list[str]:
+    surplus = "" if reconciliation is None else f" ({reconciliation.surplus})"
+    return [
+        f"load generator {name} was lost {process.lost_after_s:.0f} s into the run: its {process.in_flight} requests "
+        f"under way, and what it did since its last report, are missing{surplus}"
+        for name, process in results.processes.items()
+        if process.lost_after_s is not None
+    ]
+
+
+def _busy(results: Results) -> list[str]:
+    return [
+        f"the client was the bottleneck: {name} was above 90 % of a core for {process.busy_s:.0f} of "
+        f"{process.wall_s:.0f} s; spread the load over more processes (--processes, workers)"
+        for name, process in results.processes.items()
+        if process.busy_s >= _FEWEST_BUSY_S and process.busy_s > _BUSY_SHARE * process.wall_s
+    ]
+
+
+def _merged(totals: Totals) -> list[str]:
+    lag = totals.distributions["lag"].percentile(99)
+    if lag is None or lag <= _LAG_LIMIT_S or totals.merged_deltas <= _MERGED_SHARE * totals.deltas:
+        return []
+    share = totals.merged_deltas / totals.deltas
+    return [
+        (
+            f"the client was the bottleneck: it read late (p99 {lag * 1000:.0f} ms) and {share:.1%} of the tokens ran "
+            "together; spread the load over more processes (--processes, workers)"
+        )
+    ]
+
+
+def _late(totals: Totals) -> list[str]:
+    delay = totals.distributions["schedule_delay"]
+    if not delay.count:
+        return []
+    late = delay.count - dict(delay.cumulative())[LATE_S]
+    if late <= _LATE_SHARE * delay.count:
+        return []
+    return [
+        (
+            f"arrivals were late: {late} of {delay.count} requests were sent more than {LATE_S * 1000:.0f} ms after "
+            "they were due; spread the load over more processes (--processes, workers)"
+        )
+    ]

@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import ssl
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from loadtest.client.connection import Connection
+from loadtest.client.target import Target
+from tests.fault_engine.process import ROOT
+from tests.unit.loadtest.client.ask import ask
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A certificate for 127.0.0.1, which signs itself, with its key."""
+    folder = tmp_path_factory.mktemp("tls")
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1"]
+    command += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", f"{folder}/key", "-out", f"{folder}/cert"]
+    subprocess.run(command, check=True, capture_output=True)
+    both = folder / "pem"
+    both.write_text((folder / "key").read_text() + (folder / "cert").read_text())
+    return both
+
+
+@pytest.fixture(scope="module")
+def tls_url(engine: str, certificate: Path) -> Iterator[str]:
+    command = [sys.executable, "-m", "tests.fault_engine.tls", str(certificate), engine.rsplit(":", 1)[1]]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        yield process.stdout.readline().strip()
+        process.kill()
+
+
+def test_https_has_the_kernels_time_stamps_too(tls_url: str, certificate: Path) -> None:
+    where = Target.parse(tls_url)
+    assert where.tls
+    connection = Connection(where, ssl.create_default_context(cafile=str(certificate)))
+    records = [ask(connection, where, tokens=6) for _ in range(3)]
+    connection.close()
+    assert [(record.outcome, record.detail) for record in records] == [("ok", "")] * 3
+    assert all(record.kernel_stamped and len(record.gaps) == 5 for record in records)
+    assert connection.opened == 1
+
+
+def test_a_certificate_that_nobody_vouches_for_is_a_failed_connection(tls_url: str) -> None:
+    where = Target.parse(tls_url)
+    record = ask(Connection(where, ssl.create_default_context()), where)
+    assert record.outcome == "connect"
+    assert "certificate" in record.detail.lower()

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+from prometheus_client import generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+
+from loadtest import buckets
+from loadtest.metrics import Metrics
+from loadtest.record import Outcome, RequestRecord
+from loadtest.results import Results
+from loadtest.store import Store
+from tests.unit.loadtest.make import options, plan, record
+
+NAMES = {
+    "loadtest_requests",
+    "loadtest_time_to_first_token_seconds",
+    "loadtest_inter_token_latency_seconds",
+    "loadtest_request_time_per_output_token_seconds",
+    "loadtest_e2e_request_latency_seconds",
+    "loadtest_schedule_delay_seconds",
+    "loadtest_prompt_tokens",
+    "loadtest_generation_tokens",
+    "loadtest_goodput_requests",
+    "loadtest_users",
+    "loadtest_target_requests_per_second",
+    "loadtest_client_lag_seconds",
+    "loadtest_client_cpu_ratio",
+    "loadtest_run_info",
+}
+
+
+def exported(*records: RequestRecord) -> dict[str, dict[tuple[str, ...], float]]:
+    metrics = Metrics(lambda: 8)
+    run = Results(options(), plan())
+    metrics.start_run(run, 2.5)
+    store = Store(run.options.slo)
+    for each in records:
+        store.add(each)
+    metrics.add(store)
+    page = generate_latest(metrics.registry()).decode()
+    found: dict[str, dict[tuple[str, ...], float]] = {}
+    for family in text_string_to_metric_families(page):
+        found.setdefault(family.name, {})
+        for sample in family.samples:
+            key = (sample.name, *(f"{name}={value}" for name, value in sorted(sample.labels.items())))
+            found[family.name][key] = sample.value
+    return found
+
+
+def test_every_name_of_the_contract_is_exported() -> None:
+    assert set(exported(record())) >= NAMES
+
+
+def test_requests_are_counted_by_endpoint_and_outcome_from_zero_on() -> None:
+    requests = exported(record(), record(), record(Outcome.TIMEOUT))["loadtest_requests"]
+    assert requests["loadtest_requests_total", "endpoint=chat", "outcome=ok"] == 2
+    assert requests["loadtest_requests_total", "endpoint=chat", "outcome=timeout"] == 1
+    assert requests["loadtest_requests_total", "endpoint=chat", "outcome=rejected"] == 0
+
+
+def test_histograms_have_vllms_edges() -> None:
+    metric = "loadtest_time_to_first_token_seconds"
+    samples = exported(record(ttft=0.05))[metric]
+    edges = [key[-1].removeprefix("le=") for key in samples if key[0] == f"{metric}_bucket"]
+    assert [float(edge) for edge in edges] == [*buckets.TTFT, float("inf")]
+    assert samples[f"{metric}_bucket", "endpoint=chat", "le=0.04"] == 0
+    assert samples[f"{metric}_bucket", "endpoint=chat", "le=0.06"] == 1
+    assert samples[f"{metric}_count", "endpoint=chat"] == 1
+    assert samples[f"{metric}_sum", "endpoint=chat"] == 0.05
+
+
+def test_counters_keep_rising_from_run_to_run() -> None:
+    metrics = Metrics(lambda: 0)
+    for expected in (1, 2):
+        run = Results(options(), plan())
+        metrics.start_run(run)
+        store = Store(run.options.slo)
+        store.add(record())
+        metrics.add(store)
+        page = generate_latest(metrics.registry()).decode()
+        assert f'loadtest_requests_total{{endpoint="chat",outcome="ok"}} {expected}.0' in page

@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import pytest
+
+from loadtest.workload import InputError
+from tests.unit.loadtest.make import options
+
+
+def test_nothing_given_is_a_closed_loop_on_both_endpoints() -> None:
+    made = options()
+    assert made.workload.endpoint == "both"
+    assert made.workload.stream
+    assert made.pacing.arrival == "closed"
+    assert not made.slo.asked
+
+
+def test_limits_are_given_in_milliseconds_and_kept_in_seconds() -> None:
+    slo = options("--slo-ttft-ms", "500", "--slo-tpot-ms", "50").slo
+    assert (slo.ttft, slo.tpot, slo.e2e) == (0.5, 0.05, None)
+
+
+def test_a_trace_is_replayed_unless_another_arrival_is_asked_for() -> None:
+    assert options("--trace", "t.csv").pacing.arrival == "trace"
+    assert options("--trace", "t.csv", "--arrival", "closed").pacing.arrival == "closed"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--arrival", "poisson"], "--rate"),
+        (["--rate", "3"], "--rate: has no meaning with --arrival closed"),
+        (["--arrival", "constant", "--rate", "0"], "--rate"),
+        (["--arrival", "constant", "--rate", "inf"], "--rate"),
+        (["--arrival", "constant", "--rate", "x"], "--rate: 'x' is not a number"),
+        (["--arrival", "trace"], "--trace"),
+        (["--max-requests", "10", "--warmup-requests", "10"], "--max-requests"),
+        (["--max-requests", "1.5"], "--max-requests: '1.5' is not a whole number"),
+        (["--slo-percentile", "101"], "--slo-percentile"),
+        (["--request-timeout", "-1"], "--request-timeout"),
+        (["--burstiness", "nan"], "--burstiness"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_in_one_line_that_names_the_option(arguments: list[str], words: str) -> None:
+    with pytest.raises(InputError) as caught:
+        options(*arguments)
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_bad_host_is_refused() -> None:
+    with pytest.raises(InputError, match="--host"):
+        options(host="localhost")

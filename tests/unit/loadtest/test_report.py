@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+from rich.console import Console
+
+from loadtest.record import Outcome, RequestRecord
+from loadtest.report.files import ReportFolder
+from loadtest.report.summary import summarize
+from loadtest.report.terminal import print_summary
+from loadtest.rows import to_row
+from loadtest.verdict import judge_run
+from loadtest.web import table
+from loadtest.workload import InputError
+from tests.unit.loadtest.make import record, results
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SLO = ("--slo-ttft-ms", "200")
+RECORDS = (*[record(schedule_delay=0.001)] * 120, record(Outcome.ERROR, detail='says "no", <b>twice</b>'))
+
+
+def written(folder: Path, *records: RequestRecord) -> dict[str, str]:
+    run = results(*records, arguments=SLO)
+    report = ReportFolder(folder)
+    report.rows.add("local", [to_row(each, measured=True) for each in records])
+    run._rows = report.rows
+    report.write(summarize(run, judge_run(run, None), None), run)
+    return {path.name: path.read_text() for path in folder.iterdir()}
+
+
+def test_a_report_is_three_whole_files(tmp_path: Path) -> None:
+    files = written(tmp_path / "new" / "folder", *RECORDS)
+    assert set(files) == {"summary.json", "requests.csv", "report.html"}
+    rows = list(csv.DictReader(io.StringIO(files["requests.csv"])))
+    assert len(rows) == 121
+    assert rows[0]["ttft_ms"] == "100.0"
+    assert rows[-1]["outcome"] == "error"
+    assert rows[-1]["detail"] == 'says "no", <b>twice</b>'
+
+
+def test_the_summary_has_the_figures_of_the_contract(tmp_path: Path) -> None:
+    summary = json.loads(written(tmp_path, *RECORDS)["summary.json"])
+    assert summary["verdict"]["valid"] is True
+    assert summary["requests"]["total"] == 121
+    assert summary["requests"]["ok"] == 120
+    for key in ("ttft_ms", "chunk_gap_ms", "tpot_ms", "e2e_ms", "schedule_delay_ms"):
+        assert set(summary[key]) == {"count", "mean", "p50", "p90", "p95", "p99", "max"}
+    assert summary["ttft_ms"]["p50"] == pytest.approx(100, rel=0.001)
+    assert summary["throughput"]["requests_per_s"] == pytest.approx(121 / 0.5)
+    assert summary["throughput"]["goodput_requests_per_s"] == pytest.approx(120 / 0.5)
+    assert summary["client"]["timestamps"] == "kernel"
+    assert summary["client"]["cpu_us_per_token"] == pytest.approx(1e6 / (120 * 21))
+
+
+def test_a_99th_percentile_of_a_few_values_is_not_printed(tmp_path: Path) -> None:
+    summary = json.loads(written(tmp_path, *RECORDS[:50])["summary.json"])
+    assert summary["ttft_ms"]["p99"] is None
+    assert summary["ttft_ms"]["p95"] is not None
+
+
+def test_the_page_says_the_verdict_first_and_loads_nothing(tmp_path: Path) -> None:
+    page = written(tmp_path, *RECORDS)["report.html"]
+    body = page[page.index("<body>") :]
+    assert body.index("Valid run, SLO met") < body.index("<h2>")
+    assert not re.search(r"<(script|link|img|iframe)[^>]+(src|href)=", page)
+    assert body.count('class="plotly-graph-div"') >= 8
+
+
+def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="--report-dir"):
+        ReportFolder.check(tmp_path / "file" / "below")
+
+
+def test_the_terminal_shows_an_invalid_run_first() -> None:
+    run = results(*RECORDS)
+    run.lose("local")
+    output = io.StringIO()
+    print_summary(summarize(run, judge_run(run, None), None), Console(file=output, width=120))
+    lines = [line for line in output.getvalue().splitlines() if line.strip()]
+    assert lines[0].startswith("INVALID RUN")
+    assert "was lost" in lines[1]
+    assert any(line.startswith("│ TTFT") for line in lines)
+
+
+def test_the_tab_has_a_row_for_each_endpoint_and_one_for_all() -> None:
+    rows = table(results(record(), record(endpoint="completions"), record(Outcome.TIMEOUT)))
+    assert [row["endpoint"] for row in rows] == ["chat", "completions", "all"]
+    assert rows[2]["requests"] == 3
+    assert rows[0]["outcomes"] == "timeout 1"
+    assert str(rows[0]["ttft"]).startswith("100.")
+    assert table(None) == []

@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from loadtest.options import Slo
+from loadtest.record import Outcome, RequestRecord
+from loadtest.store import Store
+from tests.unit.loadtest.make import record
+
+SLO = Slo(ttft=0.2, tpot=0.03, e2e=1.0)
+
+
+def filled(*records: RequestRecord) -> Store:
+    store = Store(SLO)
+    for each in records:
+        store.add(each)
+    return store
+
+
+@pytest.mark.parametrize(
+    ("change", "good"),
+    [
+        ({}, True),
+        ({"ttft": 0.2}, True),
+        ({"ttft": 0.2001}, False),
+        ({"tpot": 0.031}, False),
+        ({"e2e": 1.1}, False),
+        ({"ttft": None}, False),
+        ({"tpot": None, "output_tokens": 1}, True),
+        ({"tpot": None, "output_tokens": 2}, False),
+        ({"outcome": Outcome.TRUNCATED}, False),
+        ({"outcome": Outcome.CANCELLED}, False),
+    ],
+)
+def test_goodput_counts_what_ended_ok_and_met_every_limit(change: dict[str, object], good: bool) -> None:
+    assert filled(record(**change)).totals("chat").good == int(good)  # type: ignore[arg-type]  # fields of a record
+
+
+def test_latencies_are_those_of_requests_that_ended_ok() -> None:
+    totals = filled(record(), record(Outcome.ERROR), record(Outcome.TIMEOUT)).totals("chat")
+    assert totals.distributions["ttft"].count == 1
+    assert totals.distributions["e2e"].count == 1
+    assert totals.outcomes == {"ok": 1, "error": 1, "timeout": 1}
+
+
+def test_open_loop_counts_from_due_time_too() -> None:
+    totals = filled(record(schedule_delay=0.3)).totals("chat")
+    assert totals.distributions["ttft"].summary().mean == pytest.approx(0.1)
+    assert totals.distributions["ttft_from_due"].summary().mean == pytest.approx(0.4)
+    assert totals.distributions["schedule_delay"].count == 1
+
+
+def test_an_slo_is_always_a_bucket_edge() -> None:
+    edges = dict(Store(Slo(ttft=0.1234)).totals("chat").distributions["ttft"].cumulative())
+    assert 0.1234 in edges
+
+
+def test_stores_merge_over_the_wire_as_if_filled_in_one_place() -> None:
+    records = [
+        record(),
+        record(Outcome.ERROR, endpoint="completions"),
+        record(endpoint="completions", ttft=0.3, sent_at=1010.0),
+        record(Outcome.CANCELLED, sent_at=990.0),
+    ]
+    together, merged = filled(*records), Store(SLO)
+    for each in records:
+        merged.merge(
+            Store.from_wire(SLO, json.loads(json.dumps(filled(each).to_wire(), default=_bytes), object_hook=_unbytes))
+        )
+    assert merged.combined().outcomes == together.combined().outcomes
+    for endpoint in ("chat", "completions"):
+        mine, theirs = merged.totals(endpoint), together.totals(endpoint)
+        assert (mine.first_sent, mine.last_ended, mine.deltas_at) == (
+            theirs.first_sent,
+            theirs.last_ended,
+            theirs.deltas_at,
+        )
+        assert (mine.output_tokens, mine.good, mine.cut_deltas) == (
+            theirs.output_tokens,
+            theirs.good,
+            theirs.cut_deltas,
+        )
+        for name, distribution in theirs.distributions.items():
+            assert mine.distributions[name].cumulative() == distribution.cumulative()
+
+
+def _bytes(value: bytes) -> dict[str, str]:
+    return {"bytes": value.decode("latin-1")}
+
+
+def _unbytes(value: dict[str, object]) -> object:
+    return str(value["bytes"]).encode("latin-1") if set(value) == {"bytes"} else value
+
+
+def test_what_a_cut_off_request_had_delivered_is_counted_by_its_deltas() -> None:
+    totals = filled(record(Outcome.CANCELLED), record()).totals("chat")
+    assert totals.cut_deltas == 21
+    assert totals.output_tokens == 21
+
+
+def test_deltas_are_counted_in_the_second_in_which_they_came() -> None:
+    totals = filled(record(sent_at=1000.5, ttft=0.3, gaps=[0.15, 0.1, 1.0])).totals("chat")
+    assert totals.deltas_at == {1000: 2, 1001: 1, 1002: 1}
+
+
+def test_a_prompt_that_the_server_counts_otherwise_is_noticed() -> None:
+    assert filled(record(expected_prompt_tokens=99)).totals("chat").prompt_mismatches == 1
+    assert filled(record(expected_prompt_tokens=None)).totals("chat").prompt_mismatches == 0

@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import pytest
+
+from loadtest.reconcile import Reconciliation
+from loadtest.record import Outcome
+from loadtest.server import ServerCounters
+from loadtest.verdict import judge_run
+from tests.unit.loadtest.make import record, results
+
+SLO = ("--slo-ttft-ms", "200")
+
+
+def test_a_good_run_is_valid_and_ends_with_0() -> None:
+    verdict = judge_run(results(*[record()] * 100, arguments=SLO), None)
+    assert (verdict.reasons, verdict.slo_met, verdict.attainment, verdict.exit_code) == ((), True, 1.0, 0)
+
+
+def test_an_slo_is_missed_when_too_few_requests_meet_it() -> None:
+    good, slow = record(), record(ttft=0.3)
+    assert judge_run(results(*[good] * 95, *[slow] * 5, arguments=SLO), None).exit_code == 0
+    missed = judge_run(results(*[good] * 94, *[slow] * 6, arguments=SLO), None)
+    assert (missed.valid, missed.slo_met, missed.exit_code) == (True, False, 1)
+
+
+def test_a_failed_request_misses_and_a_cancelled_one_does_not_count() -> None:
+    failed = [record()] * 9, [record(Outcome.ERROR)]
+    assert judge_run(results(*failed[0], *failed[1], arguments=SLO), None).attainment == pytest.approx(0.9)
+    assert judge_run(results(*failed[0], record(Outcome.CANCELLED), arguments=SLO), None).attainment == 1.0
+
+
+def test_without_an_slo_any_failure_ends_with_1() -> None:
+    assert judge_run(results(record(), record()), None).exit_code == 0
+    assert judge_run(results(record(), record(Outcome.TRUNCATED)), None).exit_code == 1
+
+
+def test_a_run_that_measured_nothing_is_invalid() -> None:
+    assert judge_run(results(), None).exit_code == 2
+    assert judge_run(results(record(Outcome.CANCELLED)), None).exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "report", "words"),
+    [
+        ({}, {"cpu_s": 9.5, "wall_s": 10.0}, "the client was the bottleneck: local was above 90 %"),
+        ({"lags": [0.02] * 22, "merged_deltas": 5}, {}, "the client was the bottleneck: it read late"),
+        ({"schedule_delay": 0.02}, {}, "arrivals were late: 10 of 10"),
+    ],
+)
+def test_a_client_that_could_not_keep_up_makes_a_run_invalid(
+    change: dict[str, object], report: dict[str, object], words: str
+) -> None:
+    verdict = judge_run(results(*[record(**change)] * 10, **report), None)  # type: ignore[arg-type]  # fields of a record
+    assert verdict.exit_code == 2
+    assert any(words in reason for reason in verdict.reasons), verdict.reasons
+
+
+@pytest.mark.parametrize(
+    ("change", "report"),
+    [
+        ({}, {"cpu_s": 0.95, "wall_s": 1.0}),
+        ({"merged_deltas": 5}, {}),
+        ({"lags": [0.02] * 22}, {}),
+        ({"schedule_delay": 0.005}, {}),
+    ],
+)
+def test_what_distorts_nothing_is_no_reason(change: dict[str, object], report: dict[str, object]) -> None:
+    assert judge_run(results(*[record(**change)] * 10, **report), None).valid  # type: ignore[arg-type]  # fields of a record
+
+
+def test_a_lost_process_is_said_with_what_it_had_under_way() -> None:
+    run = results(*[record()] * 10, in_flight=3)
+    run.lose("local")
+    (reason,) = judge_run(run, None).reasons
+    assert "load generator local was lost" in reason
+    assert "3 requests under way" in reason
+    found = Reconciliation(ServerCounters(generation_tokens=50, prompt_tokens=9), 2, 8, 0, ())
+    assert "counted 42 output and 7 prompt tokens more than we" in judge_run(run, found).reasons[0]
+
+
+def test_what_the_server_counted_otherwise_makes_a_run_invalid() -> None:
+    found = Reconciliation(ServerCounters(), 0, 0, 0, ("output tokens disagree",))
+    assert judge_run(results(record()), found).reasons == ("output tokens disagree",)

@@ -1,0 +1,144 @@
+import errno
+import hashlib
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from delivery.listing import RemoteFile, TransientError
+from delivery.settings import DeliveryError
+from delivery.transfer import HashingFile, place, place_all
+
+CONTENT = bytes(range(256)) * 1000
+DIGEST = hashlib.sha256(CONTENT).hexdigest()
+FILE = RemoteFile("sub/w.bin", len(CONTENT), sha256=DIGEST)
+
+
+class Writer:
+    """Writes CONTENT from wherever the file stands, and counts."""
+
+    def __init__(self) -> None:
+        self.offsets: list[int] = []
+
+    def __call__(self, _file: RemoteFile, stream: HashingFile) -> None:
+        self.offsets.append(stream.tell())
+        stream.write(CONTENT[stream.tell() :])
+
+
+def writes(content: bytes) -> Callable[[RemoteFile, HashingFile], None]:
+    def write(_file: RemoteFile, stream: HashingFile) -> None:
+        stream.write(content)
+
+    return write
+
+
+def test_digest_covers_what_was_there_and_what_was_added(tmp_path: Path) -> None:
+    path = tmp_path / "f"
+    path.write_bytes(CONTENT[:1000])
+    with HashingFile(path) as stream:
+        assert stream.tell() == 1000
+        stream.write(CONTENT[1000:])
+        assert stream.sha256 == DIGEST
+    assert path.read_bytes() == CONTENT
+
+
+def test_starting_over_forgets_the_old_bytes(tmp_path: Path) -> None:
+    path = tmp_path / "f"
+    path.write_bytes(b"stale")
+    with HashingFile(path) as stream:
+        stream.seek(0)
+        stream.truncate()
+        stream.write(CONTENT)
+        assert stream.sha256 == DIGEST
+    assert path.read_bytes() == CONTENT
+
+
+def test_no_other_place_can_be_written(tmp_path: Path) -> None:
+    with HashingFile(tmp_path / "f") as stream:
+        stream.write(b"12345")
+        with pytest.raises(io.UnsupportedOperation):
+            stream.seek(2)
+
+
+def test_half_a_file_is_continued(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub/w.bin.incomplete").write_bytes(CONTENT[:5000])
+    writer = Writer()
+    assert place(FILE, tmp_path, writer) == DIGEST
+    assert writer.offsets == [5000]
+    assert [path.name for path in (tmp_path / "sub").iterdir()] == ["w.bin"]
+
+
+def test_a_right_file_is_kept_without_asking(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub/w.bin").write_bytes(CONTENT)
+    writer = Writer()
+    assert place(FILE, tmp_path, writer) == DIGEST
+    assert writer.offsets == []
+
+
+def test_a_wrong_byte_is_named_and_the_file_fetched_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub/w.bin").write_bytes(b"?" + CONTENT[1:])
+    writer = Writer()
+    assert place(FILE, tmp_path, writer) == DIGEST
+    assert writer.offsets == [0]
+    assert "sub/w.bin" in capsys.readouterr().err
+
+
+def test_small_files_are_compared_by_their_git_name(tmp_path: Path) -> None:
+    name = hashlib.sha1(b"blob 2\0{}", usedforsecurity=False).hexdigest()
+    file = RemoteFile("c.json", 2, git_sha1=name)
+    place(file, tmp_path, writes(b"{}"))
+    with pytest.raises(DeliveryError, match=r"d\.json"):
+        place(RemoteFile("d.json", 2, git_sha1=name), tmp_path, writes(b"[]"))
+
+
+def test_a_source_that_is_always_wrong_ends_it(tmp_path: Path) -> None:
+    with pytest.raises(DeliveryError, match=r"sub/w\.bin: the source keeps giving other bytes"):
+        place(FILE, tmp_path, writes(bytes(len(CONTENT))))
+    assert not (tmp_path / "sub/w.bin").exists()
+
+
+def test_an_early_end_keeps_what_came(tmp_path: Path) -> None:
+    with pytest.raises(TransientError, match=r"ended after 3 of"):
+        place(FILE, tmp_path, writes(CONTENT[:3]))
+    assert (tmp_path / "sub/w.bin.incomplete").read_bytes() == CONTENT[:3]
+
+
+def test_a_full_volume_is_said_as_such(tmp_path: Path) -> None:
+    def write(_file: RemoteFile, _stream: HashingFile) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(DeliveryError, match="the volume is full"):
+        place(FILE, tmp_path, write)
+
+
+def test_a_lasting_failure_outweighs_one_that_may_heal(tmp_path: Path) -> None:
+    def write(file: RemoteFile, _stream: HashingFile) -> None:
+        raise (DeliveryError if file.path == "b" else TransientError)(file.path)
+
+    with pytest.raises(DeliveryError, match="b"):
+        place_all([RemoteFile("a", 1), RemoteFile("b", 1)], tmp_path, write, workers=2, placed={})
+
+
+def test_what_was_placed_is_not_read_again(tmp_path: Path) -> None:
+    placed: dict[str, str] = {}
+    place_all([FILE], tmp_path, Writer(), workers=1, placed=placed)
+    assert placed == {FILE.path: DIGEST}
+    (tmp_path / FILE.path).unlink()  # only a second look would notice
+    again = Writer()
+    place_all([FILE], tmp_path, again, workers=1, placed=placed)
+    assert again.offsets == []
+
+
+def test_a_failure_that_may_heal_waits_for_the_other_files(tmp_path: Path) -> None:
+    def write(file: RemoteFile, stream: HashingFile) -> None:
+        if file.path == "a":
+            raise TransientError("a")
+        stream.write(b"x")
+
+    placed: dict[str, str] = {}
+    with pytest.raises(TransientError):
+        place_all([RemoteFile("a", 1), RemoteFile("b", 1)], tmp_path, write, workers=1, placed=placed)
+    assert list(placed) == ["b"]
