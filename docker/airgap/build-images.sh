@@ -93,13 +93,17 @@ stage python:3.13-slim-trixie build python:3.13-slim-trixie "$RECIPES/python" --
 
 # image_of SERVICE: the tag in the Compose files, so that a raised pin there cannot leave a stale stand-in behind.
 image_of() {
-  docker compose -f compose.yaml -f compose.airgap.yaml config --format json |
+  docker compose -f compose.yaml -f compose.airgap.yaml --profile '*' config --format json |
     python3 -c 'import json, sys; print(json.load(sys.stdin)["services"][sys.argv[1]]["image"])' "$1"
 }
 
 vllm=$(image_of vllm)
 prometheus=$(image_of prometheus)
+alertmanager=$(image_of alertmanager)
+node_exporter=$(image_of node-exporter)
 hub=$(image_of hub)
 stage "$vllm" build "$vllm" "$RECIPES/vllm" --build-context "wheels=$(wheel_folder)"
 stage "$prometheus" build "$prometheus" "$RECIPES/prometheus" --build-arg "PROMETHEUS_VERSION=${prometheus##*:v}"
+stage "$alertmanager" build "$alertmanager" "$RECIPES/alertmanager" --build-arg "ALERTMANAGER_VERSION=${alertmanager##*:v}"
+stage "$node_exporter" build "$node_exporter" "$RECIPES/node-exporter" --build-arg "NODE_EXPORTER_VERSION=${node_exporter##*:v}"
 stage "$hub" build "$hub" "$RECIPES/hub"

@@ -117,6 +117,11 @@ def percentiles(histogram: str, selector: str, side: str) -> list[Query]:
     return [Query(quantile(q, histogram, selector), f"{side} p{q * 100:g}") for q in (0.5, 0.95, 0.99)]
 
 
+def burn(slo: str) -> str:
+    """How fast the worst model's error budget burns: 1 is exactly as fast as the SLO allows."""
+    return f'max(model:{slo}_slo_miss:ratio_rate5m{{model_name=~"$model"}}) / (1 - max(headroom:slo_objective:ratio))'
+
+
 def overview() -> Dashboard:
     """Is it up, how fast, how full: in the order in which an on-call person asks."""
     good_or_bad = thresholds((None, "red"), (1, "green"))
@@ -176,6 +181,7 @@ def overview() -> Dashboard:
             "loadtest_time_to_first_token_seconds. The gap is network, server front end, or a busy client.",
             *percentiles("vllm:time_to_first_token_seconds", ENGINE, "engine"),
             *percentiles("loadtest_time_to_first_token_seconds", CLIENT, "client"),
+            Query("max(headroom:slo_ttft:seconds)", "SLO"),
         ),
         graph(
             "TPOT, engine and client",
@@ -184,6 +190,7 @@ def overview() -> Dashboard:
             "vllm:request_time_per_output_token_seconds; client: loadtest_request_time_per_output_token_seconds.",
             *percentiles("vllm:request_time_per_output_token_seconds", ENGINE, "engine"),
             *percentiles("loadtest_request_time_per_output_token_seconds", CLIENT, "client"),
+            Query("max(headroom:slo_tpot:seconds)", "SLO"),
         ),
         graph(
             "Token throughput",
@@ -209,6 +216,20 @@ def overview() -> Dashboard:
             Query(f"sum(vllm:num_requests_running{{{ENGINE}}})", "running"),
             Query(f"sum(vllm:num_requests_waiting{{{ENGINE}}})", "waiting"),
             Query(f"sum(loadtest_users{{{CLIENT}}})", "load test users"),
+        ),
+        graph(
+            "SLO: error budget burn",
+            "none",
+            "Share of requests over 5 minutes that missed the SLO, as a multiple of the share that SLO_PERCENTILE lets "
+            "miss it (model:ttft_slo_miss:ratio_rate5m, model:tpot_slo_miss:ratio_rate5m). Above 1 the SLO is not met.",
+            Query(burn("ttft"), "TTFT"),
+            Query(burn("tpot"), "TPOT"),
+        ),
+        graph(
+            "Firing alerts",
+            "none",
+            "ALERTS: what fires, by name. docs/runbook.md has a heading for each.",
+            Query('count by (alertname, severity) (ALERTS{alertstate="firing"})', "{{severity}}: {{alertname}}"),
         ),
         graph(
             "KV cache",

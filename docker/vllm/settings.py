@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import buckets
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -30,6 +32,7 @@ DTYPE_BYTES = {"float32": 4, "float": 4, "bfloat16": 2, "float16": 2, "half": 2}
 OWNED_FLAGS = {
     "--api-key": "VLLM_API_KEY",
     "--chat-template": "CHAT_TEMPLATE",
+    "--custom-histogram-buckets": "SLO_TTFT_MS",
     "--dtype": "DTYPE",
     "--gpu-memory-utilization": "GPU_MEMORY_UTILIZATION",
     "--host": "BIND_ADDRESS",
@@ -49,7 +52,7 @@ class SettingError(Exception):
 
 @dataclass(frozen=True)
 class Settings:
-    """What the engine is asked to do; `gib` fields are in GiB, `max_model_len` in tokens."""
+    """What the engine is asked to do; `gib` fields are in GiB, `ms` in milliseconds, `max_model_len` in tokens."""
 
     device: str
     model_id: str
@@ -60,6 +63,8 @@ class Settings:
     tensor_parallel_size: int
     cpu_kv_cache_gib: float
     gpu_memory_utilization: float
+    slo_ttft_ms: float
+    slo_tpot_ms: float
     extra_args: tuple[str, ...]
 
     @property
@@ -89,6 +94,8 @@ def read(env: Mapping[str, str] = os.environ) -> Settings:
         tensor_parallel_size=int(_number(env, "TENSOR_PARALLEL_SIZE", 1, low=1, high=1024, whole=True)),
         cpu_kv_cache_gib=_number(env, "CPU_KV_CACHE_GIB", 1, low=0.05, high=4096),
         gpu_memory_utilization=_number(env, "GPU_MEMORY_UTILIZATION", 0.9, low=0.05, high=1),
+        slo_ttft_ms=_number(env, "SLO_TTFT_MS", 500, low=1, high=600_000),
+        slo_tpot_ms=_number(env, "SLO_TPOT_MS", 50, low=1, high=600_000),
         extra_args=_extra_args(env.get("VLLM_EXTRA_ARGS") or ""),
     )
 
@@ -104,6 +111,7 @@ def arguments(settings: Settings) -> list[str]:
         f"--dtype={settings.dtype}",
         f"--shutdown-timeout={SHUTDOWN_TIMEOUT_S}",
         "--disable-access-log-for-endpoints=/health,/metrics",
+        f"--custom-histogram-buckets={json.dumps(_histogram_edges(settings))}",
     ]
     if settings.device == "cpu":
         # Compilation takes a minute and needs a compiler; with bfloat16 it also answered wrongly.
@@ -160,6 +168,11 @@ def check_memory(settings: Settings, available_bytes: int) -> None:
             f"KV cache {settings.cpu_kv_cache_gib:g}, processes {processes:g}) and "
             f"{available_bytes / gib:.1f} GiB is free: choose a smaller model or lower CPU_KV_CACHE_GIB"
         )
+
+
+def _histogram_edges(settings: Settings) -> dict[str, list[float]]:
+    """Bucket edges in seconds per family of vLLM, the SLO among them."""
+    return buckets.families(settings.slo_ttft_ms / 1000, settings.slo_tpot_ms / 1000)
 
 
 def _weight_bytes(settings: Settings) -> float:

@@ -127,6 +127,8 @@ def queries() -> list[str]:
     for path in (ROOT / "docker/grafana/dashboards").glob("*.json"):
         for panel in json.loads(path.read_text())["panels"]:
             found += [target["expr"] for target in panel["targets"]]
+    # Nothing may fire after a calm run; then there is nothing to show.
+    found = [query for query in found if "ALERTS{" not in query]
     assert len(found) > 20
     return [query.replace("$__rate_interval", f"{RUN_S + 60}s").replace("$model", ".*") for query in found]
 

@@ -69,6 +69,13 @@ def test_extra_args_come_last_and_keep_their_quoting() -> None:
     ]
 
 
+def test_the_slo_reaches_the_engines_histograms_in_seconds() -> None:
+    [flag] = [arg for arg in flags(SLO_TTFT_MS="420", SLO_TPOT_MS="33") if arg.startswith("--custom-histogram")]
+    edges = json.loads(flag.partition("=")[2])
+    assert 0.42 in edges["time_to_first_token"]
+    assert 0.033 in edges["inter_token_latency"]
+
+
 def test_api_key_never_reaches_the_command_line() -> None:
     assert not any("s3cret" in arg for arg in flags(VLLM_API_KEY="s3cret"))
 
@@ -91,6 +98,9 @@ def test_running_streams_may_end_before_the_container_is_killed() -> None:
         ({"CPU_KV_CACHE_GIB": "-1"}, "CPU_KV_CACHE_GIB=-1"),
         ({"GPU_MEMORY_UTILIZATION": "90"}, "GPU_MEMORY_UTILIZATION=90"),
         ({"TENSOR_PARALLEL_SIZE": "1.5"}, "TENSOR_PARALLEL_SIZE=1.5"),
+        ({"SLO_TTFT_MS": "fast"}, "SLO_TTFT_MS=fast"),
+        ({"SLO_TPOT_MS": "0"}, "SLO_TPOT_MS=0"),
+        ({"VLLM_EXTRA_ARGS": "--custom-histogram-buckets={}"}, "SLO_TTFT_MS"),
         ({"VLLM_EXTRA_ARGS": "--foo 'bar"}, "VLLM_EXTRA_ARGS"),
         ({"VLLM_EXTRA_ARGS": "serve --foo"}, "VLLM_EXTRA_ARGS"),
         ({"VLLM_EXTRA_ARGS": "--port=9000"}, "VLLM_PORT"),

@@ -1,0 +1,13 @@
+#!/bin/sh
+# Starts Alertmanager with the webhook of .env in a file: its configuration cannot read the environment, and the URL
+# may hold a secret, which a command line would show.
+set -eu
+case ${ALERT_WEBHOOK_URL:-} in
+  http://?* | https://?*) ;;
+  '') echo "headroom: ALERT_WEBHOOK_URL is empty: set in .env where alerts go, for example a chat's webhook" >&2 && exit 2 ;;
+  *) echo "headroom: ALERT_WEBHOOK_URL does not begin with http:// or https://: correct it in .env" >&2 && exit 2 ;;
+esac
+umask 077
+printf %s "$ALERT_WEBHOOK_URL" >/tmp/webhook-url
+unset ALERT_WEBHOOK_URL
+exec /bin/alertmanager "$@"

@@ -1,0 +1,45 @@
+#!/bin/sh
+# Starts Prometheus with the SLO of .env as metrics, which rules, alerts and dashboards join with: rule files cannot
+# read the environment. Prometheus' arguments pass through.
+set -eu
+
+die() {
+  echo "headroom: $1" >&2
+  exit 2
+}
+
+# number NAME VALUE HINT: ends unless VALUE is a plain decimal number above 0.
+number() {
+  case $2 in
+    '' | *[!0-9.]* | *.*.* | .* | *.) die "$1=$2 is not a number above 0: $3" ;;
+    *[1-9]*) ;;
+    *) die "$1=$2 is not a number above 0: $3" ;;
+  esac
+}
+
+ttft=${SLO_TTFT_MS:-500} tpot=${SLO_TPOT_MS:-50} percentile=${SLO_PERCENTILE:-95}
+number SLO_TTFT_MS "$ttft" "give milliseconds, for example 500"
+number SLO_TPOT_MS "$tpot" "give milliseconds, for example 50"
+number SLO_PERCENTILE "$percentile" "give the share of requests that must meet the SLO, for example 95"
+case $percentile in
+  [5-9][0-9] | [5-9][0-9].*) ;;
+  *) die "SLO_PERCENTILE=$percentile is not from 50 to below 100: give for example 95" ;;
+esac
+
+# `le` is the bucket edge that the SLO is, spelled as Prometheus spells edges: a whole number of seconds ends in .0.
+edge() { echo "label_replace(count_values(\"le\", vector($1 / 1000)), \"le\", \"\$1.0\", \"le\", \"([0-9]+)\") * $1 / 1000"; }
+
+mkdir -p /tmp/rules
+cat >/tmp/rules/slo.yaml <<EOF
+groups:
+  - name: slo
+    rules:
+      - record: headroom:slo_ttft:seconds
+        expr: '$(edge "$ttft")'
+      - record: headroom:slo_tpot:seconds
+        expr: '$(edge "$tpot")'
+      - record: headroom:slo_objective:ratio
+        expr: vector($percentile / 100)
+EOF
+checked=$(promtool check rules /tmp/rules/slo.yaml 2>&1) || die "the rules of the SLO are not valid: $checked"
+exec /bin/prometheus "$@"

@@ -1,0 +1,89 @@
+"""Rules and dashboards may only name metrics that the real services export.
+
+tests/rules/metrics holds the HELP and TYPE lines of each service's /metrics, captured from the running stack.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[3]
+CAPTURED = ROOT / "tests/rules/metrics"
+SUFFIXES = {"histogram": ("_bucket", "_sum", "_count"), "summary": ("", "_sum", "_count")}
+# Made by Prometheus itself, for every target and alert.
+BUILT_IN = {"up", "scrape_duration_seconds", "scrape_samples_scraped", "ALERTS"}
+# NVIDIA's exporter could not run for a capture; these are in its default counters.
+GPU = {
+    "DCGM_FI_DEV_GPU_TEMP",
+    "DCGM_FI_DEV_GPU_UTIL",
+    "DCGM_FI_DEV_SM_CLOCK",
+    "DCGM_FI_DEV_XID_ERRORS",
+}
+# vLLM has dropped these names; a dashboard that still has them shows "No data".
+REMOVED = (
+    "vllm:gpu_cache_usage_perc",
+    "vllm:cpu_cache_usage_perc",
+    "vllm:num_requests_swapped",
+    "vllm:time_per_output_token_seconds",
+    "vllm:gpu_prefix_cache_hits_total",
+    "vllm:gpu_prefix_cache_queries_total",
+    "vllm:avg_prompt_throughput_toks_per_s",
+    "vllm:avg_generation_throughput_toks_per_s",
+    "vllm:time_in_queue_requests",
+)
+
+
+def exported() -> set[str]:
+    names = set(BUILT_IN | GPU)
+    for file in CAPTURED.glob("*.txt"):
+        types = re.findall(r"^# TYPE (\S+) (\w+)$", file.read_text(), re.MULTILINE)
+        assert types, file
+        names |= {name + suffix for name, kind in types for suffix in SUFFIXES.get(kind, ("",))}
+    return names
+
+
+def groups() -> list[dict[str, Any]]:
+    files = (ROOT / "docker/prometheus/rules").glob("*.yaml")
+    return [group for file in files for group in yaml.safe_load(file.read_text())["groups"]]
+
+
+def queries() -> dict[str, str]:
+    found = {rule.get("alert") or rule["record"]: rule["expr"] for group in groups() for rule in group["rules"]}
+    for path in (ROOT / "docker/grafana/dashboards").glob("*.json"):
+        for panel in json.loads(path.read_text())["panels"]:
+            for number, target in enumerate(panel.get("targets", [])):
+                found[f"{path.stem}: {panel['title']} {number}"] = target["expr"]
+    assert len(found) > 60
+    return found
+
+
+def metrics(query: str) -> set[str]:
+    """Metric names in a query: what stands before braces, a range or an operator, and is no function or label."""
+    bare = re.sub(r'"[^"]*"|\{[^}]*\}|\[[^]]*\]', " ", query)
+    bare = re.sub(r"\b(by|on|without|ignoring|group_left|group_right)\s*\([^)]*\)", " ", bare)
+    words = re.findall(r"(?<![\w:.$])[a-zA-Z_:][\w:]*(?!\w*\s*\()", bare)
+    return {word for word in words if ":" in word or "_" in word or word == "up" or word.isupper()}
+
+
+QUERIES = queries()
+
+
+@pytest.mark.parametrize("query", QUERIES)
+def test_a_query_names_only_metrics_that_are_exported(query: str) -> None:
+    recorded = {rule["record"] for group in groups() for rule in group["rules"] if "record" in rule}
+    recorded |= set(re.findall(r"record: (\S+)", (ROOT / "docker/prometheus/start.sh").read_text()))
+    named = metrics(QUERIES[query])
+    assert named
+    assert named - exported() - recorded == set()
+
+
+@pytest.mark.parametrize("name", REMOVED)
+def test_no_query_names_a_metric_that_vllm_removed(name: str) -> None:
+    assert [query for query, text in QUERIES.items() if name in metrics(text)] == []
+    assert name not in exported()
