@@ -15,6 +15,8 @@ import pytest
 from running_stack import ROOT, http, wait_for
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from running_stack import Stack
 
 RUN_S = 60
@@ -29,10 +31,21 @@ def report(stack: Stack) -> dict[str, Any]:
     return result
 
 
+def scale_workers(stack: Stack, workers: int) -> None:
+    """Run so many workers; one that a test killed comes back, or goes."""
+    stack.compose("up", "-d", "--no-recreate", "--no-deps", "--scale", f"locust-worker={workers}", "locust-worker")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_worker_again(stack: Stack) -> Iterator[None]:
+    """Leave the stack as it was found."""
+    yield
+    scale_workers(stack, 1)
+
+
 def start(stack: Stack, **options: str) -> None:
     """Start a run of 8 users on both endpoints as Locust's form does, on two workers."""
-    # The worker that a test killed comes back with this.
-    stack.compose("up", "-d", "--no-recreate", "--no-deps", "--scale", "locust-worker=2", "locust-worker")
+    scale_workers(stack, 2)
     wait_for("two workers", lambda: len(report(stack)["workers"]) == 2, timeout_s=60)
     form = {"user_count": USERS, "spawn_rate": USERS, "host": "http://vllm:8000", **SHAPE, **options}
     url, data = stack.url("LOCUST_PORT") + "/swarm", urllib.parse.urlencode(form).encode()
