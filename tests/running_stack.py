@@ -39,7 +39,7 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-def wait_for(what: str, probe: Callable[[], T], timeout_s: float) -> T:
+def wait_for(what: str, probe: Callable[[], T | None], timeout_s: float) -> T:
     """The first true value of `probe`, asked twice a second; fails with `what` and the last value or error."""
     deadline = time.monotonic() + timeout_s
     last: object = None

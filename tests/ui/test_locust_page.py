@@ -78,6 +78,21 @@ def test_a_run_from_the_form_shows_both_endpoints_and_the_token_rate(stack: Stac
     expect(page.get_by_role("button", name="New")).to_be_visible()
 
 
+def test_the_report_opens_from_a_file_with_every_chart_in_its_place(stack: Stack, page: Page, tmp_path: Path) -> None:
+    def report() -> Path | None:
+        stack.compose("cp", "locust:/reports", str(tmp_path))
+        return next(tmp_path.glob("reports/*/report.html"), None)
+
+    page.goto(wait_for("the run's report", report, timeout_s=60).as_uri())
+    expect(page.get_by_role("heading", name="Client beside server")).to_be_visible()
+    charts = page.locator(".js-plotly-plot")
+    expect(charts.first).to_be_visible()
+    assert charts.count() >= 8
+    widths = "charts => charts.map(chart => chart.querySelector('svg').clientWidth - chart.clientWidth)"
+    wait_for("charts as wide as their places", lambda: not any(charts.evaluate_all(widths)), timeout_s=10)
+    page.screenshot(path=SCREENSHOTS / "report.png", full_page=True)
+
+
 def test_a_wrong_value_in_the_form_is_refused_in_words(stack: Stack, page: Page) -> None:
     open_form(page, stack)
     page.get_by_text("Custom parameters").click()
