@@ -1,19 +1,15 @@
 import hashlib
 import http.client
 import json
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[3] / "docker/airgap/hub"))
-
-from airgap_hub.faults import FaultBook  # found through the line above
 from airgap_hub.library import Library, NoSuchModelError, NoSuchRevisionError
 from airgap_hub.server import HubServer
+from running_hub import running_hub
 
 CONTENT = bytes(range(256)) * 10
 FILE = "/api/v1/models/o/m/repo?Revision=master&FilePath=w.bin"
@@ -30,13 +26,8 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def hub(root: Path) -> Iterator[HubServer]:
-    server = HubServer(("127.0.0.1", 0), Library(root), faults=FaultBook())
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
-    thread.start()
-    yield server
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with running_hub(root) as server:
+        yield server
 
 
 def get(hub: HubServer, path: str, **headers: str) -> tuple[int, dict[str, str], bytes]:

@@ -1,17 +1,10 @@
-import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-_DOCKER = Path(__file__).parents[3] / "docker"
-sys.path[:0] = [str(_DOCKER / "model"), str(_DOCKER / "airgap/hub")]
-
-from airgap_hub.faults import FaultBook  # noqa: E402  # found through the line above
-from airgap_hub.library import Library  # noqa: E402
-from airgap_hub.server import HubServer  # noqa: E402
-from tiny_model import MODEL_ID, write_model  # noqa: E402
+from airgap_hub.server import HubServer
+from running_hub import running_hub
+from tiny_model import MODEL_ID, write_model
 
 
 @pytest.fixture
@@ -25,13 +18,8 @@ def models(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def hub(models: Path) -> Iterator[HubServer]:
-    server = HubServer(("127.0.0.1", 0), Library(models), faults=FaultBook())
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
-    thread.start()
-    yield server
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with running_hub(models) as server:
+        yield server
 
 
 @pytest.fixture
