@@ -1,11 +1,12 @@
-"""The collecting side inside Locust: plans a run, gathers the reports of all processes, and concludes."""
+"""The collecting side inside Locust: starts a run, gathers the reports of all processes, and ends it."""
 
 from __future__ import annotations
 
 from locust import runners
+from locust.argument_parser import ui_extra_args_dict
 
 import logging
-import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import gevent
@@ -13,18 +14,16 @@ from gevent.event import Event
 from prometheus_client import start_http_server
 
 from loadtest import web
+from loadtest.capacity.metrics import CapacityMetrics
+from loadtest.capacity.run import CapacityRun
+from loadtest.fleet import Fleet
 from loadtest.metrics import Metrics
 from loadtest.options import RunOptions, read_options
 from loadtest.plan import RunPlan
-from loadtest.reconcile import reconcile
 from loadtest.report.files import ReportFolder
-from loadtest.report.summary import summarize
-from loadtest.report.terminal import print_summary, verdict_text
-from loadtest.results import Results
+from loadtest.run import Run, SingleRun
 from loadtest.sender import ALONE
-from loadtest.server import difference, read_counters, read_settled_counters
-from loadtest.store import Store
-from loadtest.verdict import INVALID, judge_run
+from loadtest.verdict import INVALID
 from loadtest.workload import InputError, Workload
 
 if TYPE_CHECKING:
@@ -33,15 +32,15 @@ if TYPE_CHECKING:
 
     from collections.abc import Mapping
 
-    from loadtest.reconcile import Reconciliation
     from loadtest.sender import Sender
 
 log = logging.getLogger(__name__)
 
 REPORT_INTERVAL_S = 1.0
-_FINISH_TIMEOUT_S = 60.0
-# Time for the message with the common start to reach every worker.
-_START_LEAD_S = 0.5
+# For the report of a run to be written, seconds.
+_FINISH_TIMEOUT_S = 120.0
+# Prometheus' scrape interval, and some time to answer.
+_LAST_SCRAPE_S = 7.0
 
 
 class Coordinator:
@@ -51,32 +50,32 @@ class Coordinator:
         """Attach to `environment`, whose runner exists already."""
         self._environment = environment
         self._runner = cast("Any", environment.runner)
-        self._alone = not isinstance(environment.runner, runners.MasterRunner)
-        self._sender: Sender | None = None
-        self.results: Results | None = None
-        self.summary: dict[str, Any] | None = None
-        self._workload: Workload | None = None
-        self._folder: ReportFolder | None = None
+        self._fleet = Fleet(self._runner, self.refuse)
         self._metrics = Metrics(lambda: int(self._runner.user_count))
-        self._ready: set[str] = set()
-        self._started = False
-        self._finished: dict[str, Event] = {}
+        self._defaults = dict(vars(environment.parsed_options))
+        reports = str(vars(environment.parsed_options).get("report_dir") or "")
+        self._capacity = CapacityMetrics(Path(reports) if reports else None)
+        self._metrics.also(self._capacity)
+        self._run: Run | None = None
+        self._going_on = False
+        self._concluded = Event()  # no run is under way, or waits for its report
+        self._concluded.set()
+        # Since the last run ended, Prometheus has read the metrics; None where no Prometheus ever does.
+        self._scraped: Event | None = None
         hook: Any = environment.events  # untyped in Locust
         hook.test_start.add_listener(self._on_test_start)
+        hook.test_stopping.add_listener(self._on_test_stopping)
         hook.reset_stats.add_listener(self._on_reset_stats)
         hook.quitting.add_listener(self._on_quitting)
         hook.quit.add_listener(self._on_quit)
-        if not self._alone:
+        if not self._fleet.alone:
             hook.worker_report.add_listener(self._on_worker_report)
-            hook.test_stopping.add_listener(self._on_test_stopping)
-            self._runner.register_message("loadtest_ready", self._on_ready)
-            self._runner.register_message("loadtest_finished", self._on_finished)
-            self._runner.register_message("loadtest_problem", self._on_problem)
+            self._runner.register_message("loadtest_left", self._on_left)
         gevent.spawn(self._watch)
 
     def listen_for_the_end(self, sender: Sender | None) -> None:
         """Conclude a run when it has stopped; call it after `sender`, where it is this process's, listens for that."""
-        self._sender = sender
+        self._fleet.sender = sender
         hook: Any = self._environment.events  # untyped in Locust
         hook.test_stop.add_listener(self._on_test_stop)
 
@@ -86,7 +85,14 @@ class Coordinator:
         def check(form: Mapping[str, Any], host: str) -> None:
             self._plan({**vars(self._environment.parsed_options), **form}, host)
 
-        web.install(web_ui, self._metrics.registry(), lambda: self.results, check)
+        shown = {str(name) for name in ui_extra_args_dict()}
+        defaults = {name: value for name, value in self._defaults.items() if name in shown or name == "host"}
+        web.install(web_ui, self._metrics.registry(), lambda: self._run, check, defaults, self._on_scrape)
+
+    def _on_scrape(self) -> None:
+        if self._scraped is None:
+            self._scraped = Event()
+        self._scraped.set()
 
     def serve_metrics(self, port: int) -> None:
         """Serve the metrics on a port of their own, where there is no web page. Raises InputError."""
@@ -111,7 +117,7 @@ class Coordinator:
     def _on_test_start(self, environment: Environment, **_: Any) -> None:
         values = vars(environment.parsed_options)
         values.pop("loadtest_plan", None)
-        self.results = None
+        self._run, self._going_on = None, False
         try:
             self._start(values)
         except InputError as error:
@@ -119,52 +125,35 @@ class Coordinator:
 
     def _start(self, values: dict[str, Any]) -> None:
         options, plan, workload = self._plan(values, self._environment.host or "")
-        plan = plan.deal([ALONE] if self._alone else self._workers())
+        plan = plan.deal(self._fleet.names())
+        self._fleet.new_run()
+        folder = None
         if options.report_dir is not None:
             # One run a folder: Locust's page can start many, the command line one.
             one_of_many = self._environment.web_ui is not None
-            self._folder = ReportFolder(options.report_dir / plan.run_id if one_of_many else options.report_dir)
-        self._workload = workload
-        self.results = Results(options, plan, workload.notes, self._folder.rows if self._folder else None)
-        self.results.server_before = read_counters(options.target)
-        self._metrics.start_run(self.results, options.pacing.rate or 0.0)
-        self._ready, self._started, self.summary = set(), False, None
+            folder = ReportFolder(options.report_dir / plan.run_id if one_of_many else options.report_dir)
+        run: Run
+        if options.capacity is None:
+            run = SingleRun(self._fleet, self._metrics, options, plan, workload, folder)
+        else:
+            run = CapacityRun(self._fleet, self._metrics, self._capacity, options, plan, workload, folder)
+        self._run = run
+        self._concluded.clear()
+        self._run.start()
+        self._going_on = True
         # Locust sends the options to each worker with its first users.
         values["loadtest_plan"] = plan.to_wire()
-        log.info("Run %s: model %s, seed %d", plan.run_id, plan.model, plan.seed)
-
-    def _workers(self) -> list[str]:
-        clients = self._runner.clients
-        return [client.id for client in clients.ready + clients.running + clients.spawning]
-
-    def _on_ready(self, msg: Any, **_: Any) -> None:
-        self._ready.add(msg.node_id)
-        self._start_schedule()
-
-    def _start_schedule(self) -> None:
-        """Give all workers the same start, once each that is still there has prepared its share."""
-        if self._started or self.results is None:
-            return
-        dealt = {name for name in self.results.plan.shards if name in self._runner.clients}
-        if not dealt or not dealt <= self._ready:
-            return
-        self._started = True
-        start_at = time.time() + _START_LEAD_S
-        for name in dealt:
-            self._runner.send_message("loadtest_go", start_at, name)
 
     def refuse(self, problem: str) -> None:
         """End a run that cannot start, with one line."""
         log.error(problem)
-        self.results = None
+        self._run, self._going_on = None, False
+        self._concluded.set()
         if self._environment.web_ui is None:
             self._environment.process_exit_code = INVALID
             gevent.spawn(self._runner.quit)
         else:
             gevent.spawn(self._runner.stop)
-
-    def _on_problem(self, msg: Any, **_: Any) -> None:
-        self.refuse(f"worker {msg.node_id}: {msg.data}")
 
     # A run goes on.
 
@@ -172,30 +161,11 @@ class Coordinator:
         while True:
             gevent.sleep(REPORT_INTERVAL_S)
             running = self._runner.state in {runners.STATE_SPAWNING, runners.STATE_RUNNING}
-            if self.results is None or not running:
+            if self._run is None or not self._going_on or not running:
                 continue
-            if self._sender is not None:
-                self._add(ALONE, self._sender.take_report())
-            else:
-                self._look_for_lost_workers(self.results)
-                self._start_schedule()
-            if self.results.all_ended:
-                log.info("All requests were sent and have ended")
+            self._add(ALONE, self._fleet.own_report())
+            if self._run.tick():
                 self._end_run()
-
-    def _look_for_lost_workers(self, results: Results) -> None:
-        for name in results.processes:
-            client = self._runner.clients.get(name)
-            if client is not None and client.state != runners.STATE_MISSING:
-                continue
-            lost = results.lose(name)
-            if lost is not None:
-                log.error(
-                    "load generator %s was lost with %d requests under way: they, and what it did since its last "
-                    "report, are missing in the results",
-                    name,
-                    lost.in_flight,
-                )
 
     def _end_run(self) -> None:
         if self._environment.web_ui is None:
@@ -207,72 +177,51 @@ class Coordinator:
         self._add(client_id, data.pop("loadtest", None))
 
     def _add(self, process: str, report: Mapping[str, Any] | None) -> None:
-        if self.results is not None and report is not None:
-            self._metrics.add(self.results.add_report(process, report))
+        if self._run is not None and report is not None:
+            self._run.add(process, report)
+
+    def _on_left(self, msg: Any, **_: Any) -> None:
+        self._add(msg.node_id, msg.data)
+        if self._run is not None and self._run.results is not None:
+            self._run.results.leave(msg.node_id)
 
     def _on_reset_stats(self, **_: Any) -> None:
-        if self.results is not None:
-            if self._sender is not None:
-                self._add(ALONE, self._sender.take_report())
-            self.results.reset()
+        if self._run is not None:
+            self._add(ALONE, self._fleet.own_report())
+            self._run.reset()
 
-    # A run ends: the master asks the workers to stop and to hand over the rest, waits for them, and concludes.
+    # A run ends.
 
     def _on_test_stopping(self, **_: Any) -> None:
-        if self.results is None:
-            return
-        self._finished = {client: Event() for client in self._workers()}
-        for client in self._finished:
-            self._runner.send_message("loadtest_finish", None, client)
-        deadline = time.monotonic() + _FINISH_TIMEOUT_S + (self._environment.stop_timeout or 0)
-        for client, event in self._finished.items():
-            while not event.wait(1) and client in self._runner.clients and time.monotonic() < deadline:
-                pass
-            if not event.is_set():
-                self.results.lose(client)
-
-    def _on_finished(self, msg: Any, **_: Any) -> None:
-        self._add(msg.node_id, msg.data)
-        if msg.node_id in self._finished:
-            self._finished[msg.node_id].set()
+        if self._run is not None and self._going_on:
+            self._run.stop()
 
     def _on_test_stop(self, **_: Any) -> None:
-        results = self.results
-        if results is None or results.ended_at is not None:
+        if self._run is None or not self._going_on:
             return
-        if self._sender is not None:
-            self._add(ALONE, self._sender.take_report())
-        results.ended_at = time.time()
-        results.server_after = read_settled_counters(results.options.target)
-        reconciliation = self._reconcile(results)
-        verdict = judge_run(results, reconciliation)
-        self.summary = summarize(results, verdict, reconciliation)
+        self._going_on = False
+        try:
+            self._add(ALONE, self._fleet.own_report())
+            self._run.conclude()
+        finally:
+            if self._scraped is not None:
+                self._scraped.clear()
+            self._concluded.set()
         if self._environment.web_ui is None:  # with the page, runs come and go while the process stays
-            self._environment.process_exit_code = verdict.exit_code
-        if self._folder is not None:
-            self._folder.write(self.summary, results)
-            log.info("Report: %s", self._folder.path)
-            self._folder = None
-        log.info(verdict_text(self.summary))
-        for reason in verdict.reasons:
-            log.info("  %s", reason)
-
-    def _reconcile(self, results: Results) -> Reconciliation | None:
-        if results.server_before is None or results.server_after is None or self._workload is None:
-            return None
-        everything = Store(results.options.slo)
-        everything.merge(results.measured)
-        everything.merge(results.unmeasured)
-        server = difference(results.server_before, results.server_after)
-        common = {str(endpoint): tokens for endpoint, tokens in self._workload.common_tokens.items()}
-        lost = any(process.lost_after_s is not None for process in results.processes.values())
-        return reconcile(server, everything, common, lost=lost)
+            self._environment.process_exit_code = self._run.exit_code
+        else:
+            # A form that says nothing of a search, as that of a plain run, would repeat it.
+            vars(self._environment.parsed_options)["find_capacity"] = self._defaults["find_capacity"]
 
     def _on_quitting(self, **_: Any) -> None:
-        """Locust settles its exit code after this: a run that goes on is ended first."""
-        if self.results is not None and self.results.ended_at is None:
+        """Locust settles its exit code after this: a run that goes on is ended first, and its report written."""
+        if self._run is not None:
             self._runner.stop()
+            # Another greenlet may be at it already, because the last worker has gone.
+            self._concluded.wait(_FINISH_TIMEOUT_S)
+        if self._scraped is not None:
+            self._scraped.wait(_LAST_SCRAPE_S)
 
     def _on_quit(self, **_: Any) -> None:
-        if self.summary is not None and self._environment.web_ui is None:
-            print_summary(self.summary)
+        if self._run is not None and self._environment.web_ui is None:
+            self._run.print()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from locust import events, runners
 
+import logging
 import sys
 from typing import TYPE_CHECKING, Any, cast
 
@@ -31,6 +32,8 @@ def _on_init(environment: Environment, web_ui: WebUI | None, **_: Any) -> None:
         runner = cast("Any", environment.runner)
         Sender(environment, alone=False, refuse=lambda problem: runner.send_message("loadtest_problem", problem))
         return
+    if vars(environment.parsed_options)["find_capacity"]:
+        _plain_log(environment)
     coordinator = Coordinator(environment)
     alone = not isinstance(environment.runner, runners.MasterRunner)
     coordinator.listen_for_the_end(Sender(environment, alone=True, refuse=coordinator.refuse) if alone else None)
@@ -42,6 +45,16 @@ def _on_init(environment: Environment, web_ui: WebUI | None, **_: Any) -> None:
     except InputError as error:
         print(error, file=sys.stderr)
         sys.exit(INVALID)
+
+
+def _plain_log(environment: Environment) -> None:
+    """A search that has the terminal to itself prints its own lines: Locust's tables mix all stages up."""
+    if environment.web_ui is not None or not vars(environment.parsed_options)["headless"]:
+        return
+    logging.getLogger("locust.stats_logger").disabled = True
+    if vars(environment.parsed_options)["skip_log_setup"]:
+        logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stdout)
+        logging.getLogger("loadtest").setLevel(logging.INFO)
 
 
 def _check_now(environment: Environment, coordinator: Coordinator) -> None:

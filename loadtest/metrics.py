@@ -13,6 +13,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
+from loadtest.options import Slo
 from loadtest.record import Outcome
 from loadtest.store import Store
 
@@ -55,26 +56,31 @@ class Metrics(Collector):
     def __init__(self, users: Callable[[], int]) -> None:
         """`users` says how many Locust users run now."""
         self._users = users
-        self._store: Store | None = None
+        self._store = _all_zero(Slo())
         self._results: Results | None = None
         self._target_rate = 0.0
+        self._others: list[Collector] = []
+
+    def also(self, other: Collector) -> None:
+        """Show the metrics of `other`, too."""
+        self._others.append(other)
 
     def start_run(self, results: Results, target_rate: float = 0.0) -> None:
         """Say which run the gauges show. A new SLO has new bucket edges, with which the histograms start anew."""
         self._results = results
         self._target_rate = target_rate
-        if self._store is None or self._store.slo != results.options.slo:
-            self._store = Store(results.options.slo)
+        if self._store.slo != results.options.slo:
+            self._store = _all_zero(results.options.slo)
 
     def add(self, fresh: Store) -> None:
         """Count what a report brought."""
-        if self._store is not None:
-            self._store.merge(fresh)
+        self._store.merge(fresh)
 
     def registry(self) -> CollectorRegistry:
         """Return a registry that holds these metrics alone."""
         registry = CollectorRegistry(auto_describe=False)
-        registry.register(self)
+        for collector in (self, *self._others):
+            registry.register(collector)
         return registry
 
     def collect(self) -> Iterator[Metric]:
@@ -92,9 +98,8 @@ class Metrics(Collector):
                 value=self._results.cpu_ratio,
             )
             yield InfoMetricFamily("loadtest_run", "The run that is under way or was the last", self._run_labels())
-        if self._store is not None:
-            yield from _counters(self._store)
-            yield from _histograms(self._store)
+        yield from _counters(self._store)
+        yield from _histograms(self._store)
 
     def _run_labels(self) -> dict[str, str]:
         assert self._results is not None  # noqa: S101  # for the type checker: collect() asked already
@@ -108,6 +113,14 @@ class Metrics(Collector):
             "stream": str(workload.stream).lower(),
             "seed": str(plan.seed),
         }
+
+
+def _all_zero(slo: Slo) -> Store:
+    """Every series is there from the start: Prometheus takes a counter's first value for what it was before."""
+    store = Store(slo)
+    for endpoint in ("chat", "completions"):
+        store.totals(endpoint)
+    return store
 
 
 def _counters(store: Store) -> Iterator[Metric]:

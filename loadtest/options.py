@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
+from loadtest.capacity.options import CapacityOptions, add_capacity_options, read_capacity_options
 from loadtest.client.target import Target, TargetError
 from loadtest.workload import InputError, WorkloadOptions
 from loadtest.workload.options import DEFAULT_OUTPUT_TOKENS, DEFAULT_PROMPT_TOKENS
@@ -21,6 +22,7 @@ Arrival = Literal["closed", "constant", "poisson", "gamma", "trace"]
 ENDPOINTS = ("chat", "completions", "both")
 ARRIVALS = ("auto", "closed", "constant", "poisson", "gamma", "trace")
 _SEED_BITS = 31
+_MOST_DIGITS = 15  # of a whole number: those that a float holds exactly
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,7 @@ class RunOptions:
     pacing: Pacing
     request_timeout: float
     report_dir: Path | None
+    capacity: CapacityOptions | None = None  # a search instead of one load
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -136,6 +139,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--slo-tpot-ms", default="", env_var="SLO_TPOT_MS", help="SLO: time per output token, ms; empty: none")
     add("--slo-e2e-ms", default="", env_var="SLO_E2E_MS", help="SLO: end-to-end latency, ms; empty: none")
     add("--slo-percentile", default="95", env_var="SLO_PERCENTILE", help="percent of requests that must meet the SLO")
+    add_capacity_options(add)
     add(
         "--report-dir",
         default="",
@@ -149,6 +153,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         env_var="VLLM_API_KEY",
         include_in_web_ui=False,
         help="bearer token; better given as VLLM_API_KEY, which the process list does not show",
+    )
+    add(
+        "--engine-urls",
+        default="",
+        env_var="ENGINE_URLS",
+        include_in_web_ui=False,
+        help="behind a router: roots of the engines, whose counters are added up; a name stands for all its addresses",
     )
     add(
         "--metrics-port",
@@ -165,10 +176,19 @@ def read_options(values: Mapping[str, Any], host: str) -> RunOptions:
         target = Target.parse(host, str(values.get("api_key") or ""))
     except TargetError as error:
         raise InputError("--host", str(error), "write it like http://localhost:8000") from None
+    try:
+        target = Target.parse(host, target.api_key, str(values.get("engine_urls") or ""))
+    except TargetError as error:
+        raise InputError("--engine-urls", str(error), "write them like http://vllm:8000") from None
     endpoint = str(values["endpoint"])
     if endpoint not in ENDPOINTS:
         raise InputError("--endpoint", f"{endpoint!r} is unknown", "give chat, completions or both")
     wanted_model = _text(values, "model")
+    slo = Slo(
+        ttft=_milliseconds(values, "slo_ttft_ms"),
+        tpot=_milliseconds(values, "slo_tpot_ms"),
+        e2e=_milliseconds(values, "slo_e2e_ms"),
+    )
     return RunOptions(
         target=target,
         wanted_model=wanted_model,
@@ -186,19 +206,18 @@ def read_options(values: Mapping[str, Any], host: str) -> RunOptions:
             ignore_eos=bool(values["ignore_eos"]),
             seed=_whole(values, "seed") or 0,
         ),
-        slo=Slo(
-            ttft=_milliseconds(values, "slo_ttft_ms"),
-            tpot=_milliseconds(values, "slo_tpot_ms"),
-            e2e=_milliseconds(values, "slo_e2e_ms"),
-        ),
+        slo=slo,
         slo_percentile=_percentile(values),
         pacing=_pacing(values),
         request_timeout=_positive(values, "request_timeout") or 300.0,
         report_dir=_path(values, "report_dir"),
+        capacity=read_capacity_options(values, slo_asked=slo.asked),
     )
 
 
 def _pacing(values: Mapping[str, Any]) -> Pacing:
+    if values["find_capacity"]:
+        return Pacing("closed", None, 1.0, 1.0, None, 0)  # each of the search's loads has its own
     arrival = str(values["arrival"])
     if arrival not in ARRIVALS:
         raise InputError("--arrival", f"{arrival!r} is unknown", f"give one of {', '.join(ARRIVALS)}")
@@ -266,8 +285,10 @@ def _whole(values: Mapping[str, Any], key: str) -> int | None:
     text = _text(values, key)
     if not text:
         return None
-    if not text.isdecimal():
-        raise InputError(_option(key), f"{text!r} is not a whole number", "give 0 or more")
+    if not text.isdecimal() or len(text) > _MOST_DIGITS:
+        raise InputError(
+            _option(key), f"{text[:40]!r} is not a whole number", f"give 0 or more, {_MOST_DIGITS} digits at most"
+        )
     return int(text)
 
 

@@ -2,19 +2,56 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
 
 from loadtest.arrivals import replay, schedule, shard
+from loadtest.options import Pacing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
-    from loadtest.options import Pacing
     from loadtest.workload import Workload
 
 # Numbers of a process that joined a closed-loop run after it was dealt out: far from everybody else's.
 _LATE_BLOCK = 1 << 40
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """One of the loads that follow each other in a search; all processes together send it.
+
+    `seed` is that of the arrivals. Requests are numbered from `first_request`, so that no prompt of an earlier load
+    comes again. `users` send in closed loop; they start one after the other over `users_over_s`, the time of a request,
+    so that they do not go in step.
+    """
+
+    number: int
+    pacing: Pacing
+    seed: int
+    first_request: int
+    users: int = 0
+    users_over_s: float = 0.0
+
+    @property
+    def first_measured(self) -> int:
+        """The number of the first request after the warm-up."""
+        return self.first_request + self.pacing.warmup_requests
+
+    def share_of_users(self, number: int, processes: int) -> int:
+        """The users of process `number` of `processes`."""
+        return self.users // processes + (number < self.users % processes)
+
+    def to_wire(self) -> dict[str, Any]:
+        """Return what msgpack can carry; `from_wire` reads it."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_wire(cls, wire: Mapping[str, Any]) -> Self:
+        """Read what `to_wire` made."""
+        return cls(**{**wire, "pacing": Pacing(**wire["pacing"])})
 
 
 def request_numbers(pacing: Pacing, number: int, processes: int) -> Iterator[int]:

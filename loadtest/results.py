@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from loadtest.options import RunOptions
     from loadtest.plan import RunPlan
-    from loadtest.rows import RowFile
+    from loadtest.rows import RowSink
     from loadtest.server import ServerCounters
 
 # A process that needs more of a core than this no longer reacts at once.
@@ -33,13 +33,14 @@ class Process:
     cpu_ratio: float = 0.0  # of one core, over the last report
     busy_s: float = 0.0  # spent in reports above BUSY_CPU_RATIO
     lost_after_s: float | None = None  # seconds into the run at which it was found missing
+    left_after_s: float | None = None  # seconds into the run at which it was told to end, and handed over all it had
 
 
 class Results:
     """Everything measured in one run."""
 
     def __init__(
-        self, options: RunOptions, plan: RunPlan, notes: tuple[str, ...] = (), rows: RowFile | None = None
+        self, options: RunOptions, plan: RunPlan, notes: tuple[str, ...] = (), rows: RowSink | None = None
     ) -> None:
         """Start empty. `notes` is what a reader must know of the workload; `rows` takes one row a request."""
         self.options = options
@@ -85,13 +86,19 @@ class Results:
     def lose(self, name: str) -> Process | None:
         """Note that process `name` is gone; returns what was last heard of it, None if that was noted before."""
         process = self.processes.get(name)
-        if process is None or process.lost_after_s is not None:
+        if process is None or process.lost_after_s is not None or process.left_after_s is not None:
             return None
         process.lost_after_s = time.time() - self.plan.started
         return process
 
+    def leave(self, name: str) -> None:
+        """Note that process `name` ends before the run does, with nothing lost."""
+        process = self.processes.get(name)
+        if process is not None:
+            process.left_after_s = time.time() - self.plan.started
+
     def close_rows(self) -> None:
-        """Close `requests.csv`."""
+        """Close what takes the rows."""
         if self._rows is not None:
             self._rows.close()
             self._rows = None
@@ -99,7 +106,11 @@ class Results:
     @property
     def all_ended(self) -> bool:
         """Whether every process that is still there has sent and ended all that it had to."""
-        there = [process for process in self.processes.values() if process.lost_after_s is None]
+        there = [
+            process
+            for process in self.processes.values()
+            if process.lost_after_s is None and process.left_after_s is None
+        ]
         return bool(there) and all(process.ended for process in there)
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -13,19 +13,23 @@ if TYPE_CHECKING:
 
 # Times in milliseconds but for sent_at, Unix seconds; empty for what was not seen.
 COLUMNS = (
-    *("index", "endpoint", "measured", "outcome", "status", "sent_at"),
+    *("index", "endpoint", "measured", "good", "outcome", "status", "sent_at"),
     *("schedule_delay_ms", "ttft_ms", "tpot_ms", "e2e_ms", "duration_ms"),
     *("prompt_tokens", "expected_prompt_tokens", "output_tokens", "cached_tokens"),
     *("kernel_stamped", "merged_deltas", "largest_lag_ms", "detail"),
 )
 
 
-def to_row(record: RequestRecord, *, measured: bool) -> tuple[Any, ...]:
-    """Return the values of COLUMNS, of types that msgpack can carry; `measured` is False in warm-up."""
+def to_row(record: RequestRecord, *, measured: bool, good: bool) -> tuple[Any, ...]:
+    """Return the values of COLUMNS, of types that msgpack can carry.
+
+    `measured` is False in warm-up; `good` says whether the request ended ok and met every SLO.
+    """
     return (
         record.index,
         record.endpoint,
         int(measured),
+        int(good),
         record.outcome.value,
         record.status or None,
         round(record.sent_at, 6),
@@ -49,6 +53,16 @@ def _milliseconds(seconds: float | None) -> float | None:
     return None if seconds is None else round(seconds * 1000, 3)
 
 
+class RowSink(Protocol):
+    """Takes the rows of a run while it goes on."""
+
+    def add(self, process: str, rows: Iterable[Sequence[Any]]) -> None:
+        """Take rows of one process."""
+
+    def close(self) -> None:
+        """Take no more."""
+
+
 class RowFile:
     """`requests.csv`, written while the run goes on."""
 
@@ -61,6 +75,8 @@ class RowFile:
     def add(self, process: str, rows: Iterable[Sequence[Any]]) -> None:
         """Append the rows of one process."""
         self._writer.writerows((*row, process) for row in rows)
+        # Once a second for each process: what came in is kept even if this process is killed.
+        self._file.flush()
 
     def close(self) -> None:
         """Close the file."""

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections import defaultdict
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import requests
 from prometheus_client.parser import text_string_to_metric_families
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
     from loadtest.client.target import Target
 
 _TIMEOUT_S = 10
@@ -20,7 +24,7 @@ _SETTLE_STEP_S = 0.3
 
 @dataclass(frozen=True, slots=True)
 class ServerCounters:
-    """vLLM's counters at one moment, added up over engines; tokens and requests since the server started."""
+    """vLLM's counters at one moment, added up over engines; tokens and requests since each engine started."""
 
     prompt_tokens: float = 0.0
     generation_tokens: float = 0.0
@@ -29,7 +33,11 @@ class ServerCounters:
     ttft_sum: float = 0.0  # seconds
     ttft_count: float = 0.0
     busy: float = 0.0  # requests that run or wait at this moment
+    started: float = 0.0  # Unix time at which the server's process started; 0 where it does not say
     ended: dict[str, float] = field(default_factory=dict)  # requests by finished_reason
+    engines: dict[str, ServerCounters] = field(default_factory=dict)  # each engine's own, by its address
+    joined: int = 0  # of a difference: engines that were not there before
+    gone: tuple[str, ...] = ()  # of a difference: engines that stopped or restarted, and lost what they had counted
 
 
 _FIELDS = {
@@ -41,13 +49,15 @@ _FIELDS = {
     "vllm:time_to_first_token_seconds_count": "ttft_count",
     "vllm:num_requests_running": "busy",
     "vllm:num_requests_waiting": "busy",
+    "process_start_time_seconds": "started",
 }
 _ENDED = "vllm:request_success_total"
+_SUMS = tuple(field.name for field in fields(ServerCounters) if field.type == "float" and field.name != "started")
 
 
 def parse_counters(page: str) -> ServerCounters | None:
     """Read a metrics page; None when it has not vLLM's token counters."""
-    sums: defaultdict[str, float] = defaultdict(float)
+    sums: defaultdict[str, Any] = defaultdict(float)
     ended: defaultdict[str, float] = defaultdict(float)
     for family in text_string_to_metric_families(page):
         for sample in family.samples:
@@ -60,14 +70,48 @@ def parse_counters(page: str) -> ServerCounters | None:
     return ServerCounters(**sums, ended=dict(ended))
 
 
+def add_up(engines: Mapping[str, ServerCounters], gone: Iterable[str] = ()) -> ServerCounters:
+    """Sum of `engines`, which it keeps."""
+    sums = {name: sum(getattr(engine, name) for engine in engines.values()) for name in _SUMS}
+    ended: defaultdict[str, float] = defaultdict(float)
+    for engine in engines.values():
+        for reason, count in engine.ended.items():
+            ended[reason] += count
+    return ServerCounters(**sums, ended=dict(ended), engines=dict(engines), gone=tuple(gone))
+
+
+def pages(target: Target) -> dict[str, str]:
+    """The metrics page's URL of each engine, by the engine's address: all that a name of `target.engines` has."""
+    found = {}
+    for root in target.engines or (target.url(""),):
+        parts = urlsplit(root)
+        addresses = {parts.hostname or ""}
+        # A certificate is for the name; a server that is no router is asked as its clients ask it.
+        if target.engines and parts.scheme == "http":
+            try:
+                port = parts.port or 80
+                addresses = {str(at[0]) for *_, at in socket.getaddrinfo(parts.hostname, port, socket.AF_INET)}
+            except OSError:
+                addresses = set()  # no engine has this name now
+        for address in addresses:
+            at = f"{address}:{parts.port}" if parts.port else address
+            found[at] = f"{parts.scheme}://{at if target.engines else parts.netloc}{parts.path}/metrics"
+    return found
+
+
 def read_counters(target: Target) -> ServerCounters | None:
-    """Ask the server for its counters now; None when it has none to give."""
-    try:
-        answer = requests.get(target.url("/metrics"), timeout=_TIMEOUT_S)
-        answer.raise_for_status()
-        return parse_counters(answer.text)
-    except (requests.RequestException, ValueError):
-        return None
+    """Ask every engine for its counters now; None when none has any to give."""
+    engines = {}
+    for address, url in sorted(pages(target).items()):
+        try:
+            answer = requests.get(url, timeout=_TIMEOUT_S)
+            answer.raise_for_status()
+            counters = parse_counters(answer.text)
+        except (requests.RequestException, ValueError):
+            continue
+        if counters is not None:
+            engines[address] = counters
+    return add_up(engines) if engines else None
 
 
 def read_settled_counters(target: Target) -> ServerCounters | None:
@@ -84,15 +128,25 @@ def read_settled_counters(target: Target) -> ServerCounters | None:
 
 
 def difference(before: ServerCounters, after: ServerCounters) -> ServerCounters:
-    """What the server counted in between; `busy` is that of `before`. Below 0 means that it was restarted."""
+    """What the server counted in between; `busy` is that of `before`.
+
+    An engine that joined meanwhile counts whole. One that is not there any more, or counts from 0 again, is `gone`.
+    `started`, of a server whose engines are not known: how much later its process started; not 0 is a restart.
+    """
+    if not (before.engines and after.engines):
+        return replace(_minus(after, before), started=after.started - before.started)
+    parts, gone = {}, []
+    for address, now in after.engines.items():
+        then = before.engines.get(address)
+        if then is not None and then.started != now.started:
+            gone.append(address)
+            then = None
+        parts[address] = _minus(now, then or ServerCounters())
+    gone += [address for address in before.engines if address not in after.engines]
+    return replace(add_up(parts, gone), joined=len(after.engines.keys() - before.engines.keys()))
+
+
+def _minus(after: ServerCounters, before: ServerCounters) -> ServerCounters:
+    sums = {name: getattr(after, name) - getattr(before, name) for name in _SUMS}
     ended = {reason: count - before.ended.get(reason, 0.0) for reason, count in after.ended.items()}
-    return ServerCounters(
-        prompt_tokens=after.prompt_tokens - before.prompt_tokens,
-        generation_tokens=after.generation_tokens - before.generation_tokens,
-        cache_queries=after.cache_queries - before.cache_queries,
-        cache_hits=after.cache_hits - before.cache_hits,
-        ttft_sum=after.ttft_sum - before.ttft_sum,
-        ttft_count=after.ttft_count - before.ttft_count,
-        busy=before.busy,
-        ended=ended,
-    )
+    return ServerCounters(**{**sums, "busy": before.busy}, ended=ended)

@@ -12,6 +12,7 @@ from gevent.event import Event
 from gevent.pool import Group
 from gevent.queue import JoinableQueue
 
+from loadtest.client.clock import now_ns
 from loadtest.client.connection import Capture, Connection, End
 from loadtest.client.outcome import judge
 from loadtest.client.target import build_request
@@ -34,9 +35,22 @@ _BACKLOG = 10_000
 class Session:
     """One run in one process. `on_record` is called for every request that has ended, in a greenlet of its own."""
 
-    def __init__(self, options: RunOptions, workload: Workload, on_record: Callable[[RequestRecord], None]) -> None:
-        """Start the greenlet that reads captures; nothing is sent yet."""
+    def __init__(
+        self,
+        options: RunOptions,
+        workload: Workload,
+        on_record: Callable[[RequestRecord], None],
+        *,
+        first_measured: int,
+        keep_rows: bool,
+    ) -> None:
+        """Start the greenlet that reads captures; nothing is sent yet.
+
+        Requests are measured from number `first_measured` on. `keep_rows`: report each request's own row too.
+        """
         self._options = options
+        self._first_measured = first_measured
+        self._keep_rows = keep_rows
         self._workload = workload
         self._on_record = on_record
         self._heads = {endpoint: options.target.head(endpoint) for endpoint in ("chat", "completions")}
@@ -48,12 +62,13 @@ class Session:
         self._cpu_reported = time.process_time()
         self._reported_at = time.monotonic()
         self._idle: list[Connection] = []
-        self._open_loop: Group = Group()
+        self._own: Group = Group()
         self._numbers: Iterator[int] | None = None
         self.in_flight = 0
         self.sent_all = Event()  # every request of this process was sent
         self.ended = Event()  # ... and has ended
         # What exists now stays: the collector need not look at it again while it holds up the reading.
+        gc.unfreeze()
         gc.collect()
         gc.freeze()
         self._reader = gevent.spawn(self._read_captures)
@@ -82,6 +97,20 @@ class Session:
             gevent.sleep(_PAUSE_AFTER_CONNECT_S)
         return True
 
+    def loop(self, users: int, over_s: float) -> None:
+        """Send in closed loop from `users` greenlets of this session's own, which start one by one over `over_s`."""
+        for user in range(users):
+            self._own.spawn(self._send_again_and_again, over_s * user / users)
+
+    def _send_again_and_again(self, after_s: float) -> None:
+        gevent.sleep(after_s)
+        connection = self.connect()
+        try:
+            while self.send_next(connection):
+                pass
+        finally:
+            connection.close()
+
     # Open loop: one greenlet follows the schedule, each request has a greenlet of its own.
 
     def warm(self, connection: Connection) -> None:
@@ -94,15 +123,15 @@ class Session:
 
     def follow(self, due: Iterator[tuple[int, float]], start_at: float) -> None:
         """Send each (number, seconds since `start_at`) when it is due, however many are under way."""
-        self._open_loop.spawn(self._follow, due, start_at)
+        self._own.spawn(self._follow, due, start_at)
 
     def _follow(self, due: Iterator[tuple[int, float]], start_at: float) -> None:
-        origin = time.monotonic() + start_at - time.time()
+        origin = time.monotonic() + start_at - now_ns() * 1e-9
         for number, seconds in due:
             wait = origin + seconds - time.monotonic()
             if wait > 0:
                 gevent.sleep(wait)
-            self._open_loop.spawn(self._send_due, number, start_at + seconds)
+            self._own.spawn(self._send_due, number, start_at + seconds)
         self._all_sent()
 
     def _send_due(self, number: int, due_at: float) -> None:
@@ -113,8 +142,8 @@ class Session:
             self._idle.append(connection)
 
     def cancel(self) -> None:
-        """Stop the open loop: what is under way counts as cancelled."""
-        self._open_loop.kill()
+        """Stop what this session's own greenlets do: what is under way counts as cancelled."""
+        self._own.kill()
         self.ended.set()
         for connection in self._idle:
             connection.close()
@@ -155,10 +184,11 @@ class Session:
 
     def _read(self, spec: RequestSpec, capture: Capture, due_at: float | None) -> None:
         record = judge(spec, capture, stream=self._options.workload.stream, due_at=due_at, breathe=_look_at_the_sockets)
-        measured = spec.index >= self._options.pacing.warmup_requests
-        (self._measured if measured else self._unmeasured).add(record)
-        if self._options.report_dir is not None:
-            self._rows.append(to_row(record, measured=measured))
+        measured = spec.index >= self._first_measured
+        store = self._measured if measured else self._unmeasured
+        store.add(record)
+        if self._keep_rows:
+            self._rows.append(to_row(record, measured=measured, good=store.is_good(record)))
         self._on_record(record)
 
     def drain(self, timeout_s: float = 60.0) -> bool:

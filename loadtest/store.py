@@ -46,6 +46,7 @@ class Totals:
     output_tokens: int = 0
     cached_tokens: int = 0
     good: int = 0  # ended ok and met every SLO
+    cut_off_late: int = 0  # the end of the run cut it off after a limit of the SLO had passed
     reads_stamped: int = 0  # requests whose every read had the kernel's time stamp
     requests_read: int = 0  # requests of which anything was read
     merged_deltas: int = 0
@@ -66,7 +67,7 @@ class Totals:
 
 
 _SUMS = (
-    *("prompt_tokens", "output_tokens", "cached_tokens", "good"),
+    *("prompt_tokens", "output_tokens", "cached_tokens", "good", "cut_off_late"),
     *("reads_stamped", "requests_read", "merged_deltas", "deltas", "cut_deltas", "prompt_mismatches"),
 )
 
@@ -107,6 +108,20 @@ class Store:
             met = met and record.tpot is not None and record.tpot <= self.slo.tpot
         return met
 
+    def is_cut_off_late(self, record: RequestRecord) -> bool:
+        """Whether the end of the run cut a request off that had missed by then; what the others would do is unknown.
+
+        Limits run from the due time: a request that never got a connection was not sent at all.
+        """
+        if record.outcome is not Outcome.CANCELLED:
+            return False
+        late = record.schedule_delay or 0.0
+        first_token = record.duration if record.ttft is None else record.ttft
+        return any(
+            limit is not None and late + seconds > limit
+            for limit, seconds in ((self.slo.ttft, first_token), (self.slo.e2e, record.duration))
+        )
+
     def add(self, record: RequestRecord) -> None:
         """Record one request. Latencies are of requests that ended ok; what failed counts in its outcome."""
         totals = self.totals(record.endpoint)
@@ -115,6 +130,7 @@ class Store:
         totals.output_tokens += record.output_tokens
         totals.cached_tokens += record.cached_tokens
         totals.good += self.is_good(record)
+        totals.cut_off_late += self.is_cut_off_late(record)
         totals.merged_deltas += record.merged_deltas
         totals.first_sent = min(totals.first_sent, record.sent_at)
         totals.last_ended = max(totals.last_ended, record.sent_at + record.duration)

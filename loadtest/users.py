@@ -8,6 +8,8 @@ from locust.exception import StopUser
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
+    from gevent.event import Event
+
     from loadtest.client.connection import Connection
     from loadtest.session import Session
 
@@ -15,34 +17,34 @@ if TYPE_CHECKING:
 class LanguageModelUser(User):
     """Closed loop: sends the next request as soon as its last one has ended.
 
-    In open loop the schedule sends; a user then only opens a connection ahead, and stays until the schedule has ended.
+    Where something else sends, a schedule or the stages of a search, a user only stays until that has ended; for a
+    schedule it opens a connection ahead.
     """
 
     wait_time = constant(0)
     session: ClassVar[Session | None] = None  # the run in this process; set before users start
-    open_loop: ClassVar[bool] = False
+    stay_until: ClassVar[Event | None] = None  # set where something else sends
     _connection: Connection | None = None
 
     def on_start(self) -> None:
         """Take a connection."""
-        if self.session is None:
+        if self.session is not None:
+            self._connection = self.session.connect()
+            if self.stay_until is not None:
+                self.session.warm(self._connection)
+        elif self.stay_until is None:
             raise StopUser  # this process could not start the run, and has said why
-        self._connection = self.session.connect()
-        if self.open_loop:
-            self.session.warm(self._connection)
 
     @task
     def request(self) -> None:
         """Send one request and wait for its end."""
-        if self.session is None or self._connection is None:
+        if self.stay_until is not None:
+            self.stay_until.wait()
             raise StopUser
-        if self.open_loop:
-            self.session.ended.wait()
-            raise StopUser
-        if not self.session.send_next(self._connection):
+        if self.session is None or self._connection is None or not self.session.send_next(self._connection):
             raise StopUser
 
     def on_stop(self) -> None:
         """Close the connection, unless the schedule uses it."""
-        if self._connection is not None and not self.open_loop:
+        if self._connection is not None and self.stay_until is None:
             self._connection.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,8 @@ _LAG_LIMIT_S = 0.005
 _MERGED_SHARE = 0.01
 # Open loop: sending later than this, for more than this share of the requests, is another load than was asked for.
 LATE_S = 0.010
+# When everything is stopped at once, the workers go before the master does; that only shortens the run.
+_LEFT_EARLY_S = 5.0
 _LATE_SHARE = 0.01
 
 MET, MISSED, INVALID = 0, 1, 2
@@ -27,7 +30,10 @@ MET, MISSED, INVALID = 0, 1, 2
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """`reasons` is empty for a valid run; `attainment` is the share of requests that met the SLO, if there is one."""
+    """`reasons` is empty for a valid run; `attainment` is the share of requests that met the SLO, if there is one.
+
+    Of the requests that the end of the run cut off, those count whose limit had passed by then: they missed.
+    """
 
     reasons: tuple[str, ...]
     attainment: float | None
@@ -51,19 +57,23 @@ class Verdict:
 def judge_run(results: Results, reconciliation: Reconciliation | None) -> Verdict:
     """Judge a run that has ended."""
     totals = results.measured.combined()
-    counted = totals.outcomes.total() - totals.outcomes[Outcome.CANCELLED.value]
+    ended = totals.outcomes.total() - totals.outcomes[Outcome.CANCELLED.value]
+    counted = ended + totals.cut_off_late
     ok = totals.outcomes[Outcome.OK.value]
-    reasons = [
-        *_nothing(counted),
-        *_lost(results, reconciliation),
-        *_busy(results),
-        *_merged(totals),
-        *_late(totals),
-        *(reconciliation.problems if reconciliation is not None else ()),
-    ]
+    server, client = judge_server(results, reconciliation), [*busy_problems(results), *_merged(totals), *_late(totals)]
+    reasons = [*_nothing(counted), *client, *server]
     attainment = totals.good / counted if counted and results.options.slo.asked else None
     met = None if attainment is None else attainment * 100 >= results.options.slo_percentile
-    return Verdict(tuple(reasons), attainment, met, counted - ok)
+    return Verdict(tuple(reasons), attainment, met, ended - ok)
+
+
+def judge_server(results: Results, reconciliation: Reconciliation | None) -> list[str]:
+    """Say what does not fit with the server's own counters, lost processes among it."""
+    return [
+        *_lost(results, reconciliation),
+        *_left(results),
+        *(reconciliation.problems if reconciliation is not None else ()),
+    ]
 
 
 def _nothing(counted: int) -> list[str]:
@@ -80,7 +90,18 @@ def _lost(results: Results, reconciliation: Reconciliation | None) -> list[str]:
     ]
 
 
-def _busy(results: Results) -> list[str]:
+def _left(results: Results) -> list[str]:
+    ran_s = (results.ended_at or time.time()) - results.plan.started
+    return [
+        f"load generator {name} was told to end {process.left_after_s:.0f} s into the run, which went on for "
+        f"{ran_s - process.left_after_s:.0f} s: from then on the load was another than was asked for"
+        for name, process in results.processes.items()
+        if process.left_after_s is not None and ran_s - process.left_after_s > _LEFT_EARLY_S
+    ]
+
+
+def busy_problems(results: Results) -> list[str]:
+    """Name the load-generating processes that had no CPU left."""
     return [
         f"the client was the bottleneck: {name} was above 90 % of a core for {process.busy_s:.0f} of "
         f"{process.wall_s:.0f} s; spread the load over more processes (--processes, workers)"

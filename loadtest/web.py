@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from flask import Response, jsonify, request
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from loadtest import same_origin
+from loadtest.capacity import page as capacity
 from loadtest.record import Outcome
 from loadtest.workload import InputError
 
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
     from loadtest.distribution import Distribution
     from loadtest.results import Results
+    from loadtest.run import Run
     from loadtest.store import Totals
 
 _KEY = "llm"
@@ -39,25 +42,35 @@ _COLUMNS = {
 }
 
 
-def install(
+def install(  # noqa: PLR0913, PLR0917  # what the page shows, and what is asked of it
     web_ui: WebUI,
     registry: CollectorRegistry,
-    results: Callable[[], Results | None],
+    run: Callable[[], Run | None],
     check: Callable[[Mapping[str, Any], str], None],
+    defaults: Mapping[str, Any],
+    on_scrape: Callable[[], None],
 ) -> None:
     """Add the tab and the routes to `web_ui`.
 
-    `results` gives the run to show; `check` is called with the form's values and host before a run starts, and
-    raises InputError to refuse it.
+    `run` gives the run to show; `check` is called with the form's values and host before a run starts, and raises
+    InputError to refuse it. `defaults` are the form's values as this Locust was started; `on_scrape` is called when
+    Prometheus reads the metrics.
     """
     app = web_ui.app
     assert app is not None  # noqa: S101  # for the type checker: Locust makes it before anybody is told of the page
-    web_ui.template_args["extended_tabs"] = [{"title": "LLM", "key": _KEY}]
+    columns = {_KEY: _COLUMNS, capacity.KEY: capacity.COLUMNS}
+    web_ui.template_args["extended_tabs"] = [
+        {"title": "LLM", "key": _KEY},
+        {"title": "Capacity", "key": capacity.KEY},
+    ]
     web_ui.template_args["extended_tables"] = [
-        {"key": _KEY, "structure": [{"key": key, "title": title} for key, title in _COLUMNS.items()]}
+        {"key": key, "structure": [{"key": name, "title": title} for name, title in titles.items()]}
+        for key, titles in columns.items()
     ]
 
     def metrics() -> Response:
+        if request.headers.get("User-Agent", "").startswith("Prometheus"):
+            on_scrape()
         return Response(generate_latest(registry), content_type=CONTENT_TYPE_LATEST)
 
     def refuse_bad_form() -> Response | None:
@@ -72,11 +85,18 @@ def install(
     def add_rows(response: Response) -> Response:
         if request.path.endswith("/stats/requests") and response.is_json:
             report = json.loads(response.get_data())
-            report["extended_stats"] = [{"key": _KEY, "data": table(results())}]
+            now = run()
+            report["extended_stats"] = [
+                {"key": _KEY, "data": table(None if now is None else now.results)},
+                {"key": capacity.KEY, "data": capacity.table(now)},
+            ]
             response.set_data(json.dumps(report))
         return response
 
+    same_origin.install(app)
     app.add_url_rule("/metrics", "loadtest_metrics", metrics)
+    app.add_url_rule("/capacity", "loadtest_capacity", lambda: jsonify(capacity.status(run(), request.args)))
+    app.add_url_rule("/capacity/defaults", "loadtest_defaults", lambda: jsonify(defaults))
     app.before_request(refuse_bad_form)
     app.after_request(add_rows)
 

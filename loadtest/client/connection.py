@@ -10,7 +10,6 @@ import enum
 import socket
 import ssl
 from dataclasses import dataclass, field
-from time import time_ns
 from typing import TYPE_CHECKING, Any
 
 import gevent
@@ -19,7 +18,7 @@ from gevent import monkey
 from gevent import socket as gsocket
 from gevent.hub import Waiter
 
-from loadtest.client.clock import ANCILLARY_SIZE, enable_kernel_stamps
+from loadtest.client.clock import ANCILLARY_SIZE, enable_kernel_stamps, now_ns
 from loadtest.client.tls import TlsChannel
 
 if TYPE_CHECKING:
@@ -151,7 +150,7 @@ class Connection:
                 capture.end, capture.detail = End.CONNECT, f"no connection within {timeout_s:g} s"
         finally:
             timer.close()
-            capture.ended_ns = time_ns()
+            capture.ended_ns = now_ns()
             if capture.end is not End.COMPLETE:
                 self.close()
 
@@ -163,7 +162,7 @@ class Connection:
             except OSError as error:
                 capture.end, capture.detail = End.CONNECT, _reason(error)
                 return
-            capture.sent_ns = time_ns()
+            capture.sent_ns = now_ns()
             try:
                 self._send(request)
             except OSError as error:
@@ -252,7 +251,7 @@ class Connection:
             return
         except OSError as error:
             data, ancillary, self._error = b"", [], _reason(error)
-        now = time_ns()
+        now = now_ns()
         if self._tls is not None and data:
             try:
                 data = self._tls.decrypt(data)

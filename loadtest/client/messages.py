@@ -60,7 +60,7 @@ class Answer(msgspec.Struct):
 
 
 _decoder = msgspec.json.Decoder(Answer)
-NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError)
+NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 def decode(data: bytes) -> Answer:

@@ -14,35 +14,42 @@ class TargetError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One server: `host` and `port` to connect to, `base` the path before `/v1`, `api_key` for the bearer header."""
+    """One server: `host` and `port` to connect to, `base` the path before `/v1`, `api_key` for the bearer header.
+
+    `engines` are the root URLs of the engines behind it, where it is a router; empty: it is the engine itself.
+    """
 
     host: str
     port: int
     tls: bool
     base: str
     api_key: str = field(default="", repr=False)
+    engines: tuple[str, ...] = ()
 
     @classmethod
-    def parse(cls, url: str, api_key: str = "") -> Target:
-        """Read a server root such as `http://localhost:8000`.
+    def parse(cls, url: str, api_key: str = "", engines: str = "") -> Target:
+        """Read a server root such as `http://localhost:8000`, and the roots of `engines`, separated by spaces.
 
         Raises TargetError for anything that is not an http(s) URL; a trailing `/v1` is dropped, since users of
         OpenAI clients are used to giving it.
         """
         if not url:
             raise TargetError("--host is empty: give the server's root, such as --host http://localhost:8000")
-        parts = urlsplit(url)
         try:
+            parts = urlsplit(url)
             port = parts.port
         except ValueError as error:
             raise TargetError(f"--host {url!r}: {error}") from None
         if parts.scheme not in {"http", "https"} or not parts.hostname:
             raise TargetError(f"--host {url!r} is not an http(s) URL: write it like http://localhost:8000")
-        if "\r" in api_key or "\n" in api_key:
-            raise TargetError("--api-key has a line break in it: check VLLM_API_KEY")
+        if " " in url or not _printable(url):
+            raise TargetError(f"--host {url!r} has blanks or letters outside of ASCII: write them as %20 or xn--")
+        if not _printable(api_key):
+            raise TargetError("--api-key has line breaks or letters outside of ASCII: check VLLM_API_KEY")
         tls = parts.scheme == "https"
         base = parts.path.rstrip("/").removesuffix("/v1")
-        return cls(parts.hostname, port or (443 if tls else 80), tls, base, api_key)
+        roots = tuple(cls.parse(engine).url("") for engine in engines.split())
+        return cls(parts.hostname, port or (443 if tls else 80), tls, base, api_key, roots)
 
     @property
     def authority(self) -> str:
@@ -67,6 +74,11 @@ class Target:
             lines.append(f"Authorization: Bearer {self.api_key}")
         lines.append("Content-Length: ")
         return "\r\n".join(lines).encode("latin-1")
+
+
+def _printable(text: str) -> bool:
+    """Whether the text can stand in a request head as it is."""
+    return all(" " <= letter <= "~" for letter in text)
 
 
 def build_request(head: bytes, body: bytes) -> bytes:

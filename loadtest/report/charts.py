@@ -29,7 +29,7 @@ _COLOURS = {
     "cancelled": "#9a9a9a",
     "connect": "#1f1f1f",
 }
-_LAYOUT = {
+LAYOUT = {
     "template": "plotly_white",
     "height": 340,
     "margin": {"l": 60, "r": 50, "t": 44, "b": 48},
@@ -59,7 +59,7 @@ def make_charts(summary: Mapping[str, Any], results: Results, rows: Sequence[Row
 
 def _figure(title: str, x: str, y: str) -> go.Figure:
     figure = go.Figure()
-    figure.update_layout(title=title, xaxis_title=x, yaxis_title=y, **_LAYOUT)
+    figure.update_layout(title=title, xaxis_title=x, yaxis_title=y, **LAYOUT)
     return figure
 
 

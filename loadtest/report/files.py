@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from loadtest.capacity.report.page import Latencies, render_capacity
 from loadtest.report.page import render_page
 from loadtest.rows import RowFile, read_rows
 from loadtest.workload import InputError
@@ -48,6 +49,13 @@ class ReportFolder:
         (self.path / f"{_ROWS}.partial").replace(rows)
         self._put("summary.json", json.dumps(summary, indent=2, allow_nan=False) + "\n")
         self._put("report.html", render_page(summary, results, read_rows(rows)))
+
+    def write_capacity(self, summary: Mapping[str, Any], latencies: Latencies) -> None:
+        """Finish the files of a search: `capacity.json` in the place of `summary.json`."""
+        self.rows.close()
+        (self.path / f"{_ROWS}.partial").replace(self.path / _ROWS)
+        self._put("capacity.json", json.dumps(summary, indent=2, allow_nan=False) + "\n")
+        self._put("report.html", render_capacity(summary, latencies))
 
     def _put(self, name: str, text: str) -> None:
         partial = self.path / f"{name}.partial"

@@ -10,7 +10,7 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]  # no stubs exist
 
 from loadtest.report.charts import make_charts
-from loadtest.report.terminal import verdict_text
+from loadtest.report.terminal import cut_off_text, verdict_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -37,7 +37,8 @@ def render_page(summary: Mapping[str, Any], results: Results, rows: Iterable[dic
     environment = Environment(
         loader=PackageLoader("loadtest.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    environment.filters["figure"] = _figure
+    environment.filters["figure"] = figure_text
+    environment.filters["cut_off"] = cut_off_text
     return environment.get_template("report.html").render(
         summary=summary,
         headline=verdict_text(summary),
@@ -45,20 +46,20 @@ def render_page(summary: Mapping[str, Any], results: Results, rows: Iterable[dic
         quantities=QUANTITIES,
         figures=FIGURES,
         scopes={"all": summary, **(summary["endpoints"] if len(summary["endpoints"]) > 1 else {})},
-        library=_ours(get_plotlyjs()),
+        library=trusted(get_plotlyjs()),
         charts=[
-            _ours(chart.to_html(full_html=False, include_plotlyjs=False, config={"responsive": True}))
+            trusted(chart.to_html(full_html=False, include_plotlyjs=False, config={"responsive": True}))
             for chart in charts
         ],
     )
 
 
-def _ours(markup: str) -> Markup:
+def trusted(markup: str) -> Markup:
     """Mark what plotly wrote as safe: texts in it are JSON, which plotly escapes for HTML."""
     return Markup(markup)  # noqa: S704  # see above
 
 
-def _figure(value: float | None, digits: int = 1) -> str:
+def figure_text(value: float | None, digits: int = 1) -> str:
     if value is None:
         return "-"
     return f"{value:,}" if isinstance(value, int) else f"{value:,.{digits}f}"

@@ -11,12 +11,14 @@ from loadtest.record import Outcome
 
 if TYPE_CHECKING:
     from loadtest.distribution import Distribution
+    from loadtest.options import RunOptions
     from loadtest.reconcile import Reconciliation
     from loadtest.results import Results
     from loadtest.store import Totals
     from loadtest.verdict import Verdict
+    from loadtest.workload import WorkloadOptions
 
-_VERSIONS = ("locust", "gevent", "httptools", "hdrhistogram")
+VERSIONS = ("locust", "gevent", "httptools", "hdrhistogram")
 # Below this many values a 99th percentile is the luck of a few; it is left out.
 _FEWEST_FOR_P99 = 100
 
@@ -49,26 +51,40 @@ def duration(totals: Totals) -> float:
 
 def _run(results: Results, totals: Totals) -> dict[str, Any]:
     options, plan = results.options, results.plan
-    workload = {
-        key: str(value) if value is not None and not isinstance(value, (bool, int, float, str)) else value
-        for key, value in dataclasses.asdict(options.workload).items()
-        if key not in {"model", "seed", "max_model_len"}
-    }
-    slo = {
-        f"{name}_ms": None if limit is None else limit * 1000 for name, limit in dataclasses.asdict(options.slo).items()
-    }
     return {
         "id": plan.run_id,
         "started": plan.started,
         "duration_s": duration(totals),
         "seed": plan.seed,
         "target": options.target.url(""),
-        "workload": {**workload, **dataclasses.asdict(options.pacing), "notes": list(results.notes)},
-        "slo": {**slo, "percentile": options.slo_percentile},
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in _VERSIONS}},
+        "workload": {
+            **workload_figures(options.workload),
+            **dataclasses.asdict(options.pacing),
+            "notes": list(results.notes),
+        },
+        "slo": slo_figures(options),
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in VERSIONS}},
         "model": {"name": plan.model, "max_model_len": plan.max_model_len},
         "processes": len(results.processes),
         "warmup_requests": results.unmeasured.combined().outcomes.total(),
+    }
+
+
+def workload_figures(workload: WorkloadOptions) -> dict[str, Any]:
+    """What is sent, as it was asked for."""
+    return {
+        key: str(value) if value is not None and not isinstance(value, (bool, int, float, str)) else value
+        for key, value in dataclasses.asdict(workload).items()
+        if key not in {"model", "seed", "max_model_len"}
+    }
+
+
+def slo_figures(options: RunOptions) -> dict[str, float | None]:
+    """The SLO in milliseconds, and the percentage of requests that must meet it."""
+    limits = dataclasses.asdict(options.slo).items()
+    return {
+        **{f"{name}_ms": None if limit is None else limit * 1000 for name, limit in limits},
+        "percentile": options.slo_percentile,
     }
 
 
@@ -84,6 +100,7 @@ def _figures(totals: Totals, seconds: float) -> dict[str, Any]:
             "total": totals.outcomes.total(),
             **{outcome.value: totals.outcomes[outcome.value] for outcome in Outcome},
         },
+        "cut_off_late": totals.cut_off_late,
         "tokens": {
             "prompt": totals.prompt_tokens,
             "output": totals.output_tokens,
@@ -125,6 +142,7 @@ def _client(results: Results, totals: Totals) -> dict[str, Any]:
                 "cpu_ratio": process.cpu_s / process.wall_s if process.wall_s else None,
                 "busy_s": process.busy_s,
                 "lost_after_s": process.lost_after_s,
+                "left_after_s": process.left_after_s,
             }
             for name, process in results.processes.items()
         },
@@ -142,5 +160,13 @@ def _server(reconciliation: Reconciliation) -> dict[str, Any]:
         "client_generation_tokens": reconciliation.output_tokens,
         "client_prompt_tokens": reconciliation.prompt_tokens,
         "client_requests": reconciliation.requests,
+        "engines": {
+            address: {
+                "generation_tokens": engine.generation_tokens,
+                "prompt_tokens": engine.prompt_tokens,
+                "requests": sum(engine.ended.values()),
+            }
+            for address, engine in server.engines.items()
+        },
         "reconciled": reconciliation.agrees,
     }

@@ -52,6 +52,14 @@ def verdict_text(summary: Mapping[str, Any]) -> str:
     return f"Valid run, SLO {word}: {share:.2f} % of the requests within {limits} ({slo['percentile']:g} % asked for)"
 
 
+def cut_off_text(count: int) -> str:
+    """Say that requests which never ended are in the SLO's share, and why."""
+    return (
+        f"{count:,} request(s) were cut off by the end of the run after their TTFT or E2E limit had passed: "
+        "counted as missed"
+    )
+
+
 def _verdict(summary: Mapping[str, Any]) -> list[str]:
     reasons = [f"  - {reason}" for reason in summary["verdict"]["reasons"]]
     return [verdict_text(summary), *reasons]
@@ -83,6 +91,8 @@ def _lines(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     requests, throughput, client = summary["requests"], summary["throughput"], summary["client"]
     outcomes = [f"{name} {count:,}" for name, count in requests.items() if name != "total" and count]
     lines = [("Requests", f"{requests['total']:,} in {summary['run']['duration_s']:.1f} s: " + ", ".join(outcomes))]
+    if summary["cut_off_late"]:
+        lines.append(("Cut off", cut_off_text(summary["cut_off_late"])))
     if throughput["requests_per_s"] is not None:
         lines.append(
             (

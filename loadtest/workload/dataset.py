@@ -13,6 +13,7 @@ from random import Random
 from typing import Any, BinaryIO, NamedTuple
 
 import ijson  # type: ignore[import-untyped]  # it ships no types
+from ijson.common import ObjectBuilder  # type: ignore[import-untyped]  # as above
 
 from loadtest.workload.draws import Draws, fraction
 from loadtest.workload.endpoints import Endpoint
@@ -27,6 +28,7 @@ OPTION = "--dataset"
 _BATCH = 128  # conversations tokenised at a time
 _BYTES_A_TOKEN = 4  # of English text, for today's vocabularies; used where there is no tokenizer
 _PROGRESS_S = 5.0
+_DEEPEST = 64  # levels of JSON; a ShareGPT file has 5
 _QUESTION = {"human", "user"}
 _ANSWER = {"gpt", "assistant", "chatgpt", "bing", "bard"}
 
@@ -172,7 +174,7 @@ def _conversations(path: Path) -> Iterator[tuple[str, Any]]:
                 file.seek(0)
             progress = _Progress(path, file)
             if start == b"[":
-                for number, conversation in enumerate(ijson.items(file, "item", use_float=True), 1):
+                for number, conversation in enumerate(_items(file), 1):
                     place = f"conversation {number}"
                     progress.show(number)
                     yield place, conversation
@@ -185,13 +187,37 @@ def _conversations(path: Path) -> Iterator[tuple[str, Any]]:
                         yield place, json.loads(line)
     except OSError as error:
         raise InputError(OPTION, f"cannot read {path}: {error.strerror}", "give a ShareGPT file") from None
-    except (ijson.JSONError, ValueError) as error:
+    except (ijson.JSONError, ValueError, RecursionError) as error:
         if isinstance(error, InputError):
             raise
         reason = str(error).partition("\n")[0]
         raise InputError(
             OPTION, f"{path}, {place}: {reason}", "give a JSON list of conversations, or one a line"
         ) from None
+
+
+def _items(file: BinaryIO) -> Iterator[Any]:
+    """Yield the items of a JSON list, one at a time.
+
+    `ijson.items` does the same and keeps the path to every level: 100 kB of brackets would take 20 GB.
+    """
+    depth = 0
+    item = ObjectBuilder()
+    for event, value in ijson.basic_parse(file, use_float=True):
+        if event in {"start_map", "start_array"}:
+            depth += 1
+            if depth > _DEEPEST:
+                raise ValueError(f"nested deeper than {_DEEPEST} levels")
+            if depth == 1:
+                continue
+        elif event in {"end_map", "end_array"}:
+            depth -= 1
+            if depth == 0:
+                return
+        item.event(event, value)
+        if depth == 1:
+            yield item.value
+            item = ObjectBuilder()
 
 
 class _Progress:

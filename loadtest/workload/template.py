@@ -43,13 +43,18 @@ class ChatTemplate:
         return probe not in self._render(probe)
 
     def _render(self, content: object) -> str:
-        return self._template.render(
-            messages=[{"role": "user", "content": content}],
-            tools=None,
-            documents=None,
-            add_generation_prompt=True,
-            **self._special_tokens,
-        )
+        try:
+            return self._template.render(
+                messages=[{"role": "user", "content": content}],
+                tools=None,
+                documents=None,
+                add_generation_prompt=True,
+                **self._special_tokens,
+            )
+        except jinja2.TemplateError:
+            raise
+        except Exception as error:  # a template is a program: it can raise anything
+            raise jinja2.TemplateError(f"{type(error).__name__}: {error}") from error
 
 
 class _GenerationTag(Extension):

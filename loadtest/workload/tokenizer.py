@@ -130,7 +130,7 @@ def _read_template(folder: Path) -> ChatTemplate | None:
         if isinstance(named, list):  # several templates by name; servers use the one named default
             named = {entry["name"]: entry["template"] for entry in named}.get("default")
         return ChatTemplate(named, _special_tokens(config)) if named else None
-    except (OSError, ValueError, AttributeError, KeyError, TypeError, jinja2.TemplateError) as error:
+    except (OSError, ValueError, AttributeError, KeyError, TypeError, RecursionError, jinja2.TemplateError) as error:
         raise InputError(
             OPTION,
             f"cannot read the chat template in {folder}: {error}",

@@ -63,9 +63,8 @@ def make_environment(folder: Path, *requirements: str) -> None:
     """A virtual environment with `requirements`, made once."""
     if (folder / "bin" / "python").exists():
         return
-    subprocess.run(["uv", "venv", "--quiet", str(folder)], check=True)
-    python = str(folder / "bin" / "python")
-    subprocess.run(["uv", "pip", "install", "--quiet", "--python", python, *requirements], check=True)
+    subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+    subprocess.run([str(folder / "bin" / "pip"), "install", "--quiet", *requirements], check=True)
 
 
 def make_tokenizer(folder: Path) -> Path:

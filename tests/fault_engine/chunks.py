@@ -49,12 +49,13 @@ def usage(prompt_tokens: int, output_tokens: int, cached_tokens: int = 0) -> dic
     }
 
 
-def usage_event(prompt_tokens: int, output_tokens: int) -> bytes:
+def usage_event(prompt_tokens: int, output_tokens: int, cached_tokens: int = 0) -> bytes:
     """The event that ends a stream with include_usage."""
-    return event({**_FIELDS, "object": "chunk", "choices": [], "usage": usage(prompt_tokens, output_tokens)})
+    counts = usage(prompt_tokens, output_tokens, cached_tokens)
+    return event({**_FIELDS, "object": "chunk", "choices": [], "usage": counts})
 
 
-def whole(endpoint: str, prompt_tokens: int, output_tokens: int) -> dict[str, object]:
+def whole(endpoint: str, prompt_tokens: int, output_tokens: int, cached_tokens: int = 0) -> dict[str, object]:
     """The answer without streaming."""
     text = " token" * output_tokens
     choice: dict[str, object] = {"index": 0, "finish_reason": "length"}
@@ -62,7 +63,8 @@ def whole(endpoint: str, prompt_tokens: int, output_tokens: int) -> dict[str, ob
         choice["message"] = {"role": "assistant", "content": text}
     else:
         choice["text"] = text
-    return {**_FIELDS, "object": "answer", "choices": [choice], "usage": usage(prompt_tokens, output_tokens)}
+    counts = usage(prompt_tokens, output_tokens, cached_tokens)
+    return {**_FIELDS, "object": "answer", "choices": [choice], "usage": counts}
 
 
 def json_response(status: int, body: object, *, content_type: str = "application/json", length: int = 0) -> bytes:

@@ -15,18 +15,18 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @contextmanager
-def running_engine(*arguments: str, prefix: Sequence[str] = ()) -> Iterator[str]:
+def running_engine(*arguments: str, prefix: Sequence[str] = (), module: str = "tests.fault_engine") -> Iterator[str]:
     """Start the engine with command-line `arguments`; yields its root URL, stops it afterwards.
 
-    `prefix` goes before the command, such as `taskset -c 1`.
+    `prefix` goes before the command, such as `taskset -c 1`; `module` may be `tests.simulated_engine`.
     """
-    command = [*prefix, sys.executable, "-m", "tests.fault_engine", *arguments]
+    command = [*prefix, sys.executable, "-m", module, *arguments]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
             url = process.stdout.readline().strip()
             if not url:
-                raise RuntimeError(f"the fault engine did not start: {' '.join(command)}")
+                raise RuntimeError(f"the engine did not start: {' '.join(command)}")
             yield url
         finally:
             process.terminate()

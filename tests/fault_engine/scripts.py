@@ -174,6 +174,11 @@ def silent(_ask: Ask) -> Script:
     yield FOREVER, b"", False
 
 
+def silent_completions(ask: Ask) -> Script:
+    """Answers chats, and never a completion."""
+    return healthy(ask) if ask.endpoint == "chat" else silent(ask)
+
+
 def closes_at_once(_ask: Ask) -> Script:
     """Closes without one byte."""
     yield 0.0, Act.CLOSE, False
@@ -302,6 +307,7 @@ SCRIPTS: dict[str, Callable[[Ask], Script]] = {
     "no-end": no_end,
     "slow-loris": slow_loris,
     "silent": silent,
+    "silent-completions": silent_completions,
     "closes-at-once": closes_at_once,
     "invalid-json": invalid_json,
     "wrong-types": wrong_types,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import json
+import math
 import select
 import socket
 import struct
@@ -46,14 +47,14 @@ class Settings:
 class _Stream:
     """An answer under way."""
 
-    connection: _Connection
+    connection: Connection
     script: Script
     answer: Answer
     step: Step
 
 
 @dataclass(slots=True, eq=False)
-class _Connection:
+class Connection:
     """A client's connection, and the request that is coming in on it."""
 
     sock: socket.socket
@@ -94,7 +95,7 @@ class Engine:
         self.port: int = self._listener.getsockname()[1]
         self._epoll = select.epoll()
         self._epoll.register(self._listener, select.EPOLLIN)
-        self._connections: dict[int, _Connection] = {}
+        self._connections: dict[int, Connection] = {}
         self._due: list[tuple[int, int, _Stream]] = []
         self._order = itertools.count()
         self._stopping = False
@@ -107,9 +108,7 @@ class Engine:
         """Run the loop."""
         listener = self._listener.fileno()
         while not self._stopping:
-            wait = 0.1
-            if self._due:
-                wait = min(wait, max(0.0, (self._due[0][0] - time.time_ns()) * 1e-9))
+            wait = min(0.1, max(0.0, (self._next_due_ns() - time.time_ns()) * 1e-9))
             for descriptor, events in self._epoll.poll(wait):
                 if descriptor == listener:
                     self._accept()
@@ -127,6 +126,10 @@ class Engine:
         self._listener.close()
         self._epoll.close()
 
+    def _next_due_ns(self) -> float:
+        """When `_run_due` has something to do; infinite for never."""
+        return self._due[0][0] if self._due else math.inf
+
     def _accept(self) -> None:
         while True:
             try:
@@ -136,12 +139,12 @@ class Engine:
             sock.setblocking(False)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             enable_kernel_stamps(sock)
-            connection = _Connection(sock)
+            connection = Connection(sock)
             connection.next_request()
             self._connections[sock.fileno()] = connection
             self._epoll.register(sock, select.EPOLLIN | select.EPOLLRDHUP)
 
-    def _read(self, connection: _Connection) -> None:
+    def _read(self, connection: Connection) -> None:
         try:
             data, ancillary, _, _ = connection.sock.recvmsg(262_144, ANCILLARY_SIZE)
         except BlockingIOError:
@@ -155,7 +158,7 @@ class Engine:
         if connection.complete:
             self._answer(connection, (kernel_stamp(ancillary[0][2]) if ancillary else None) or time.time_ns())
 
-    def _answer(self, connection: _Connection, arrived_ns: int) -> None:
+    def _answer(self, connection: Connection, arrived_ns: int) -> None:
         path = urlsplit(connection.url).path
         fault = self.settings.fault
         if path.startswith("/faults/"):
@@ -185,7 +188,7 @@ class Engine:
             return chunks.json_response(404, {"error": {"message": f"no {path}"}})
         return chunks.json_response(200, pages[path]())
 
-    def _begin(self, connection: _Connection, endpoint: str, body: bytes, arrived_ns: int, fault: str) -> None:
+    def _begin(self, connection: Connection, endpoint: str, body: bytes, arrived_ns: int, fault: str) -> None:
         wanted = json.loads(body)
         prompt = wanted["messages"] if endpoint == "chat" else wanted["prompt"]
         text = json.dumps(prompt)
@@ -246,7 +249,7 @@ class Engine:
             stream.connection.stream = None
             self.truth.ended(reason)
 
-    def _send(self, connection: _Connection, data: bytes) -> None:
+    def _send(self, connection: Connection, data: bytes) -> None:
         if connection.unsent:
             connection.unsent += data
             return
@@ -261,17 +264,21 @@ class Engine:
             connection.unsent = data[sent:]
             self._epoll.modify(connection.sock, select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLOUT)
 
-    def _flush(self, connection: _Connection) -> None:
+    def _flush(self, connection: Connection) -> None:
         data, connection.unsent = connection.unsent, b""
         self._epoll.modify(connection.sock, select.EPOLLIN | select.EPOLLRDHUP)
         if data:
             self._send(connection, data)
 
-    def _close(self, connection: _Connection, *, reset: bool = False) -> None:
-        if self._connections.pop(connection.sock.fileno(), None) is None:
-            return
+    def _lost(self, connection: Connection) -> None:
+        """The connection is gone, and with it the answer that was under way on it."""
         if connection.stream is not None:
             self._end(connection.stream, "abort")
+
+    def _close(self, connection: Connection, *, reset: bool = False) -> None:
+        if self._connections.pop(connection.sock.fileno(), None) is None:
+            return
+        self._lost(connection)
         if reset:
             connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_ZERO)
         self._epoll.unregister(connection.sock)

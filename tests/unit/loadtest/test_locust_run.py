@@ -21,12 +21,15 @@ from loadtest.arrivals import schedule
 from tests.fault_engine.process import ROOT, running_engine
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 
 def run_locust(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "locust", "-f", "loadtest/locustfile.py", "--headless", "--only-summary"]
+    if "--processes" in arguments:  # not Locust's own port: workers of another run on this machine would join this one
+        port = str(free_port())
+        command += ["--master-bind-port", port, "--master-port", port]
     return subprocess.run(
         [*command, *arguments],
         cwd=ROOT,
@@ -138,6 +141,26 @@ def test_a_missed_slo_ends_with_1_and_a_valid_report(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("fault", "ended"), [("silent-completions", True), ("silent", False)], ids=["some-hang", "all-hang"]
+)
+def test_an_engine_that_hangs_until_the_end_misses_the_slo(tmp_path: Path, fault: str, ended: bool) -> None:
+    with running_engine("--ttft-ms", "20", "--gap-ms", "1", "--fault", fault) as url:
+        run = run_locust(
+            *("--host", url, "-u", "4", "-r", "4", "-t", "4s", "--slo-ttft-ms", "500"),
+            *("--report-dir", str(tmp_path), *SHORT),
+        )
+    assert run.returncode == 1, run.stdout
+    assert "Valid run, SLO MISSED" in run.stdout
+    words = "4 request(s) were cut off by the end of the run after their TTFT or E2E limit had passed"
+    assert words in " ".join(run.stdout.split())
+    summary = summary_of(tmp_path)
+    ok = summary["requests"]["ok"]
+    assert (ok > 0) == ended
+    assert summary["cut_off_late"] == summary["requests"]["cancelled"] == 4
+    assert summary["verdict"]["slo_attainment"] == pytest.approx(ok / (ok + 4))
+
+
 def test_other_traffic_on_the_server_makes_a_run_invalid(tmp_path: Path) -> None:
     with running_engine("--ttft-ms", "5", "--gap-ms", "1") as url:
         command = [sys.executable, "-m", "locust", "-f", "loadtest/locustfile.py", "--headless", "--only-summary"]
@@ -237,3 +260,113 @@ def wait_until(met: Callable[[], bool], timeout_s: float = 60) -> None:
                 return
         assert time.monotonic() < end, "it did not come in time"
         time.sleep(0.1)
+
+
+@contextlib.contextmanager
+def page_with_workers(url: str, reports: Path, count: int) -> Iterator[tuple[str, list[subprocess.Popen[bytes]]]]:
+    """Locust's page with `count` workers, as the stack runs them; yields its address, and master and workers."""
+    port, web_port = free_port(), free_port()
+    common = [sys.executable, "-m", "locust", "-f", "loadtest/locustfile.py"]
+    master = [*common, "--master", f"--master-bind-port={port}", f"--web-port={web_port}", "--web-host=127.0.0.1"]
+    worker = [*common, "--worker", "--master-host=127.0.0.1", f"--master-port={port}"]
+    quiet: dict[str, Any] = {"cwd": ROOT, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with contextlib.ExitStack() as stack:
+        processes = [stack.enter_context(subprocess.Popen([*master, f"--report-dir={reports}"], **quiet))]
+        processes += [stack.enter_context(subprocess.Popen(worker, **quiet)) for _ in range(count)]
+        for process in processes:
+            stack.callback(process.kill)
+        root = f"http://127.0.0.1:{web_port}"
+        wait_until(lambda: len(requests.get(f"{root}/stats/requests", timeout=5).json()["workers"]) == count)
+        form = {"user_count": 8, "spawn_rate": 8, "prompt_tokens": "20", "output_tokens": "20", "host": url}
+        assert requests.post(f"{root}/swarm", data=form, timeout=30).json()["success"]
+        wait_until(lambda: requests.get(f"{root}/stats/requests", timeout=5).json()["total_rps"] > 0)
+        yield root, processes
+
+
+def test_stopping_everything_concludes_the_run_and_loses_nothing(tmp_path: Path) -> None:
+    with (
+        running_engine("--ttft-ms", "20", "--gap-ms", "5") as url,
+        page_with_workers(url, tmp_path, 2) as (root, (master, *workers)),
+    ):
+        # The order of `docker compose stop`: first those that depend on others.
+        for worker in workers:
+            worker.terminate()
+        for worker in workers:
+            worker.wait(timeout=20)
+        as_prometheus = {"User-Agent": "Prometheus/3.5.3"}
+        requests.get(f"{root}/metrics", headers=as_prometheus, timeout=5)
+        master.terminate()
+        wait_until(lambda: bool(list(tmp_path.glob("*/summary.json"))))
+        # It waits for Prometheus, as one has come before, and has the last numbers for it.
+        last = requests.get(f"{root}/metrics", headers=as_prometheus, timeout=5).text
+        assert master.wait(timeout=90) is not None
+    (folder,) = tmp_path.glob("*/")
+    summary = summary_of(folder)
+    assert (folder / "report.html").exists()
+    assert summary["verdict"]["reasons"] == []
+    assert summary["requests"]["ok"] == len([row for row in rows_of(folder) if row["outcome"] == "ok"]) > 8
+    in_prometheus = re.findall(r'^loadtest_requests_total{.*outcome="ok".*} (\S+)', last, re.MULTILINE)
+    assert sum(map(float, in_prometheus)) == summary["requests"]["ok"]
+    # All that the engine counted has arrived: at most what the stop cut off is the engine's alone.
+    cut = summary["requests"]["cancelled"]
+    surplus = summary["server"]["generation_tokens"] - summary["server"]["client_generation_tokens"]
+    assert cut <= 8
+    assert 0 <= surplus <= cut * 20
+
+
+def test_a_worker_that_is_told_to_end_hands_over_what_it_has_and_the_run_says_so(tmp_path: Path) -> None:
+    with (
+        running_engine("--ttft-ms", "20", "--gap-ms", "5") as url,
+        page_with_workers(url, tmp_path, 2) as (root, (_, worker, _other)),
+    ):
+        worker.terminate()
+        worker.wait(timeout=20)
+        time.sleep(6)  # longer than a stop of everything takes
+        requests.post(f"{root}/stop", timeout=60)
+        wait_until(lambda: bool(list(tmp_path.glob("*/summary.json"))))
+    (folder,) = tmp_path.glob("*/")
+    (reason,) = summary_of(folder)["verdict"]["reasons"]
+    assert "was told to end" in reason
+    assert summary_of(folder)["server"]["reconciled"]
+
+
+# A host whose clock is wrong by `AHEAD_S`, kernel stamps and all.
+AHEAD_S = 1000
+WRONG_CLOCK = f"""
+import locust.main, time
+real, real_ns = time.time, time.time_ns
+time.time, time.time_ns = lambda: real() + {AHEAD_S}, lambda: real_ns() + {AHEAD_S} * 10**9
+from loadtest.client import clock
+stamp = clock.kernel_stamp
+clock.kernel_stamp = lambda data: (at := stamp(data)) and at + {AHEAD_S} * 10**9
+locust.main.main()
+"""
+
+
+def test_a_worker_on_a_host_with_a_wrong_clock_keeps_the_schedule(tmp_path: Path) -> None:
+    port = free_port()
+    with running_engine("--ttft-ms", "20", "--gap-ms", "5") as url:
+        common = ["-f", "loadtest/locustfile.py", "--host", url, *SHORT]
+        worker = ["--worker", "--master-host=127.0.0.1", f"--master-port={port}"]
+        workers = [
+            subprocess.Popen([sys.executable, *start, *common, *worker], cwd=ROOT, stderr=subprocess.DEVNULL)
+            for start in (["-m", "locust"], ["-c", WRONG_CLOCK])
+        ]
+        try:
+            run = run_locust(
+                *("--master", "--expect-workers", "2", f"--master-bind-port={port}", "--host", url),
+                *("--arrival", "constant", "--rate", "20", "--max-requests", "60", "-u", "2"),
+                *("--report-dir", str(tmp_path), *SHORT),
+            )
+        finally:
+            for process in workers:
+                process.terminate()
+                process.wait(timeout=20)
+    rows = sorted(rows_of(tmp_path), key=lambda row: int(row["index"]))
+    assert [row["outcome"] for row in rows] == ["ok"] * 60, run.stdout
+    assert len({row["process"] for row in rows}) == 2
+    # Both send at the same moments of one clock: the master's error is at most half a round trip on this host.
+    moments = [float(row["sent_at"]) - int(row["index"]) / 20 for row in rows]
+    assert max(moments) - min(moments) < 1
+    assert 2.9 < summary_of(tmp_path)["run"]["duration_s"] < 10
+    assert all(0 < float(row["ttft_ms"]) < 5000 for row in rows)

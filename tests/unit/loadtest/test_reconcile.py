@@ -68,6 +68,17 @@ def test_a_request_that_was_cut_off_may_have_made_a_few_tokens_more() -> None:
     assert not compare(replace(more, generation_tokens=22_500), cut=10).agrees
 
 
+def test_what_an_engine_asked_itself_before_it_joined_is_nobody_elses() -> None:
+    few = [record()] * 20
+    store = Store(Slo())
+    for each in few:
+        store.add(each)
+    counted = ServerCounters(prompt_tokens=2040, generation_tokens=421, cache_queries=2040, ended={"length": 21})
+    assert reconcile(replace(counted, joined=1), store, {}).agrees
+    assert not reconcile(counted, store, {}).agrees
+    assert not reconcile(replace(counted, joined=1, ended={"length": 26}), store, {}).agrees
+
+
 def test_after_a_lost_process_the_servers_surplus_is_said_in_tokens() -> None:
     store = Store(Slo())
     for _ in range(1000):

@@ -29,10 +29,16 @@ RECORDS = (*[record(schedule_delay=0.001)] * 120, record(Outcome.ERROR, detail='
 def written(folder: Path, *records: RequestRecord) -> dict[str, str]:
     run = results(*records, arguments=SLO)
     report = ReportFolder(folder)
-    report.rows.add("local", [to_row(each, measured=True) for each in records])
+    report.rows.add("local", [to_row(each, measured=True, good=True) for each in records])
     run._rows = report.rows
     report.write(summarize(run, judge_run(run, None), None), run)
     return {path.name: path.read_text() for path in folder.iterdir()}
+
+
+def test_a_row_is_on_the_disk_as_soon_as_it_is_in(tmp_path: Path) -> None:
+    report = ReportFolder(tmp_path)
+    report.rows.add("local", [to_row(RECORDS[0], measured=True, good=True)])
+    assert len((tmp_path / "requests.csv.partial").read_text().splitlines()) == 2
 
 
 def test_a_report_is_three_whole_files(tmp_path: Path) -> None:
@@ -88,6 +94,19 @@ def test_the_terminal_shows_an_invalid_run_first() -> None:
     assert lines[0].startswith("INVALID RUN")
     assert "was lost" in lines[1]
     assert any(line.startswith("│ TTFT") for line in lines)
+
+
+def test_what_the_end_cut_off_too_late_is_said_in_all_three_places(tmp_path: Path) -> None:
+    words = "2 request(s) were cut off by the end of the run after their TTFT or E2E limit had passed"
+    hung = [record(Outcome.CANCELLED, ttft=None, duration=5.0)] * 2
+    files = written(tmp_path, *RECORDS, *hung, record(Outcome.CANCELLED, ttft=None, duration=0.001))
+    summary = json.loads(files["summary.json"])
+    assert summary["cut_off_late"] == summary["endpoints"]["chat"]["cut_off_late"] == 2
+    assert words in files["report.html"]
+    output = io.StringIO()
+    print_summary(summary, Console(file=output, width=160))
+    assert words in " ".join(output.getvalue().split())
+    assert "cut off by the end" not in written(tmp_path / "none", *RECORDS)["report.html"]
 
 
 def test_the_tab_has_a_row_for_each_endpoint_and_one_for_all() -> None:

@@ -38,6 +38,27 @@ def test_goodput_counts_what_ended_ok_and_met_every_limit(change: dict[str, obje
     assert filled(record(**change)).totals("chat").good == int(good)  # type: ignore[arg-type]  # fields of a record
 
 
+@pytest.mark.parametrize(
+    ("change", "late"),
+    [
+        ({"ttft": None, "duration": 0.19}, False),  # it may still have met the limit
+        ({"ttft": None, "duration": 0.21}, True),
+        ({"ttft": None, "duration": 0.0, "schedule_delay": 0.21}, True),  # it never got a connection
+        ({"ttft": 0.1, "duration": 0.9}, False),
+        ({"ttft": 0.3, "duration": 0.9}, True),
+        ({"ttft": 0.1, "duration": 1.1}, True),
+        ({"ttft": None, "duration": 9.0, "outcome": Outcome.TIMEOUT}, False),  # it failed, and counts as that
+        ({"ttft": 0.3, "outcome": Outcome.OK}, False),
+    ],
+)
+def test_what_the_end_cut_off_has_missed_only_if_a_limit_had_passed(change: dict[str, object], late: bool) -> None:
+    cut = record(**{"outcome": Outcome.CANCELLED, **change})  # type: ignore[arg-type]  # fields of a record
+    assert filled(cut).totals("chat").cut_off_late == int(late)
+    without_slo = Store(Slo())
+    without_slo.add(cut)
+    assert without_slo.totals("chat").cut_off_late == 0
+
+
 def test_latencies_are_those_of_requests_that_ended_ok() -> None:
     totals = filled(record(), record(Outcome.ERROR), record(Outcome.TIMEOUT)).totals("chat")
     assert totals.distributions["ttft"].count == 1
@@ -62,7 +83,7 @@ def test_stores_merge_over_the_wire_as_if_filled_in_one_place() -> None:
         record(),
         record(Outcome.ERROR, endpoint="completions"),
         record(endpoint="completions", ttft=0.3, sent_at=1010.0),
-        record(Outcome.CANCELLED, sent_at=990.0),
+        record(Outcome.CANCELLED, sent_at=990.0, duration=2.0),
     ]
     together, merged = filled(*records), Store(SLO)
     for each in records:
@@ -70,6 +91,7 @@ def test_stores_merge_over_the_wire_as_if_filled_in_one_place() -> None:
             Store.from_wire(SLO, json.loads(json.dumps(filled(each).to_wire(), default=_bytes), object_hook=_unbytes))
         )
     assert merged.combined().outcomes == together.combined().outcomes
+    assert merged.combined().cut_off_late == 1
     for endpoint in ("chat", "completions"):
         mine, theirs = merged.totals(endpoint), together.totals(endpoint)
         assert (mine.first_sent, mine.last_ended, mine.deltas_at) == (
@@ -77,9 +99,10 @@ def test_stores_merge_over_the_wire_as_if_filled_in_one_place() -> None:
             theirs.last_ended,
             theirs.deltas_at,
         )
-        assert (mine.output_tokens, mine.good, mine.cut_deltas) == (
+        assert (mine.output_tokens, mine.good, mine.cut_off_late, mine.cut_deltas) == (
             theirs.output_tokens,
             theirs.good,
+            theirs.cut_off_late,
             theirs.cut_deltas,
         )
         for name, distribution in theirs.distributions.items():

@@ -29,6 +29,14 @@ def test_a_failed_request_misses_and_a_cancelled_one_does_not_count() -> None:
     assert judge_run(results(*failed[0], record(Outcome.CANCELLED), arguments=SLO), None).attainment == 1.0
 
 
+def test_what_the_end_cut_off_after_its_limit_had_passed_misses() -> None:
+    hung = record(Outcome.CANCELLED, ttft=None, duration=5.0)
+    verdict = judge_run(results(*[record()] * 9, hung, arguments=SLO), None)
+    assert (verdict.valid, verdict.attainment, verdict.failures) == (True, pytest.approx(0.9), 0)
+    nothing_else = judge_run(results(hung, arguments=SLO), None)
+    assert (nothing_else.valid, nothing_else.attainment, nothing_else.exit_code) == (True, 0.0, 1)
+
+
 def test_without_an_slo_any_failure_ends_with_1() -> None:
     assert judge_run(results(record(), record()), None).exit_code == 0
     assert judge_run(results(record(), record(Outcome.TRUNCATED)), None).exit_code == 1

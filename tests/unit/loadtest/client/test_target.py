@@ -21,7 +21,9 @@ def test_a_server_root_is_read(url: str, host: str, port: int, path: str) -> Non
     assert target.head("completions").startswith(f"POST {path} HTTP/1.1\r\n".encode())
 
 
-@pytest.mark.parametrize("url", ["", "localhost:8000", "ftp://x", "http://", "http://x:99999"])
+@pytest.mark.parametrize(
+    "url", ["", "localhost:8000", "ftp://x", "http://", "http://x:99999", "http://[", "http://x/a b"]
+)
 def test_what_is_no_server_root_is_refused_in_one_line(url: str) -> None:
     with pytest.raises(TargetError) as caught:
         Target.parse(url)

@@ -1,0 +1,163 @@
+"""Puts one load after the other on the engine, and takes everything down that is said of it meanwhile."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import time
+from typing import TYPE_CHECKING, Any
+
+import gevent
+from gevent.event import Event
+
+from loadtest.capacity.engine import EngineWatch
+from loadtest.capacity.validity import client_figures, client_problems, void_reasons
+from loadtest.capacity.window import Window
+from loadtest.results import Results
+from loadtest.run import reconcile_run
+from loadtest.server import read_settled_counters
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from loadtest.capacity.engine import EngineSample
+    from loadtest.fleet import Fleet
+    from loadtest.metrics import Metrics
+    from loadtest.options import RunOptions
+    from loadtest.pacing import Load
+    from loadtest.plan import RunPlan
+    from loadtest.rows import RowSink
+    from loadtest.workload import Workload
+
+log = logging.getLogger(__name__)
+
+# Workers prepare the run while Locust starts; this long without any is no search.
+_PREPARE_TIMEOUT_S = 120.0
+# Between the numbers of two loads' requests, for those that were sent and never reported.
+_NUMBERS_APART = 1000
+
+
+class NobodyToSendError(Exception):
+    """There is no load generator, and none came."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Driven:
+    """A load that has ended. Times are monotonic seconds, `started` is Unix time."""
+
+    window: Window
+    results: Results
+    began: float
+    started: float
+    duration_s: float
+    samples: Sequence[EngineSample]
+    processes: int
+    client: Mapping[str, Any]  # of `validity.client_figures`
+    client_problems: tuple[str, ...]
+    void: tuple[str, ...]
+
+
+class Drive:
+    """The loads of one search."""
+
+    def __init__(  # noqa: PLR0913, PLR0917  # what a run is made of
+        self,
+        fleet: Fleet,
+        metrics: Metrics,
+        options: RunOptions,
+        plan: RunPlan,
+        workload: Workload,
+        rows: RowSink | None,
+    ) -> None:
+        """`rows` takes the rows of all loads."""
+        self._fleet = fleet
+        self._metrics = metrics
+        self._options = options
+        self._plan = plan
+        self._workload = workload
+        self._rows = rows
+        self._load: Load | None = None  # that is under way
+        self._fresh = Event()
+        self.results: Results | None = None  # of the load that is under way, or was the last
+        self.next_number = 0  # of a request that no load has sent yet
+
+    def add(self, process: str, report: Mapping[str, Any]) -> None:
+        """Take what a process has reported."""
+        if self.results is None or self._load is None or report["load"] != self._load.number:
+            return  # what it has to say of the load before
+        self._metrics.add(self.results.add_report(process, report))
+        self._fresh.set()
+
+    def look_for_lost_processes(self) -> None:
+        """Note which of those that send have gone."""
+        for name in self.results.processes if self.results is not None else ():
+            if not self._fleet.is_there(name) and self.results is not None and self.results.lose(name) is not None:
+                log.error("load generator %s was lost: this stage does not count", name)
+
+    def await_processes(self, wanted: int) -> None:
+        """Wait until so many processes have prepared the run. Raises NobodyToSendError when none has in the end."""
+        deadline = time.monotonic() + _PREPARE_TIMEOUT_S
+        while len(self._fleet.prepared()) < max(1, min(wanted, len(self._fleet.names()))):
+            if time.monotonic() > deadline:
+                if self._fleet.prepared():
+                    return
+                raise NobodyToSendError(f"no load generator was ready within {_PREPARE_TIMEOUT_S:.0f} s")
+            gevent.sleep(0.1)
+
+    def drive(self, load: Load, ended: Callable[[Window], bool]) -> Driven:
+        """Send `load` until `ended`, which is asked once a second, and settle the books with the server."""
+        self.await_processes(1)  # those that were lost may have come back
+        names = self._fleet.prepared()
+        options = dataclasses.replace(self._options, pacing=load.pacing)
+        window = Window(load, self._workload, self._rows)
+        results = Results(options, self._plan.deal(names), self._workload.notes, window)
+        results.server_before = read_settled_counters(options.target)
+        self.results, self._load = results, load
+        self._metrics.start_run(results, load.pacing.rate or 0.0)
+        began, started = time.monotonic(), time.time()
+        watch = EngineWatch(options.target)
+        try:
+            if self._fleet.begin(load, names) is not None:
+                self._wait(results, lambda: ended(window))
+        finally:
+            samples = watch.stop()
+        self.end()
+        self.next_number = window.last_number + _NUMBERS_APART
+        results.ended_at = time.time()
+        results.server_after = read_settled_counters(options.target)
+        client = client_figures(results, window.delays)
+        problems = tuple(client_problems(results, client))
+        return Driven(
+            window=window,
+            results=results,
+            began=began,
+            started=started,
+            duration_s=time.monotonic() - began,
+            samples=samples,
+            processes=len(names),
+            client=client,
+            client_problems=problems,
+            void=void_reasons(results, reconcile_run(results, self._workload), problems),
+        )
+
+    def _wait(self, results: Results, ended: Callable[[], bool]) -> None:
+        while True:
+            self._fresh.wait(1)
+            self._fresh.clear()
+            gone = any(
+                process.lost_after_s is not None or process.left_after_s is not None
+                for process in results.processes.values()
+            )
+            if gone or ended():
+                return
+
+    def end(self) -> None:
+        """Stop the load that is under way, if any, and take what the processes have still to report."""
+        if self._load is None or self.results is None:
+            return
+        for name, report in self._fleet.end(self.results.processes).items():
+            if report is not None:
+                self.add(name, report)
+            else:
+                self.results.lose(name)
+        self._load = None

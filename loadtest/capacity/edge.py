@@ -1,0 +1,139 @@
+"""Where the share of good requests crosses the objective: all stages near it together, with an interval."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+from loadtest.capacity.statistics import student_quantile
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+# What is believed of the slope (change of the log odds of a miss per change of the log rate) before anything is seen:
+# queues near saturation have 5 to 80 (an M/M/1 queue: 1 + wait limit * service rate). Log-normal.
+_SLOPE, _SLOPE_SIGMA = 18.0, 0.7
+_FEWEST_BATCHES = 6
+_SLOPES = tuple(_SLOPE * math.exp(_SLOPE_SIGMA * step / 4) for step in range(-12, 13))
+_REACH, _COARSE, _FINE = 0.25, 0.005, 0.0005  # of the log rate: how far around the guess, in which steps
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Neighbouring requests of one stage: the log of its rate, how many, and how many missed."""
+
+    log_rate: float
+    requests: float
+    missed: float
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """Rates in requests/s."""
+
+    low: float
+    mid: float
+    high: float
+    slope: float  # of the log odds of a miss, per log rate
+
+    @property
+    def width(self) -> float:
+        """Of the interval, relative."""
+        return (self.high - self.low) / self.mid
+
+
+def log_odds(share: float) -> float:
+    """Logarithm of share / (1 - share)."""
+    return math.log(share / (1 - share))
+
+
+def _likelihood(batches: Sequence[Batch], edge: float, slope: float, target: float) -> float:
+    total = 0.0
+    for batch in batches:
+        odds = target + slope * (batch.log_rate - edge)
+        # log p and log (1 - p) of the logistic function, without overflow
+        log_miss = -math.log1p(math.exp(-odds)) if odds > -30 else odds
+        log_good = log_miss - odds
+        total += batch.missed * log_miss + (batch.requests - batch.missed) * log_good
+    return total
+
+
+def fit_edge(
+    batches: Sequence[Batch], objective: float, confidence: float, guess: float, *, least_dispersion: float = 1.0
+) -> Edge | None:
+    """Fit a logistic curve of misses against the log rate; None when the edge is not among the batches.
+
+    Quasi-likelihood: the binomial likelihood over the dispersion of the batches around the curve (Pearson), with the
+    slope's prior; the interval is where the profile falls by half the square of Student's t. `guess` is a log rate.
+    `least_dispersion` below 1 is for batches from which part of chance has been taken out.
+    """
+    shares = [1 - batch.missed / batch.requests for batch in batches]
+    if len(batches) < _FEWEST_BATCHES or not min(shares) < objective < max(shares):
+        return None
+    target = log_odds(1 - objective)
+    dispersion = _Profile(batches, target, 1.0).around(guess, _REACH, _COARSE).dispersion(least_dispersion)
+    found = _Profile(batches, target, dispersion).around(guess, _REACH, _COARSE)
+    dispersion = found.dispersion(least_dispersion)
+    fall = student_quantile(confidence, len(batches) - 2) ** 2 / 2
+    found = _Profile(batches, target, dispersion).around(found.best, _REACH, _COARSE)
+    for step in (_COARSE, _FINE):
+        reach = min(_REACH, max(4 * step, 1.5 * found.half_width(fall)))
+        found = _Profile(batches, target, dispersion).around(found.best, reach, max(step, reach / 60))
+    low, high = found.inside(fall)
+    if found.at_the_rim(fall):
+        return None
+    return Edge(math.exp(low), math.exp(found.best), math.exp(high), found.slope)
+
+
+class _Profile:
+    """The quasi-likelihood of the edge's log rate, each with its best slope."""
+
+    def __init__(self, batches: Sequence[Batch], target: float, dispersion: float) -> None:
+        self._batches, self._target, self._dispersion = batches, target, dispersion
+        self._grid: list[float] = []
+        self._values: list[float] = []
+        self._step = 0.0
+        self.best = self.slope = 0.0
+
+    def around(self, centre: float, reach: float, step: float) -> Self:
+        """Work it out on a grid."""
+        count = round(reach / step)
+        self._step = step
+        self._grid = [centre + step * number for number in range(-count, count + 1)]
+        found = [max((self._value(edge, slope), slope) for slope in _SLOPES) for edge in self._grid]
+        self._values = [value for value, _ in found]
+        top = max(range(len(found)), key=lambda number: self._values[number])
+        self.best, self.slope = self._grid[top], found[top][1]
+        return self
+
+    def _value(self, edge: float, slope: float) -> float:
+        prior = (math.log(slope / _SLOPE) / _SLOPE_SIGMA) ** 2 / 2
+        return _likelihood(self._batches, edge, slope, self._target) / self._dispersion - prior
+
+    def dispersion(self, least: float) -> float:
+        """Pearson's, of the batches around the best curve."""
+        squares = 0.0
+        for batch in self._batches:
+            miss = 1 / (1 + math.exp(-(self._target + self.slope * (batch.log_rate - self.best))))
+            miss = min(max(miss, 0.002), 0.998)
+            squares += (batch.missed - batch.requests * miss) ** 2 / (batch.requests * miss * (1 - miss))
+        return max(least, squares / (len(self._batches) - 2))
+
+    def inside(self, fall: float) -> tuple[float, float]:
+        """The lowest and the highest log rate whose likelihood falls by no more."""
+        within = self._within(fall)
+        return self._grid[within[0]] - self._step / 2, self._grid[within[-1]] + self._step / 2
+
+    def half_width(self, fall: float) -> float:
+        low, high = self.inside(fall)
+        return max(high - self.best, self.best - low)
+
+    def at_the_rim(self, fall: float) -> bool:
+        """Whether the interval goes on beyond the grid."""
+        within = self._within(fall)
+        return within[0] == 0 or within[-1] == len(self._grid) - 1
+
+    def _within(self, fall: float) -> list[int]:
+        top = max(self._values)
+        return [number for number, value in enumerate(self._values) if value >= top - fall]

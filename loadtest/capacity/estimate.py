@@ -1,0 +1,101 @@
+"""The best estimate of the edge from all stages so far: by the engine's twin where it can be had, else by a curve."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from loadtest.capacity.answer import Limits
+from loadtest.capacity.edge import Batch, Edge, fit_edge
+from loadtest.capacity.longrun import find_crossing
+from loadtest.capacity.simulation.fit import Twin, fit_twin, shapes
+from loadtest.capacity.statistics import split
+from loadtest.capacity.twin import edge_by_twin
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from loadtest.capacity.answer import SearchSettings
+    from loadtest.capacity.stage import StageResult
+
+_REACH = 0.12  # log rate around the estimate: farther stages say nothing about the edge
+_FIT_STAGES = 4  # nearest to the edge, beside the first stage, which met an idle engine, and one that missed
+_SLACK = 1.05  # by which the edge may lie outside of one stage that met and one that missed: both are judged by chance
+_FULL_FITS = 3
+_CURVE_BETTER = 0.7
+# Simulated requests. Misses come in bursts: 100,000 leave a standard error of 0.7 % of the edge, 400,000 half of it.
+_LONG_RUN, _LAST_LONG_RUN = 40_000, 400_000
+
+
+class Estimator:
+    """Learns with each stage."""
+
+    def __init__(self, settings: SearchSettings) -> None:
+        """Without limits in `settings`, there is nothing to hold a twin's requests against."""
+        self._settings = settings
+        self._wants_twin = settings.limits != Limits()
+        self._fits = 0
+        self.twin: Twin | None = None
+        self.edge: Edge | None = None
+        self.guess: float | None = None  # requests/s; without an interval while there is no edge
+
+    def learn(
+        self, stages: Sequence[StageResult], low: float, high: float, *, lost: bool = False, last: bool = False
+    ) -> None:
+        """Estimate anew from all `stages` that count, of which one met at `low` and one missed at `high` requests/s.
+
+        `lost`: stages around the twin's guess have not shown the edge. `last`: for the answer, more exactly.
+        """
+        if self._wants_twin:
+            self._fit(stages, math.sqrt(low * high) if self.guess is None else self.guess)
+        guess = self.guess if self.guess is not None else math.sqrt(low * high)
+        if lost:
+            # The twin may be unlike its engine: what was measured goes first.
+            guess = min(max(guess, low / _SLACK), high * _SLACK)
+        near = [
+            stage for stage in stages if abs(math.log(stage.plan.rate / guess)) <= _REACH and len(stage.requests) >= 30
+        ]
+        self.edge = self._edge(near, guess, _LAST_LONG_RUN if last else _LONG_RUN)
+        if self.edge is not None:
+            self.guess = self.edge.mid
+
+    def _edge(self, near: Sequence[StageResult], guess: float, requests: int) -> Edge | None:
+        settings = self._settings
+        by_twin = None
+        if self.twin is not None:
+            found = edge_by_twin(self.twin.spec, near, settings, guess, requests)
+            if found is not None:
+                by_twin, spec = found
+                self.twin = Twin(spec, self.twin.error)
+        by_curve = fit_edge(_batches(near), settings.objective, settings.confidence, math.log(guess))
+        if by_twin is None or by_curve is None:
+            return by_twin or by_curve
+        # A twin that explains little has an interval that is wider than without it.
+        return by_curve if by_curve.width < _CURVE_BETTER * by_twin.width else by_twin
+
+    def _fit(self, stages: Sequence[StageResult], guess: float) -> None:
+        """Fit the twin, and guess the edge from it alone while there is no estimate."""
+        near = sorted(stages[1:], key=lambda stage: abs(math.log(stage.plan.rate / guess)))
+        chosen = [stages[0], *near[:_FIT_STAGES]]
+        beyond = [stage for stage in near[_FIT_STAGES:] if stage.plan.rate > guess]
+        twin = fit_twin([*chosen, *beyond[:1]], start=self.twin if self._fits >= _FULL_FITS else None)
+        self._fits += 1
+        if twin is None:
+            return
+        self.twin = twin
+        if self.edge is not None:
+            return  # it guesses better
+        settings = self._settings
+        crossing = find_crossing(twin.spec, settings, shapes(stages), guess=guess, requests=_LONG_RUN // 2)
+        if crossing is not None:
+            self.guess = crossing.rate
+
+
+def _batches(stages: Sequence[StageResult]) -> list[Batch]:
+    batches = []
+    for stage in stages:
+        requests = stage.requests
+        for start, end in split(len(requests), max(1, min(6, len(requests) // 40))):
+            missed = sum(not request.good for request in requests[start:end])
+            batches.append(Batch(math.log(stage.plan.rate), end - start, missed))
+    return batches

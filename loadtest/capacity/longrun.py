@@ -1,0 +1,97 @@
+"""The long run of a simulated engine: its share of misses, and the rate at which that share is the one asked for."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from itertools import islice
+from random import Random
+from typing import TYPE_CHECKING
+
+from loadtest.capacity.edge import log_odds
+from loadtest.capacity.simulation.engine import Engine
+from loadtest.capacity.simulation.run import run
+from loadtest.capacity.simulation.spec import Sequence
+from loadtest.capacity.statistics import split
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from collections.abc import Sequence as Items
+
+    from loadtest.capacity.answer import Limits, SearchSettings
+    from loadtest.capacity.simulation.spec import EngineSpec
+
+_ASIDE = 0.03  # log rate: the share of misses is simulated on both sides of the crossing, and goes straight in between
+_SLOPES = (2.0, 150.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Crossing:
+    """Where the long-run share of misses is the one asked for."""
+
+    rate: float  # requests/s
+    slope: float  # change of the log odds of a miss per change of the log rate
+    error: float  # standard error of the log odds at `rate`, since the run was not endless
+
+
+def long_run_misses(
+    spec: EngineSpec, limits: Limits, shapes: Items[tuple[int, int]], rate: float, requests: int
+) -> list[bool]:
+    """Whether each of many requests, Poisson arrivals of `rate` requests/s, missed; in the order in which they ended.
+
+    `shapes` are (prompt tokens, output tokens) to draw from. Every rate gets the same arrivals, only faster.
+    """
+
+    def arrivals() -> Iterator[Sequence]:
+        random = Random(f"long run:{shapes[:20]}{spec.step_s}")  # noqa: S311  # repeatable, and another one each time
+        at = 0.0
+        while True:
+            at += random.expovariate(1.0)
+            prompt, output = shapes[int(random.random() * len(shapes))]
+            yield Sequence(at / rate, prompt, output)
+
+    return [not limits.met(sequence) for sequence in run(Engine(spec, 0), islice(arrivals(), requests))]
+
+
+def find_crossing(
+    spec: EngineSpec, settings: SearchSettings, shapes: Items[tuple[int, int]], *, guess: float, requests: int
+) -> Crossing | None:
+    """Find the rate at which this engine meets the objective in the long run of about `requests`; None if none does."""
+    target, limits = log_odds(1 - settings.objective), settings.limits
+
+    def odds(rate: float, count: int) -> tuple[float, float]:
+        misses = long_run_misses(spec, limits, shapes, rate, count)
+        share = (sum(misses) + 0.5) / (count + 1)
+        parts = [sum(misses[start:end]) / (end - start) for start, end in split(count, 20)]
+        variance = sum((part - share) ** 2 for part in parts) / (len(parts) - 1) / len(parts)
+        return log_odds(share), math.sqrt(variance) / (share * (1 - share))
+
+    rate = _approach(lambda at: odds(at, requests // 8)[0] - target, guess)
+    if rate is None:
+        return None
+    low, low_error = odds(rate * math.exp(-_ASIDE), requests // 2)
+    high, high_error = odds(rate * math.exp(_ASIDE), requests // 2)
+    slope = min(max((high - low) / (2 * _ASIDE), _SLOPES[0]), _SLOPES[1])
+    step = (target - (low + high) / 2) / slope
+    # Both sides had the same arrivals, so their errors go together.
+    return Crossing(rate * math.exp(min(max(step, -0.1), 0.1)), slope, (low_error + high_error) / 2)
+
+
+def _approach(excess: Callable[[float], float], guess: float) -> float | None:
+    """Bracket the root of a rising function of the rate, and halve the bracket to 3 %; None if none is in reach."""
+    low = high = guess
+    factor = 1.06
+    if excess(guess) > 0:
+        while excess(low := low / factor) > 0:
+            high, factor = low, min(2.0, factor**1.7)
+            if low < guess / 1000:
+                return None
+    else:
+        while excess(high := high * factor) <= 0:
+            low, factor = high, min(2.0, factor**1.7)
+            if high > guess * 1000:
+                return None
+    while high / low > 1.03:
+        middle = math.sqrt(low * high)
+        low, high = (low, middle) if excess(middle) > 0 else (middle, high)
+    return math.sqrt(low * high)

@@ -1,0 +1,69 @@
+"""The search in Locust's page: a tab with a row a stage, and `/capacity`, which those follow who drive it from afar."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from loadtest.capacity.run import CapacityRun
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from loadtest.capacity.progress import Now, Progress
+    from loadtest.run import Run
+
+KEY = "capacity"
+COLUMNS = {
+    "stage": "Stage",
+    "rate": "Requests/s",
+    "requests": "Requests measured",
+    "share": "Met the SLO",
+    "interval": "95 % interval",
+    "state": "State",
+    "capacity": "Capacity so far, requests/s",
+}
+
+
+def table(run: Run | None) -> list[dict[str, str | int]]:
+    """Return the tab's rows, the newest stage first; none where the run is no search."""
+    if not isinstance(run, CapacityRun):
+        return []
+    progress = run.progress
+    rows = [_row(now) for now in reversed(progress.rows)]
+    if rows:
+        rows[0]["capacity"] = _known(progress)
+    return rows
+
+
+def _row(now: Now) -> dict[str, str | int]:
+    measured = now.share is not None
+    return {
+        "stage": f"{now.number} {now.purpose}",
+        "rate": f"{now.rate:.2f}" if now.rate else "-",
+        "requests": now.requests,
+        "share": f"{now.share:.1%}" if measured else "-",
+        "interval": f"{now.share_low:.1%} to {now.share_high:.1%}" if measured else "-",
+        "state": now.state,
+        "capacity": "",
+    }
+
+
+def _known(progress: Progress) -> str:
+    low, mid, high = progress.interval
+    if low is not None and high is not None and mid is not None:
+        return f"{mid:.2f} ({low:.2f} to {high:.2f})"
+    return f"at least {low:.2f}" if low else "-"
+
+
+def status(run: Run | None, asked: Mapping[str, str]) -> dict[str, Any]:
+    """Return the search's state, its lines from number `from` on and, once it has ended, its result."""
+    if not isinstance(run, CapacityRun):
+        return {"run_id": None, "running": False, "lines": [], "summary": None}
+    first = asked.get("from", "0")
+    progress = run.progress
+    return {
+        "run_id": run.run_id,
+        "running": progress.running,
+        "lines": progress.lines[int(first) if first.isdecimal() else 0 :],
+        "summary": progress.summary,
+    }

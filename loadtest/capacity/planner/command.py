@@ -1,0 +1,93 @@
+"""`capacity plan`: how many boxes like the measured one a recorded load needs at its peak."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from loadtest.capacity.answer import Limits
+from loadtest.capacity.planner.fleet import Load
+from loadtest.capacity.planner.page import headline, render_plan
+from loadtest.capacity.planner.plan import Box, make_plan
+from loadtest.capacity.simulation.spec import EngineSpec
+from loadtest.workload import InputError
+from loadtest.workload.trace import Trace
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def plan(arguments: Sequence[str]) -> int:
+    """Run the sub-command; returns its exit code. Raises InputError."""
+    parser = argparse.ArgumentParser(prog="capacity plan", description=__doc__)
+    parser.add_argument("result", type=Path, metavar="RESULT", help="capacity.json, or a report's folder")
+    parser.add_argument("--trace", type=Path, required=True, help="CSV: TIMESTAMP, ContextTokens, GeneratedTokens")
+    parser.add_argument("--trace-speed", type=float, default=1.0, help="2: the same requests in half the time")
+    parser.add_argument("--window", type=float, default=300.0, help="seconds in each of which the SLO must be kept")
+    parser.add_argument("--report", type=Path, default=Path("plan.html"), help="default plan.html")
+    given = parser.parse_args(arguments)
+    for option, value in (("--trace-speed", given.trace_speed), ("--window", given.window)):
+        if not (math.isfinite(value) and value > 0):
+            raise InputError(option, f"{value:g} is out of range", "give a number above 0")
+    box = read_box(given.result)
+    trace = Trace.read(given.trace)
+    shapes = [trace.shape(number) for number in range(len(trace))]
+    load = Load(
+        [time / given.trace_speed for time in trace.times],
+        [prompt for prompt, _ in shapes],
+        [output for _, output in shapes],
+    )
+    try:
+        found = make_plan(box, load, given.window, lambda line: print(line, flush=True))
+    except ValueError as error:
+        raise InputError("--trace", str(error), "give requests that one box can serve, or a looser SLO") from None
+    partial = given.report.with_name(f"{given.report.name}.partial")
+    try:
+        partial.write_text(render_plan(found, box, given.trace.name), encoding="utf-8")
+        partial.replace(given.report)
+    except OSError as error:
+        raise InputError("--report", f"cannot write {given.report}: {error.strerror}", "give another file") from None
+    print(headline(found))
+    for note in found.notes:
+        print(f"Note: {note}")
+    print(f"Report: {given.report}")
+    return 0
+
+
+def read_box(path: Path) -> Box:
+    """Read the measured box from a search's `capacity.json`. Raises InputError."""
+    file = path / "capacity.json" if path.is_dir() else path
+    try:
+        result = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError("RESULT", f"cannot read {file}: {error}", "give the capacity.json of a search") from None
+    try:
+        return _box(result)
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            "RESULT", f"{file} says too little to plan with ({error!r})", "search again with this version"
+        ) from None
+
+
+def _box(result: dict[str, Any]) -> Box:
+    capacity, slo = result["capacity"], result["run"]["slo"]
+    if not result["verdict"]["valid"] or capacity["bound"] != "edge":
+        raise ValueError("the search must be valid and end at an edge")
+    known = {field.name for field in fields(EngineSpec)}
+    spec = EngineSpec(**{name: value for name, value in capacity["twin"]["spec"].items() if name in known})
+
+    def seconds(name: str) -> float | None:
+        return None if slo[name] is None else slo[name] / 1000
+
+    return Box(
+        twin=spec,
+        limits=Limits(seconds("ttft_ms"), seconds("tpot_ms"), seconds("e2e_ms")),
+        objective=slo["percentile"] / 100,
+        prompt_tokens=capacity["prompt_tokens_mean"],
+        output_tokens=capacity["output_tokens_mean"],
+        **capacity["requests_per_second"],
+    )

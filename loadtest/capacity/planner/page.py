@@ -1,0 +1,140 @@
+"""`plan.html`: one file that needs no network."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import plotly.graph_objects as go  # type: ignore[import-untyped]  # no stubs exist
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]  # no stubs exist
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from loadtest.capacity.planner.fleet import Window
+    from loadtest.capacity.planner.plan import Box, Plan
+
+_LAYOUT = {
+    "template": "plotly_white",
+    "height": 360,
+    "margin": {"l": 60, "r": 30, "t": 44, "b": 48},
+    "legend": {"orientation": "h", "y": -0.2, "yanchor": "top", "x": 0},
+}
+_BLUE, _ORANGE, _GREEN, _RED = "#2a6fbb", "#d97b29", "#3a923a", "#c03d3e"
+_SPEEDS = {
+    "mid": ("as measured", _BLUE),
+    "low": ("at the interval's lower end", _ORANGE),
+    "high": ("at its upper end", _GREEN),
+}
+
+
+def headline(plan: Plan) -> str:
+    """The answer in one sentence."""
+    boxes = "1 box" if plan.boxes == 1 else f"{plan.boxes} boxes"
+    span = "" if plan.fewest == plan.most else f" ({plan.fewest} to {plan.most} within the capacity's interval)"
+    return f"{boxes}{span} for a peak of {plan.peak_rate:.2f} requests/s"
+
+
+def render_plan(plan: Plan, box: Box, load_name: str) -> str:
+    """Return the page."""
+    environment = Environment(
+        loader=PackageLoader("loadtest.capacity.planner"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    charts = [_arrivals(plan, box), _by_boxes(plan, box), _shares(plan, box), _waits(plan, box)]
+    return environment.get_template("plan.html").render(
+        headline=headline(plan),
+        plan=plan,
+        box=box,
+        load_name=load_name,
+        library=_ours(get_plotlyjs()),
+        charts=[
+            _ours(chart.to_html(full_html=False, include_plotlyjs=False, config={"responsive": True}))
+            for chart in charts
+        ],
+    )
+
+
+def _ours(markup: str) -> Markup:
+    """Mark what plotly wrote as safe: texts in it are JSON, which plotly escapes for HTML."""
+    return Markup(markup)  # noqa: S704  # see above
+
+
+def _figure(title: str, x: str, y: str) -> go.Figure:
+    figure = go.Figure()
+    figure.update_layout(title=title, xaxis_title=x, yaxis_title=y, **_LAYOUT)
+    figure.update_yaxes(rangemode="tozero")
+    return figure
+
+
+def _minutes(windows: Sequence[Window]) -> list[float]:
+    return [window.start / 60 for window in windows]
+
+
+def _arrivals(plan: Plan, box: Box) -> go.Figure:
+    figure = _figure("Recorded load against what the boxes carry", "minutes", "requests/s")
+    figure.add_bar(
+        x=_minutes(plan.windows),
+        y=[window.requests / plan.window_s for window in plan.windows],
+        name="recorded",
+        marker_color=_BLUE,
+        offset=0,
+        width=plan.window_s / 60,
+    )
+    for boxes, colour in ((plan.boxes, _GREEN), (plan.boxes - 1, _RED)):
+        if boxes:
+            figure.add_hline(
+                y=boxes * box.mid,
+                line_dash="dash",
+                line_color=colour,
+                annotation_text=f"{boxes} x {box.mid:.2f} requests/s",
+            )
+    return figure
+
+
+def _by_boxes(plan: Plan, box: Box) -> go.Figure:
+    figure = _figure("The worst window, by the number of boxes", "boxes", "good requests, %")
+    for speed, (name, colour) in _SPEEDS.items():
+        points = [(boxes, share) for tried, boxes, share in plan.tried if tried == speed]
+        figure.add_scatter(
+            x=[boxes for boxes, _ in points],
+            y=[100 * share for _, share in points],
+            mode="lines+markers",
+            name=name,
+            line={"color": colour},
+        )
+    figure.add_hline(y=100 * box.objective, line_dash="dash", line_color=_RED, annotation_text="SLO")
+    figure.update_xaxes(tickformat="d")
+    return figure
+
+
+def _shares(plan: Plan, box: Box) -> go.Figure:
+    figure = _figure("Good requests over time", "minutes", "good requests, %")
+    for windows, name, colour in _runs(plan):
+        figure.add_scatter(
+            x=_minutes(windows), y=[100 * window.share for window in windows], name=name, line={"color": colour}
+        )
+    figure.add_hline(y=100 * box.objective, line_dash="dash", line_color=_RED, annotation_text="SLO")
+    figure.update_yaxes(rangemode="normal")
+    return figure
+
+
+def _waits(plan: Plan, box: Box) -> go.Figure:
+    figure = _figure("Time to first token over time, p95 of each window", "minutes", "ms")
+    for windows, name, colour in _runs(plan):
+        figure.add_scatter(
+            x=_minutes(windows),
+            y=[None if window.ttft_p95 is None else 1000 * window.ttft_p95 for window in windows],
+            name=name,
+            line={"color": colour},
+        )
+    if box.limits.ttft_s is not None:
+        figure.add_hline(y=1000 * box.limits.ttft_s, line_dash="dash", line_color=_RED, annotation_text="SLO")
+    return figure
+
+
+def _runs(plan: Plan) -> list[tuple[Sequence[Window], str, str]]:
+    return [
+        (plan.windows, f"{plan.boxes} boxes as measured", _BLUE),
+        (plan.with_most, f"{plan.most} boxes at the interval's lower end", _ORANGE),
+    ]

@@ -1,0 +1,266 @@
+"""A capacity search inside the running Locust: one stage after the other, each a load of its own."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import time
+from itertools import takewhile
+from typing import TYPE_CHECKING, Any
+
+import gevent
+
+from loadtest.capacity.answer import Limits, SearchSettings
+from loadtest.capacity.drive import Drive, NobodyToSendError
+from loadtest.capacity.engine import read_cache_config, read_version, spans
+from loadtest.capacity.progress import Progress
+from loadtest.capacity.search import Search
+from loadtest.capacity.stage import Decision, StageResult
+from loadtest.capacity.stage_record import StageRecord, latencies
+from loadtest.capacity.summary import Finding, exit_code, summarize_search
+from loadtest.capacity.terminal import print_capacity
+from loadtest.capacity.users import (
+    FEWEST_REQUESTS,
+    WARMUP_REQUESTS,
+    judge_users,
+    little,
+    make_record,
+    next_users,
+)
+from loadtest.capacity.window import due_times
+from loadtest.options import Pacing
+from loadtest.pacing import Load
+from loadtest.record import Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from loadtest.capacity.drive import Driven
+    from loadtest.capacity.metrics import CapacityMetrics
+    from loadtest.capacity.options import CapacityOptions
+    from loadtest.capacity.stage import StagePlan
+    from loadtest.capacity.window import Window
+    from loadtest.fleet import Fleet
+    from loadtest.metrics import Metrics
+    from loadtest.options import RunOptions
+    from loadtest.plan import RunPlan
+    from loadtest.report.files import ReportFolder
+    from loadtest.results import Results
+    from loadtest.workload import Workload
+
+log = logging.getLogger(__name__)
+
+# The share of the budget kept for the closed loops at the edge, and the most of it in seconds.
+_USERS_SHARE, _USERS_MOST_S, _USERS_LEAST_S = 0.1, 120.0, 3.0
+# Numbers of the closed loops, above those of the stages.
+_USERS_LOADS = 1_000_000
+# Rates that differ by less are the same to the client.
+_SAME_RATE = 0.9
+
+
+class CapacityRun:
+    """One search, from Locust's start to its stop."""
+
+    def __init__(  # noqa: PLR0913, PLR0917  # what a run is made of
+        self,
+        fleet: Fleet,
+        metrics: Metrics,
+        capacity_metrics: CapacityMetrics,
+        options: RunOptions,
+        plan: RunPlan,
+        workload: Workload,
+        folder: ReportFolder | None,
+    ) -> None:
+        capacity = options.capacity
+        assert capacity is not None  # noqa: S101  # for the type checker: the coordinator looked
+        self._fleet = fleet
+        self._capacity_metrics = capacity_metrics
+        self._options = options
+        self._plan = plan
+        self._folder = folder
+        self._settings = _settings(options, capacity)
+        self._search = Search(self._settings)
+        self._drive = Drive(fleet, metrics, options, plan, workload, folder.rows if folder else None)
+        self._began = 0.0  # monotonic
+        self._greenlet: Any = None
+        self._done = False
+        self._client_failed_at: float | None = None  # lowest rate
+        self.finding = Finding(options, plan, workload.notes, self._settings, capacity.budget_s)
+        self.progress = Progress(self._settings, capacity.budget_s)
+        self.summary: dict[str, Any] | None = None
+        self.exit_code: int | None = None
+
+    @property
+    def run_id(self) -> str:
+        """The run's name, which its folder has too."""
+        return self._plan.run_id
+
+    # As the coordinator sees it.
+
+    @property
+    def results(self) -> Results | None:
+        """Those of the stage that runs, or was the last."""
+        return self._drive.results
+
+    def start(self) -> None:
+        target = self._options.target
+        self.finding.cache_config = read_cache_config(target)
+        self.finding.engine_version = read_version(target)
+        self._began = time.monotonic()
+        self._capacity_metrics.follow(self.progress)
+        log.info("Search %s: model %s, seed %d", self._plan.run_id, self._plan.model, self._plan.seed)
+        self._greenlet = gevent.spawn(self._run)
+
+    def add(self, process: str, report: Mapping[str, Any]) -> None:
+        self._drive.add(process, report)
+
+    def tick(self) -> bool:
+        self._drive.look_for_lost_processes()
+        return self._done
+
+    def reset(self) -> None:
+        log.warning("a search keeps its numbers: it measures each stage on its own")
+
+    def stop(self) -> None:
+        if not self._done:  # an interrupt may have ended the greenlet itself
+            self.finding.stopped = True
+            self._greenlet.kill()
+        self._drive.end()
+
+    def conclude(self) -> None:
+        self.finding.answer = self._search.answer()
+        self.finding.duration_s = time.monotonic() - self._began
+        self.summary = summarize_search(self.finding)
+        self.exit_code = exit_code(self.summary)
+        self.progress.end(self.summary)
+        if self._folder is not None:
+            self._folder.write_capacity(self.summary, latencies(self.finding.stages))
+            log.info("Report: %s", self._folder.path)
+        self._capacity_metrics.found(self.summary)
+
+    def print(self) -> None:
+        if self.summary is not None:
+            print_capacity(self.summary)
+
+    # The search.
+
+    def _run(self) -> None:
+        try:
+            self._drive.await_processes(len(self._fleet.names()))
+            while (stage := self._search.next_stage(self._elapsed())) is not None:
+                self._run_stage(stage)
+            self._find_users()
+        except NobodyToSendError as error:
+            self.finding.problem = str(error)
+        except Exception:
+            log.exception("the search has failed")
+            self.finding.problem = "the search failed; its log says why"
+        self._done = True
+
+    def _elapsed(self) -> float:
+        return time.monotonic() - self._began
+
+    def _run_stage(self, plan: StagePlan) -> None:
+        pacing = Pacing("poisson", plan.rate, 1.0, 1.0, None, 0)
+        load = Load(plan.number, pacing, self._plan.seed + plan.number, self._drive.next_number)
+        warmup = sum(1 for _ in takewhile(lambda due: due < plan.warmup_s, due_times(load)))
+        load = dataclasses.replace(load, pacing=dataclasses.replace(pacing, warmup_requests=warmup))
+
+        def ended(window: Window) -> bool:
+            measured = window.measured
+            self.progress.look(plan, measured)
+            decided = self._search.decide(plan, measured) is not Decision.MORE
+            return decided or self._elapsed() > self._settings.budget_s
+
+        self.progress.begin(plan)
+        driven = self._drive.drive(load, ended)
+        result = StageResult(
+            plan=plan,
+            requests=driven.window.measured,
+            duration_s=driven.duration_s,
+            warmup=driven.window.warmup,
+            void=driven.void,
+            client_limited=self._client_is_at_its_limit(driven, plan.rate),
+        )
+        # It may simulate for seconds: in a thread, heartbeats to the workers go on.
+        gevent.get_hub().threadpool.apply(self._search.add, (result,))
+        record = StageRecord(
+            result=result,
+            load=load,
+            started=driven.started,
+            evidence=spans([sample for sample in driven.samples if sample.at >= driven.began + plan.warmup_s]),
+            client=driven.client,
+            samples=driven.samples,
+            began=driven.began,
+            processes=driven.processes,
+        )
+        self.finding.stages.append(record)
+        self.progress.end_stage(self._search.answer(), record)
+
+    def _client_is_at_its_limit(self, driven: Driven, rate: float) -> bool:
+        """Whether it failed twice near this rate; once may be the box's own hiccup."""
+        before = self._client_failed_at
+        if driven.client_problems:
+            self._client_failed_at = rate if before is None else min(before, rate)
+        return bool(driven.client_problems) and before is not None and rate > before * _SAME_RATE
+
+    # Users: closed loops at the edge.
+
+    def _find_users(self) -> None:
+        answer = self._search.answer()
+        at_edge = little(answer, self.finding.stages)
+        if at_edge is None:
+            return
+        first = max(1, round(at_edge))
+        while (users := next_users(first, self.finding.users)) is not None:
+            left = self.finding.budget_s - self._elapsed()
+            if left < _USERS_LEAST_S:
+                return
+            self._run_users(users, at_edge / (answer.mid or answer.low or 1.0), min(left, _USERS_MOST_S / 3))
+
+    def _run_users(self, users: int, request_s: float, seconds: float) -> None:
+        load = Load(
+            number=_USERS_LOADS + len(self.finding.users),
+            pacing=Pacing("closed", None, 1.0, 1.0, None, WARMUP_REQUESTS * users),
+            seed=self._plan.seed,
+            first_request=self._drive.next_number,
+            users=users,
+            users_over_s=request_s,
+        )
+        until = time.monotonic() + seconds
+
+        def ended(window: Window) -> bool:
+            good = [request.good for request in window.measured]
+            self.progress.look_at_users(users, good)
+            decided = judge_users(sum(good), len(good), self._settings)[0] is not None
+            return (len(good) >= max(FEWEST_REQUESTS, 3 * users) and decided) or time.monotonic() > until
+
+        self.progress.begin_users(len(self.progress.rows), users)
+        driven = self._drive.drive(load, ended)
+        totals = driven.results.measured.combined()
+        ok, measured_s = totals.outcomes[Outcome.OK.value], totals.last_ended - totals.first_sent
+        record = make_record(
+            users,
+            driven.window.measured,
+            self._settings,
+            rate=ok / measured_s if ok and measured_s > 0 else None,
+            void=driven.void,
+            duration_s=driven.duration_s,
+        )
+        self.finding.users.append(record)
+        self.progress.end_users(record)
+
+
+def _settings(options: RunOptions, capacity: CapacityOptions) -> SearchSettings:
+    """What the search is asked for; a part of the time is kept for the closed loops."""
+    defaults = SearchSettings()
+    most = capacity.max_rate or defaults.max_rate
+    return SearchSettings(
+        objective=options.slo_percentile / 100,
+        limits=Limits(options.slo.ttft, options.slo.tpot, options.slo.e2e),
+        budget_s=capacity.budget_s - min(_USERS_MOST_S, _USERS_SHARE * capacity.budget_s),
+        start_rate=min(capacity.start_rate or defaults.start_rate, most),
+        max_rate=most,
+        relative_interval=capacity.relative_interval,
+        confidence=defaults.confidence,
+    )

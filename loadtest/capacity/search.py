@@ -1,0 +1,272 @@
+"""The search for the highest rate that meets the SLO: which stage comes next, and what all of them say together.
+
+It starts low, multiplies the rate until a stage misses, halves the ratio between the two until they are near, and then
+stays at the edge: stages around the best estimate, until the interval is narrow enough or the time is up.
+"""
+
+from __future__ import annotations
+
+import math
+from statistics import median
+from typing import TYPE_CHECKING
+
+from loadtest.capacity import verdict
+from loadtest.capacity.answer import Answer, Bound, Ended, SearchSettings, StageVerdict
+from loadtest.capacity.estimate import Estimator
+from loadtest.capacity.stage import Decision, StagePlan
+from loadtest.capacity.statistics import normal_quantile
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from loadtest.capacity.stage import Purpose, StageRequest, StageResult
+
+_FEWEST_WARMUP = 3  # requests: the first ones of a stage find cold caches and connections
+_WARMUP_SERVICES = 2.5  # durations of a request: by then as many run as will
+# Below this many requests under way on average, they meet an idle engine: a lower rate would change nothing.
+_IDLE_CONCURRENCY = 0.15
+_NEAR = 1.3  # ratio of the lowest rate that missed to the highest that met, at which the edge begins
+_NEAR_GUESS = 0.1  # log rate: the estimate has settled
+_EDGE_OFFSETS = (0.0, 0.04, -0.04)  # log rate: both sides of the estimate show the slope
+_EDGE_REQUESTS, _EDGE_SERVICES = 250, 15  # a stage at the edge: at least so many requests, and durations of one
+_FEWEST_REQUESTS = 40
+_MOST_VOID = 3
+_FEWEST_EDGE_STAGES = 3
+# Log rate. Above the capacity by so much, a stage of 250 requests meets by luck 1 time in 10: its queue had no time to
+# grow, and where nothing missed nothing tells how much neighbours resemble each other.
+_LUCK = 0.15
+_TRUSTED_STAGES = 4
+_MAYBE_NARROW = 1.3  # the twin's long run is short between stages, which widens the interval: the answer's is narrower
+
+
+class Search:
+    """Ask `next_stage`, run it (`decide` says when it may end), `add` its result; again until there is none."""
+
+    def __init__(self, settings: SearchSettings) -> None:
+        """Start with nothing known of the engine."""
+        self.settings = settings
+        self._results: list[StageResult] = []
+        self._verdicts: list[StageVerdict] = []
+        self._ended: Ended | None = None
+        self._estimator = Estimator(settings)
+        self._edge_stages = 0
+        self._at_edge = False
+        self._voids = 0  # in a row
+
+    def next_stage(self, elapsed_s: float) -> StagePlan | None:
+        """Return what to run now, `elapsed_s` seconds into the search; None when it has ended."""
+        if self._ended is not None:
+            return None
+        plan = self._next(elapsed_s)
+        if plan is not None and elapsed_s + plan.warmup_s + plan.min_requests / plan.rate > self.settings.budget_s:
+            self._ended = "budget"
+            return None
+        return plan
+
+    def decide(self, plan: StagePlan, requests: Sequence[StageRequest]) -> Decision:
+        """Say whether the stage that runs may end; `requests` as in `StageResult`, so far."""
+        return verdict.decide(plan, requests, self.settings.objective, ended=False)
+
+    def add(self, result: StageResult) -> None:
+        """Take the result of the stage that was planned last."""
+        plan, requests = result.plan, result.requests
+        share = verdict.interval(requests, normal_quantile(self.settings.confidence))
+        decision = verdict.decide(plan, requests, self.settings.objective, ended=True)
+        self._results.append(result)
+        self._verdicts.append(
+            StageVerdict(
+                plan=plan,
+                decision=decision,
+                requests=len(requests),
+                share=share.share,
+                share_low=share.low,
+                share_high=share.high,
+                effective_requests=share.effective,
+                unstable=verdict.is_unstable(requests),
+                void=result.void,
+                client_limited=result.client_limited,
+            )
+        )
+        if result.void or result.client_limited or not requests:
+            self._voids += not result.client_limited
+            return
+        self._voids = 0
+        self._edge_stages += plan.purpose == "edge"
+        low, high = self._bounds()
+        if low is not None and high is not None:
+            self._estimator.learn([counted for counted, _ in self._counting()], low, high, lost=self._is_lost())
+
+    def answer(self) -> Answer:
+        """Say what is known so far; final once `next_stage` returned None."""
+        ended = self._ended or "budget"
+        low, high = self._bounds()
+        bound: Bound = "edge"
+        mid: float | None = None
+        if high is None:
+            bound, low = "floor", low or 0.0
+        elif low is None:
+            bound = "never_met" if ended == "idle_engine" else "floor"
+            low, high = (None if bound == "never_met" else 0.0), None
+        elif self._estimator.edge is not None:
+            edge = self._estimator.edge
+            low, mid, high = edge.low, edge.mid, edge.high
+        else:
+            low, high = self._sure_bounds(low, high)
+            mid = math.sqrt(low * high)
+        twin = self._estimator.twin
+        return Answer(bound, ended, low, mid, high, self.settings.confidence, tuple(self._verdicts), twin)
+
+    # What comes next.
+
+    def _next(self, elapsed_s: float) -> StagePlan | None:
+        settings = self.settings
+        if self._voids >= _MOST_VOID:
+            return self._end_with("void")
+        if not self._counting():
+            return self._plan("probe", min(settings.start_rate, self._limit()), 8, 40)
+        low, high = self._bounds()
+        if high is None:
+            assert low is not None  # noqa: S101  # a stage counts, and it either met or missed
+            return self._raise(low)
+        if low is None:
+            return self._lower(high)
+        return self._close_in(elapsed_s, low, high)
+
+    def _raise(self, low: float) -> StagePlan | None:
+        """Nothing missed yet."""
+        limit = self._limit()
+        if low >= limit * 0.999:
+            return self._end_with("client" if limit < self.settings.max_rate else "max_rate")
+        return self._plan("bracket", min(low * self._growth(), limit), 20, 80)
+
+    def _lower(self, high: float) -> StagePlan | None:
+        """Nothing met yet."""
+        if high * self._service_s(high) < _IDLE_CONCURRENCY:
+            return self._end_with("idle_engine")
+        return self._plan("bracket", high / 3, 12, 80)
+
+    def _close_in(self, elapsed_s: float, low: float, high: float) -> StagePlan | None:
+        """The edge lies between."""
+        guess, middle = self._estimator.guess, math.sqrt(low * high)
+        if guess is not None and not self._is_lost():
+            middle = min(max(guess, low / 1.1), high * 1.1)
+        last = self._counting()[-1][0].plan.rate
+        settled = guess is not None and abs(math.log(middle / last)) <= _NEAR_GUESS
+        self._at_edge = self._at_edge or settled or high / low <= _NEAR
+        if self._at_edge:
+            return self._next_at_edge(elapsed_s, middle)
+        return self._plan("bisect", middle, 40, 150)
+
+    def _next_at_edge(self, elapsed_s: float, middle: float) -> StagePlan | None:
+        settings = self.settings
+        if self._is_narrow(_MAYBE_NARROW) and self._edge_stages >= _FEWEST_EDGE_STAGES:
+            self._learn_for_the_answer()
+            if self._is_narrow():
+                return self._end_with("interval")
+        offset = 0.0 if self._is_lost() else _EDGE_OFFSETS[self._edge_stages % len(_EDGE_OFFSETS)]
+        rate = min(middle * math.exp(offset), self._limit())
+        service = self._service_s(rate)
+        left = settings.budget_s - elapsed_s - (1 + _WARMUP_SERVICES) * service
+        seconds = min(max(_EDGE_REQUESTS / rate, _EDGE_SERVICES * service), settings.budget_s / 6, left)
+        requests = round(seconds * rate)
+        if requests < _FEWEST_REQUESTS:
+            self._learn_for_the_answer()
+            return self._end_with("budget")
+        return self._plan("edge", rate, requests, requests)
+
+    def _is_lost(self) -> bool:
+        """Whether stages around the twin's guess have not shown the edge: halving the bracket is surer then."""
+        return self._estimator.edge is None and self._edge_stages >= _TRUSTED_STAGES
+
+    def _is_narrow(self, slack: float = 1.0) -> bool:
+        edge = self._estimator.edge
+        return edge is not None and edge.width <= self.settings.relative_interval * slack
+
+    def _learn_for_the_answer(self) -> None:
+        low, high = self._bounds()
+        if low is not None and high is not None and self._edge_stages:
+            self._estimator.learn([counted for counted, _ in self._counting()], low, high, last=True)
+
+    def _plan(self, purpose: Purpose, rate: float, least: int, most: int) -> StagePlan:
+        warmup = max(_FEWEST_WARMUP / rate, _WARMUP_SERVICES * self._service_s(rate))
+        if purpose in {"probe", "bracket"}:
+            warmup = max(_FEWEST_WARMUP / rate, self._service_s(rate))
+        return StagePlan(len(self._results), rate, purpose, warmup, least, most)
+
+    def _end_with(self, how: Ended) -> StagePlan | None:
+        self._ended = how
+        return None
+
+    # What is known.
+
+    def _counting(self) -> list[tuple[StageResult, StageVerdict]]:
+        """Stages that say something about the engine."""
+        return [
+            (result, judged)
+            for result, judged in zip(self._results, self._verdicts, strict=True)
+            if not result.void and not result.client_limited and result.requests
+        ]
+
+    def _met(self, judged: StageVerdict) -> bool:
+        if judged.decision is Decision.UNDECIDED:
+            return judged.share >= self.settings.objective and not judged.unstable
+        return judged.decision is Decision.MET
+
+    def _bounds(self) -> tuple[float | None, float | None]:
+        """The highest rate that met below the lowest that missed, and that one."""
+        counting = [(judged.plan.rate, self._met(judged)) for _, judged in self._counting()]
+        high = min((rate for rate, met in counting if not met), default=None)
+        low = max((rate for rate, met in counting if met and (high is None or rate < high)), default=None)
+        return low, high
+
+    def _sure_bounds(self, low: float, high: float) -> tuple[float, float]:
+        """`_bounds` by stages whose interval leaves no doubt: two close ones may differ by chance.
+
+        At the rates that came: a stage may have met because fewer requests came than were to, or by luck.
+        """
+        objective, counting = self.settings.objective, self._counting()
+        rates = [result.plan.rate for result, _ in counting]
+        above = [
+            max(result.plan.rate, _came(result))
+            for result, judged in counting
+            if result.plan.rate >= high and judged.share_high < objective
+        ]
+        below = [
+            min(result.plan.rate, _came(result)) * math.exp(-_LUCK)
+            for result, judged in counting
+            if result.plan.rate <= low and judged.share_low > objective
+        ]
+        return max(below, default=min(rates)), min(above, default=max(rates))
+
+    def _limit(self) -> float:
+        """The highest rate that may be tried: what was asked for, or what the client can send."""
+        beyond = [judged.plan.rate for judged in self._verdicts if judged.client_limited]
+        return min([self.settings.max_rate, *(rate * 0.8 for rate in beyond)])
+
+    def _growth(self) -> float:
+        """By how much to raise the rate: more while requests take no longer than they did alone."""
+        counting = self._counting()
+        first, last = counting[0][0], counting[-1][0]
+        slower = [
+            (_median(last, name) or 0.0) > 1.2 * (_median(first, name) or math.inf) for name in ("ttft_s", "tpot_s")
+        ]
+        return 2.0 if any(slower) else 4.0
+
+    def _service_s(self, rate: float) -> float:
+        """How long a request takes at about this rate, seconds; 0 when nothing is known yet."""
+        near = sorted(self._counting(), key=lambda pair: abs(math.log(pair[1].plan.rate / rate)))
+        met = [pair for pair in near if self._met(pair[1])] or near
+        times = (_median(result, "e2e_s") for result, _ in met)
+        return next((time for time in times if time is not None), 0.0)
+
+
+def _came(result: StageResult) -> float:
+    """Requests/s that came; the planned rate where they are too few to tell."""
+    requests = result.requests
+    seconds = requests[-1].due_s - requests[0].due_s
+    return (len(requests) - 1) / seconds if seconds > 0 else result.plan.rate
+
+
+def _median(result: StageResult, name: str) -> float | None:
+    values = [value for request in result.requests if (value := getattr(request, name)) is not None]
+    return median(values) if values else None

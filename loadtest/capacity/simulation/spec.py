@@ -1,0 +1,85 @@
+"""What a simulated engine is made of, and what is asked of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSpec:
+    """Limits under vLLM's names, and what work costs, in seconds.
+
+    One step takes `step_s + prefill_token_s * prompt tokens + sequence_s * running sequences + context_token_s * tokens
+    of their contexts`, times a log-normal factor of mean 1. The API server is a process of its own that does one thing
+    at a time, in order: `request_s` for each request that comes in, `output_token_s` for each token that goes out.
+    """
+
+    max_num_seqs: int = 256
+    max_num_batched_tokens: int = 2048
+    kv_blocks: int = 100_000
+    block_size: int = 16  # tokens
+    max_num_queued_reqs: int | None = None  # above it, requests are rejected
+    step_s: float = 0.01
+    prefill_token_s: float = 0.0
+    sequence_s: float = 0.0
+    context_token_s: float = 0.0
+    noise: float = 0.05  # standard deviation of the logarithm of a step's time
+    request_s: float = 0.0
+    output_token_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for an engine that could not run."""
+        if self.max_num_batched_tokens < self.max_num_seqs:
+            raise ValueError("max_num_batched_tokens must be at least max_num_seqs: every running sequence takes one")
+        if min(self.max_num_seqs, self.kv_blocks, self.block_size) < 1 or self.step_s <= 0:
+            raise ValueError("max_num_seqs, kv_blocks and block_size must be at least 1, and step_s above 0")
+
+    def slower(self, factor: float) -> EngineSpec:
+        """The same engine with every cost times `factor`."""
+        costs = ("step_s", "prefill_token_s", "sequence_s", "context_token_s", "request_s", "output_token_s")
+        return replace(self, **{name: getattr(self, name) * factor for name in costs})
+
+    def blocks(self, tokens: int) -> int:
+        """KV blocks that hold `tokens`."""
+        return -(-tokens // self.block_size)
+
+
+@dataclass(slots=True, eq=False)
+class Sequence:
+    """One request inside the engine. Times in seconds of the engine's clock; NaN until they are known."""
+
+    arrived: float
+    prompt_tokens: int
+    output_tokens: int
+    cached_tokens: int = 0  # of the prompt, that are in the prefix cache
+    rejected: bool = False
+    ready: float = float("nan")  # the API server handed it to the scheduler
+    scheduled: float = float("nan")  # first time in a batch
+    first_token: float = float("nan")  # left the API server
+    last_token: float = float("nan")
+    preemptions: int = 0
+    data: Any = None  # the caller's own
+
+    # The scheduler's book-keeping.
+    generated: int = 0  # output tokens, not counting those since `decoding_since`
+    computed: int = 0  # tokens in the KV cache while it prefills; all of them when it began to decode
+    decoding_since: int = -1  # number of the step that finished its prompt; -1: it does not decode
+    epoch: int = field(default=0, repr=False)  # tells its valid entry among those that will end
+
+    @property
+    def ttft(self) -> float:
+        """Arrival to first token, seconds."""
+        return self.first_token - self.arrived
+
+    @property
+    def tpot(self) -> float | None:
+        """(last token - first token) / (output tokens - 1); None for a single token."""
+        if self.output_tokens < 2:
+            return None
+        return (self.last_token - self.first_token) / (self.output_tokens - 1)
+
+    @property
+    def e2e(self) -> float:
+        """Arrival to last token, seconds."""
+        return self.last_token - self.arrived

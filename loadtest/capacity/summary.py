@@ -1,0 +1,167 @@
+"""`capacity.json`: what was found, how well it is known, why it ends there, and everything it hangs on."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from loadtest.capacity.engine import theoretical_concurrency
+from loadtest.capacity.fingerprint import fingerprint
+from loadtest.capacity.limits import find_limit
+from loadtest.capacity.queue_limit import queue_limit
+from loadtest.capacity.stage_record import curve_point, thinned
+from loadtest.capacity.users import counting, little
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from loadtest.capacity.answer import Answer, SearchSettings, StageVerdict
+    from loadtest.capacity.stage_record import StageRecord, UsersRecord
+    from loadtest.options import RunOptions
+    from loadtest.plan import RunPlan
+
+FORMAT = 1
+_MOST_SAMPLES = 120
+_MOST_SHAPES = 2000
+FOUND, NEVER_MET, INVALID = 0, 1, 2
+
+
+@dataclass(slots=True)
+class Finding:
+    """All that a search has gathered."""
+
+    options: RunOptions
+    plan: RunPlan
+    notes: tuple[str, ...]
+    settings: SearchSettings
+    budget_s: float
+    cache_config: Mapping[str, str] = field(default_factory=dict)
+    engine_version: str | None = None
+    stages: list[StageRecord] = field(default_factory=list)
+    users: list[UsersRecord] = field(default_factory=list)
+    answer: Answer | None = None
+    duration_s: float = 0.0
+    stopped: bool = False
+    problem: str | None = None
+
+
+def summarize_search(finding: Finding) -> dict[str, Any]:
+    """Return what `capacity.json` holds, JSON values only."""
+    answer = finding.answer
+    assert answer is not None  # noqa: S101  # the run asked for it before
+    counted = counting(finding.stages)
+    ended = [request for record in counted for request in record.result.requests if request.e2e_s is not None]
+    prompt = sum(request.prompt_tokens for request in ended) / len(ended) if ended else None
+    output = sum(request.output_tokens for request in ended) / len(ended) if ended else None
+    rates = {"low": answer.low, "mid": answer.mid, "high": answer.high}
+    reasons = _reasons(finding, answer)
+    limit = find_limit(finding) if not reasons else None
+    return {
+        "format": FORMAT,
+        "capacity": {
+            "requests_per_second": rates,
+            "bound": answer.bound,
+            "ended": "stopped" if finding.stopped else answer.ended,
+            "confidence": answer.confidence,
+            "relative_interval": answer.relative_interval,
+            "output_tokens_per_second": {
+                name: None if rate is None or output is None else rate * output for name, rate in rates.items()
+            },
+            # The simulated engine that answers most as this one did: what `capacity plan` plans with.
+            "twin": None if answer.twin is None else dataclasses.asdict(answer.twin),
+            "prompt_tokens_mean": prompt,
+            "output_tokens_mean": output,
+            "users": {
+                "littles_law": little(answer, finding.stages),
+                "closed_loop": _closed_loop(finding.users),
+                "theoretical_concurrency": (
+                    theoretical_concurrency(finding.cache_config, prompt + output)
+                    if prompt is not None and output is not None
+                    else None
+                ),
+            },
+        },
+        "verdict": {"valid": not reasons, "reasons": reasons, "limit": limit},
+        "overload": queue_limit(finding) if not reasons else None,
+        "shapes": thinned(
+            [
+                (request.prompt_tokens, request.output_tokens)
+                for record in counted
+                if record.result.plan.purpose == "edge"
+                for request in record.result.requests
+            ],
+            _MOST_SHAPES,
+        ),
+        "stages": [
+            _stage(record, verdict, finding) for record, verdict in zip(finding.stages, answer.stages, strict=False)
+        ],
+        "users": [dataclasses.asdict(record) for record in finding.users],
+        "run": fingerprint(finding),
+    }
+
+
+def _reasons(finding: Finding, answer: Answer) -> list[str]:
+    """Why the result cannot be believed; empty when it can."""
+    reasons = [finding.problem] if finding.problem else []
+    if finding.stopped:
+        reasons.append("the search was stopped before it had ended")
+    if answer.ended == "void":
+        last = next((record.result.void for record in reversed(finding.stages) if record.result.void), ())
+        reasons += ["stage after stage did not count", *last]
+    elif not counting(finding.stages):
+        reasons.append("no stage counted")
+    elif answer.bound == "floor" and not answer.low:
+        reasons.append("no rate was low enough, or long enough, to tell within the time: give a larger --budget")
+    return reasons
+
+
+def _closed_loop(users: Sequence[UsersRecord]) -> dict[str, Any] | None:
+    """The most users that met, and the fewest that did not."""
+    judged = [record for record in users if not record.void and record.met is not None]
+    if not judged:
+        return None
+    met = max((record for record in judged if record.met), key=lambda record: record.users, default=None)
+    missed = min((record.users for record in judged if not record.met), default=None)
+    return {
+        "met": met.users if met else None,
+        "missed": missed,
+        "requests_per_second": met.requests_per_s if met else None,
+    }
+
+
+def _stage(record: StageRecord, verdict: StageVerdict, finding: Finding) -> dict[str, Any]:
+    plan = record.result.plan
+    return {
+        "number": plan.number,
+        "purpose": plan.purpose,
+        "rate": plan.rate,
+        "started": record.started,
+        "duration_s": record.result.duration_s,
+        "warmup_s": plan.warmup_s,
+        "first_request": record.load.first_request + record.load.pacing.warmup_requests,
+        "arrivals_seed": record.load.seed,
+        "decision": verdict.decision.value,
+        "share": verdict.share if verdict.requests else None,
+        "share_low": verdict.share_low,
+        "share_high": verdict.share_high,
+        "effective_requests": verdict.effective_requests,
+        "unstable": verdict.unstable,
+        "void": list(record.result.void),
+        "client_limited": record.result.client_limited,
+        "client": dict(record.client),
+        **curve_point(record, finding.options.slo),
+        "engine": {name: value for name, value in record.evidence.items() if not isinstance(value, list)},
+        # Seconds into the stage, running, waiting, share of the KV cache.
+        "series": [
+            [round(sample.at - record.began, 2), sample.running, sample.waiting, round(sample.kv_usage, 4)]
+            for sample in thinned(record.samples, _MOST_SAMPLES)
+        ],
+    }
+
+
+def exit_code(summary: Mapping[str, Any]) -> int:
+    """0: an edge or a floor was found. 1: the SLO was never met. 2: invalid."""
+    if not summary["verdict"]["valid"]:
+        return INVALID
+    return NEVER_MET if summary["capacity"]["bound"] == "never_met" else FOUND

@@ -1,0 +1,130 @@
+"""The table at the end of a search."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_ENDED = {
+    "interval": "the interval is as narrow as asked for",
+    "budget": "the time was up",
+    "max_rate": "the highest rate that may be tried",
+    "client": "the load generator cannot send more",
+    "idle_engine": "not even requests that come alone meet it",
+    "void": "stage after stage did not count",
+    "stopped": "it was stopped",
+}
+
+
+def headline(summary: Mapping[str, Any]) -> str:
+    """Say in one line what was found."""
+    capacity = summary["capacity"]
+    if not summary["verdict"]["valid"]:
+        return "NO VALID CAPACITY: " + "; ".join(summary["verdict"]["reasons"])
+    rates = capacity["requests_per_second"]
+    if capacity["bound"] == "never_met":
+        return "Never met: even the lowest rate misses the SLO"
+    if capacity["bound"] == "floor":
+        return f"Capacity: at least {rates['low']:.2f} requests/s ({_ENDED[capacity['ended']]})"
+    return (
+        f"Capacity: {rates['mid']:.2f} requests/s ({rates['low']:.2f} to {rates['high']:.2f}, "
+        f"{capacity['confidence']:.0%} interval; {_ENDED[capacity['ended']]})"
+    )
+
+
+def slo_text(slo: Mapping[str, float | None]) -> str:
+    """The SLO in words."""
+    limits = [
+        f"{name.removesuffix('_ms').upper()} {limit:g} ms"
+        for name, limit in slo.items()
+        if name != "percentile" and limit is not None
+    ]
+    return f"{slo['percentile']:g} % of all due requests within {', '.join(limits)}"
+
+
+def workload_text(run: Mapping[str, Any]) -> str:
+    """What was sent, in words."""
+    workload = run["workload"]
+    if workload["dataset"]:
+        return f"{workload['endpoint']}, prompts of {workload['dataset']}"
+    prompt, output = workload["prompt_tokens"] or "512", workload["output_tokens"] or "128"
+    return f"{workload['endpoint']}, {prompt} prompt and {output} output tokens"
+
+
+def print_capacity(summary: Mapping[str, Any], console: Console | None = None) -> None:
+    """Print the result, then what it rests on."""
+    console = console or Console()
+    if not console.is_terminal:
+        console.width = 110
+    run = summary["run"]
+    console.print()
+    console.print(headline(summary), markup=False, highlight=False)
+    console.print(
+        f"{run['model']['name']}: {workload_text(run)}; {slo_text(run['slo'])}", markup=False, highlight=False
+    )
+    console.print(_stages(summary))
+    for label, text in _lines(summary):
+        console.print(f"{label:<14}{text}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _stages(summary: Mapping[str, Any]) -> Table:
+    table = Table(title="Stages: Poisson arrivals; shares of all due requests; milliseconds of those that ended ok")
+    for column in ("", "requests/s", "requests", "good", "interval", "TTFT p50", "p95", "TPOT p50", "p95", ""):
+        table.add_column(column, justify="left" if not column else "right", no_wrap=True)
+    for stage in summary["stages"]:
+        share = stage["share"]
+        table.add_row(
+            f"{stage['number']} {stage['purpose']}",
+            f"{stage['rate']:.2f}",
+            f"{stage['requests']:,}",
+            "-" if share is None else f"{share:.1%}",
+            "-" if share is None else f"{stage['share_low']:.1%} to {stage['share_high']:.1%}",
+            *(_number(stage[name][percentile]) for name in ("ttft_ms", "tpot_ms") for percentile in ("p50", "p95")),
+            "void" if stage["void"] else stage["decision"],
+        )
+    return table
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:,.1f}"
+
+
+def _lines(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+    capacity, verdict = summary["capacity"], summary["verdict"]
+    lines = [("Void", f"stage {stage['number']}: {why}") for stage in summary["stages"] for why in stage["void"]]
+    tokens = capacity["output_tokens_per_second"]
+    if tokens["low"]:
+        span = f"{tokens['low']:,.0f}" + (f" to {tokens['high']:,.0f}" if tokens["high"] else " or more")
+        lines.append(("Tokens", f"{span} output tokens/s"))
+    lines.append(("Users", users_text(capacity["users"])))
+    if verdict["limit"]:
+        lines.append(("Limited by", verdict["limit"]["cause"]))
+        lines.extend(("", line) for line in verdict["limit"]["evidence"])
+        lines.append(("Try next", f"{verdict['limit']['next']['setting']}: {verdict['limit']['next']['reason']}"))
+    if summary["overload"]:
+        lines.append(("Overload", f"{summary['overload']['setting']}: {summary['overload']['reason']}"))
+    lines.extend(("Note", note) for note in summary["run"]["workload"]["notes"])
+    return lines
+
+
+def users_text(users: Mapping[str, Any]) -> str:
+    """Concurrent users at the edge, in words."""
+    parts = []
+    if users["littles_law"] is not None:
+        parts.append(f"{users['littles_law']:.1f} requests in the system at the edge (Little's law)")
+    loop = users["closed_loop"]
+    if loop is not None:
+        met = (
+            f"{loop['met']} users without think time meet it ({loop['requests_per_second']:.2f} requests/s)"
+            if loop["met"]
+            else "no number of users tried meets it"
+        )
+        parts.append(f"closed loop: {met}" + (f", {loop['missed']} do not" if loop["missed"] else ""))
+    if users["theoretical_concurrency"] is not None:
+        parts.append(f"the KV cache alone would hold {users['theoretical_concurrency']:.0f}")
+    return "; ".join(parts) or "not known"

@@ -1,0 +1,72 @@
+"""Whether a stage counts: what else than the engine may have made its numbers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from loadtest.verdict import busy_problems, judge_server
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from loadtest.options import Slo
+    from loadtest.reconcile import Reconciliation
+    from loadtest.results import Results
+
+# Sent, or read, later than this share of the TTFT limit (and than the fewest seconds) is another load, or another time,
+# than was meant.
+_TOLERANCE, _FEWEST_S = 0.05, 0.010
+# ... when it happens to more than this share of the requests, and more than once or twice.
+_SHARE, _FEWEST = 0.01, 3
+_SPREAD = "spread the load over more processes (--processes, LOCUST_WORKERS)"
+
+
+def tolerance_s(slo: Slo) -> float:
+    """How late a request may be sent, or an answer read, seconds."""
+    return max(_FEWEST_S, _TOLERANCE * (slo.ttft or 0.0))
+
+
+def client_figures(results: Results, delays: Sequence[float]) -> dict[str, Any]:
+    """Return how well the client did: the proof that it was not the reason. `delays`: due to sent, seconds."""
+    totals = results.measured.combined()
+    limit = tolerance_s(results.options.slo)
+    lag = totals.distributions["lag"].percentile(99)
+    return {
+        "requests": len(delays),
+        "late": sum(delay > limit for delay in delays),
+        "late_limit_ms": limit * 1000,
+        "latest_ms": max(delays, default=0.0) * 1000,
+        "read_lag_p99_ms": None if lag is None else lag * 1000,
+        "merged_deltas_ratio": totals.merged_deltas / totals.deltas if totals.deltas else 0.0,
+        "busiest_process_cpu": max(
+            (process.cpu_s / process.wall_s for process in results.processes.values() if process.wall_s), default=None
+        ),
+    }
+
+
+def client_problems(results: Results, figures: Mapping[str, Any]) -> list[str]:
+    """Say why the client was the bottleneck; empty when it was not."""
+    problems = busy_problems(results)
+    late, requests = figures["late"], figures["requests"]
+    if late >= _FEWEST and late > _SHARE * requests:
+        problems.append(
+            f"arrivals were late: {late} of {requests} requests were sent more than {figures['late_limit_ms']:.0f} ms "
+            f"after they were due; {_SPREAD}"
+        )
+    lag = figures["read_lag_p99_ms"]
+    if lag is not None and lag > figures["late_limit_ms"] and figures["merged_deltas_ratio"] > _SHARE:
+        problems.append(f"the client read late (p99 {lag:.0f} ms after the bytes had come); {_SPREAD}")
+    return problems
+
+
+def void_reasons(results: Results, reconciliation: Reconciliation | None, client: Sequence[str]) -> tuple[str, ...]:
+    """Why a stage that has ended counts for nothing; empty when it counts."""
+    reasons = [*judge_server(results, reconciliation), *client]
+    reasons += [
+        f"load generator {name} was told to end during the stage"
+        for name, process in results.processes.items()
+        if process.left_after_s is not None
+    ]
+    if results.server_before is not None and results.server_after is None:
+        reasons.append("the server no longer answered with its counters")
+    return tuple(reasons)

@@ -1,0 +1,65 @@
+"""What one stage says: met, missed, undecided, or that it must go on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from loadtest.capacity.stage import Decision
+from loadtest.capacity.statistics import judge_share, rises
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from loadtest.capacity.stage import Purpose, StagePlan, StageRequest
+    from loadtest.capacity.statistics import Share
+
+# How sure a stage must be, in standard deviations. On the way to the edge a wrong turn costs one more stage; a stage is
+# looked at again and again while it runs, which is why the side that ends it early asks for more.
+_Z_MET: dict[Purpose, float] = {"probe": 0.6, "bracket": 1.0, "bisect": 1.3, "edge": 1.96}
+_Z_MISSED: dict[Purpose, float] = {"probe": 2.0, "bracket": 2.0, "bisect": 2.3, "edge": 1.96}
+# A stage with this share of misses, after so many requests, is over: more of them change nothing. Neighbours share
+# their queue, so at the edge, where one excursion of the queue may fill a minute, it takes more.
+_HOPELESS: dict[Purpose, tuple[int, float]] = {
+    "probe": (8, 0.7),
+    "bracket": (15, 0.6),
+    "bisect": (30, 0.6),
+    "edge": (100, 0.9),
+}
+
+
+def is_unstable(requests: Sequence[StageRequest]) -> bool:
+    """Whether latencies grew all through the window: the engine gets more than it can do, and will miss in the end."""
+    return any(
+        rises([value for value in values if value is not None])
+        for values in ([request.ttft_s for request in requests], [request.tpot_s for request in requests])
+    )
+
+
+def is_hopeless(purpose: Purpose, requests: Sequence[StageRequest]) -> bool:
+    """Whether so many requests missed that more of them change nothing."""
+    count, share = _HOPELESS[purpose]
+    return len(requests) >= count and sum(not request.good for request in requests) >= share * len(requests)
+
+
+def decide(plan: StagePlan, requests: Sequence[StageRequest], objective: float, *, ended: bool) -> Decision:
+    """Judge a stage from its measured requests; `ended` when there will be no more, else it may say `more`."""
+    purpose, count = plan.purpose, len(requests)
+    complete = ended or count >= plan.max_requests
+    if is_hopeless(purpose, requests):
+        return Decision.MISSED
+    # At the edge its figures go into the estimate: to stop where they look good or bad would bend it.
+    if not complete and (purpose == "edge" or count < plan.min_requests):
+        return Decision.MORE
+    good = [request.good for request in requests]
+    if judge_share(good, _Z_MISSED[purpose]).high < objective:
+        return Decision.MISSED
+    if judge_share(good, _Z_MET[purpose]).low > objective:
+        if not is_unstable(requests):
+            return Decision.MET
+        return Decision.MISSED if complete else Decision.MORE
+    return Decision.UNDECIDED if complete else Decision.MORE
+
+
+def interval(requests: Sequence[StageRequest], z: float) -> Share:
+    """The share of good requests with its interval."""
+    return judge_share([request.good for request in requests], z)

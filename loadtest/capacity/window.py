@@ -1,0 +1,98 @@
+"""The requests of one stage in due order, as they come in from the processes that send them."""
+
+from __future__ import annotations
+
+from itertools import repeat
+from typing import TYPE_CHECKING, Any
+
+from loadtest.arrivals import schedule
+from loadtest.capacity.stage import StageRequest
+from loadtest.record import Outcome
+from loadtest.rows import COLUMNS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from loadtest.pacing import Load
+    from loadtest.rows import RowSink
+    from loadtest.workload import Workload
+
+_PLACE = {name: place for place, name in enumerate(COLUMNS)}
+
+
+def due_times(load: Load) -> Iterator[float]:
+    """Seconds since the load's start at which its requests are due, without end."""
+    assert load.pacing.rate is not None  # noqa: S101  # only an open loop has due times
+    return schedule("poisson", rate=load.pacing.rate, seed=load.seed)
+
+
+class Window:
+    """Takes rows in any order; what it gives is complete up to the first request that has not ended."""
+
+    def __init__(self, load: Load, workload: Workload, rows: RowSink | None) -> None:
+        """`rows` takes what comes in, too."""
+        self._load = load
+        self._workload = workload
+        self._sink = rows
+        self._due = repeat(0.0) if load.users else due_times(load)
+        self._waiting: dict[int, Sequence[Any]] = {}
+        self._complete: list[StageRequest] = []
+        self._cut = False
+        self.delays: list[float] = []  # of the measured requests: due to sent, seconds
+        self.last_number = load.first_request  # the highest request number that was seen
+
+    def add(self, process: str, rows: Iterable[Sequence[Any]]) -> None:
+        """Take rows of one process."""
+        rows = list(rows)
+        if self._sink is not None:
+            self._sink.add(process, rows)
+        for row in rows:
+            number = int(row[_PLACE["index"]])
+            self._waiting[number] = row
+            self.last_number = max(self.last_number, number)
+        self._extend()
+
+    def close(self) -> None:
+        """The search's rows stay open: other stages follow."""
+
+    def _extend(self) -> None:
+        while not self._cut:
+            number = self._load.first_request + len(self._complete)
+            row = self._waiting.pop(number, None)
+            if row is None:
+                return
+            if row[_PLACE["outcome"]] == Outcome.CANCELLED:
+                self._cut = True  # the stage was ended while this one was under way
+                return
+            self._complete.append(self._request(number, row, next(self._due)))
+
+    def _request(self, number: int, row: Sequence[Any], due_s: float) -> StageRequest:
+        late = (row[_PLACE["schedule_delay_ms"]] or 0.0) / 1000
+        if number >= self._load.first_measured:
+            self.delays.append(late)
+
+        def seconds(name: str, more: float = 0.0) -> float | None:
+            value = row[_PLACE[name]]
+            return None if value is None else value / 1000 + more
+
+        ok = row[_PLACE["outcome"]] == Outcome.OK
+        return StageRequest(
+            due_s=due_s,
+            good=bool(row[_PLACE["good"]]),
+            ttft_s=seconds("ttft_ms", late),
+            tpot_s=seconds("tpot_ms"),
+            e2e_s=seconds("e2e_ms", late),
+            prompt_tokens=row[_PLACE["prompt_tokens"]] or row[_PLACE["expected_prompt_tokens"]] or 0,
+            output_tokens=row[_PLACE["output_tokens"]] if ok else self._workload.request(number).output_tokens,
+            rejected=row[_PLACE["outcome"]] == Outcome.REJECTED,
+        )
+
+    @property
+    def warmup(self) -> tuple[StageRequest, ...]:
+        """Those that were due before the measured window."""
+        return tuple(self._complete[: self._load.pacing.warmup_requests])
+
+    @property
+    def measured(self) -> tuple[StageRequest, ...]:
+        """Those of the measured window."""
+        return tuple(self._complete[self._load.pacing.warmup_requests :])

@@ -1,0 +1,156 @@
+"""What the coordinator asks of a run, and the run of one load."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING, Any, Protocol
+
+from loadtest.reconcile import reconcile
+from loadtest.report.summary import summarize
+from loadtest.report.terminal import print_summary, verdict_text
+from loadtest.results import Results
+from loadtest.server import difference, read_counters, read_settled_counters
+from loadtest.store import Store
+from loadtest.verdict import judge_run
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from loadtest.fleet import Fleet
+    from loadtest.metrics import Metrics
+    from loadtest.options import RunOptions
+    from loadtest.plan import RunPlan
+    from loadtest.reconcile import Reconciliation
+    from loadtest.report.files import ReportFolder
+    from loadtest.workload import Workload
+
+log = logging.getLogger(__name__)
+
+
+class Run(Protocol):
+    """From Locust's start to its stop."""
+
+    @property
+    def results(self) -> Results | None:
+        """What the page shows."""
+
+    @property
+    def exit_code(self) -> int | None:
+        """What the process ends with, once the run has ended."""
+
+    def start(self) -> None:
+        """Locust has started. Raises InputError."""
+
+    def add(self, process: str, report: Mapping[str, Any]) -> None:
+        """Take what a process has reported."""
+
+    def tick(self) -> bool:
+        """Look after the run, about once a second; True when it has done all that it had to."""
+
+    def reset(self) -> None:
+        """Locust's statistics were reset."""
+
+    def stop(self) -> None:
+        """Locust stops: have the workers end and hand over the rest."""
+
+    def conclude(self) -> None:
+        """Locust has stopped: judge, and write the report."""
+
+    def print(self) -> None:
+        """Print the result on the terminal."""
+
+
+class SingleRun:
+    """One load, from start to stop."""
+
+    def __init__(  # noqa: PLR0913, PLR0917  # what a run is made of
+        self,
+        fleet: Fleet,
+        metrics: Metrics,
+        options: RunOptions,
+        plan: RunPlan,
+        workload: Workload,
+        folder: ReportFolder | None,
+    ) -> None:
+        self._fleet = fleet
+        self._metrics = metrics
+        self._workload = workload
+        self._folder = folder
+        self._going = fleet.alone  # a process that is alone starts by itself
+        self._summary: dict[str, Any] | None = None
+        self.exit_code: int | None = None
+        self.results = Results(options, plan, workload.notes, folder.rows if folder else None)
+
+    def start(self) -> None:
+        results = self.results
+        results.server_before = read_counters(results.options.target)
+        self._metrics.start_run(results, results.options.pacing.rate or 0.0)
+        log.info("Run %s: model %s, seed %d", results.plan.run_id, results.plan.model, results.plan.seed)
+
+    def add(self, process: str, report: Mapping[str, Any]) -> None:
+        self._metrics.add(self.results.add_report(process, report))
+
+    def tick(self) -> bool:
+        if not self._fleet.alone:
+            self._look_for_lost_workers()
+            self._going = self._going or self._fleet.go_when_ready(self.results.plan.shards)
+        if self.results.all_ended:
+            log.info("All requests were sent and have ended")
+            return True
+        return False
+
+    def _look_for_lost_workers(self) -> None:
+        for name in self.results.processes:
+            lost = None if self._fleet.is_there(name) else self.results.lose(name)
+            if lost is not None:
+                log.error(
+                    "load generator %s was lost with %d requests under way: they, and what it did since its last "
+                    "report, are missing in the results",
+                    name,
+                    lost.in_flight,
+                )
+
+    def reset(self) -> None:
+        self.results.reset()
+
+    def stop(self) -> None:
+        if self._fleet.alone:
+            return
+        for name, report in self._fleet.collect("loadtest_finish", self._fleet.names()).items():
+            if report is not None:
+                self.add(name, report)
+            else:
+                self.results.lose(name)
+
+    def conclude(self) -> None:
+        results = self.results
+        results.ended_at = time.time()
+        results.server_after = read_settled_counters(results.options.target)
+        reconciliation = reconcile_run(results, self._workload)
+        verdict = judge_run(results, reconciliation)
+        self._summary = summarize(results, verdict, reconciliation)
+        self.exit_code = verdict.exit_code
+        if self._folder is not None:
+            self._folder.write(self._summary, results)
+            log.info("Report: %s", self._folder.path)
+        log.info(verdict_text(self._summary))
+        for reason in verdict.reasons:
+            log.info("  %s", reason)
+
+    def print(self) -> None:
+        if self._summary is not None:
+            print_summary(self._summary)
+
+
+def reconcile_run(results: Results, workload: Workload) -> Reconciliation | None:
+    """Hold a run that has ended against the server's counters; None where it has none."""
+    if results.server_before is None or results.server_after is None:
+        return None
+    everything = Store(results.options.slo)
+    everything.merge(results.measured)
+    everything.merge(results.unmeasured)
+    server = difference(results.server_before, results.server_after)
+    common = {str(endpoint): tokens for endpoint, tokens in workload.common_tokens.items()}
+    lost = any(process.lost_after_s is not None for process in results.processes.values())
+    return reconcile(server, everything, common, lost=lost)

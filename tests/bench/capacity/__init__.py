@@ -1,0 +1,1 @@
+"""How true the capacity search is: against simulated engines whose capacity is known."""

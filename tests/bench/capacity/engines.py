@@ -1,0 +1,78 @@
+"""The engines whose capacity is known: one kind for each cause, and one that no twin can resemble.
+
+Over HTTP their requests are a little different: `SERVED`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from loadtest.capacity.answer import Limits
+from loadtest.capacity.simulation.engine import Engine
+from loadtest.capacity.simulation.kinds import KINDS, Kind, Tokens
+from loadtest.capacity.simulation.spec import EngineSpec
+from loadtest.workload.lengths import Lengths, Sampler
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from random import Random
+
+
+class StallingEngine(Engine):
+    """Stands still now and then, as a busy host or a garbage collector makes it, and pays for long prompts twice.
+
+    The twin has neither: what it cannot explain must end up in the interval.
+    """
+
+    def _step_s(self, prefill: int) -> float:
+        step = super()._step_s(prefill) * (1 + (prefill / 1000) ** 2)
+        if self._random.random() < step / 8.0:  # every 8 s
+            step += self._random.expovariate(1 / 0.15)
+        return step
+
+
+UNLIKE = Kind(
+    "unlike_its_twin",
+    "prefill_compute",
+    EngineSpec(max_num_seqs=12, step_s=0.015, prefill_token_s=30e-6, sequence_s=0.3e-3, noise=0.3),
+    Tokens(400, 200, 20),
+    Tokens(20, 10, 2),
+    Limits(ttft_s=0.6, tpot_s=0.06),
+)
+ENGINES: dict[str, tuple[Kind, Callable[[EngineSpec, int], Engine]]] = {
+    **{name: (kind, Engine) for name, kind in KINDS.items()},
+    UNLIKE.name: (UNLIKE, StallingEngine),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class SentTokens(Tokens):
+    """As the load generator draws them, who cuts both sides off; and what the message's JSON adds."""
+
+    added: int = 0
+
+    def draw(self, random: Random) -> int:
+        """Return one."""
+        return _sampler(self.mean, self.std).sample(random.random()) + self.added
+
+
+@lru_cache
+def _sampler(mean: float, std: float) -> Sampler:
+    return Lengths(mean, std).sampler()
+
+
+_JSON_WORDS = 3  # the served engine counts words: [{"role": "user", "content": ...
+SERVED: dict[str, tuple[Kind, Callable[[EngineSpec, int], Engine]]] = {
+    f"{name} over HTTP": (
+        replace(
+            kind,
+            prompt=SentTokens(kind.prompt.mean, kind.prompt.std, added=_JSON_WORDS),
+            output=SentTokens(kind.output.mean, kind.output.std),
+        ),
+        Engine,
+    )
+    for name, kind in KINDS.items()
+}
+KNOWN = ENGINES | SERVED

@@ -1,0 +1,114 @@
+"""Load on the real stack through Locust's page, and two runs that several tests look at: a calm one, and too much."""
+
+from __future__ import annotations
+
+import json
+import time
+import urllib.parse
+import urllib.request
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from running_stack import http, wait_for
+
+if TYPE_CHECKING:
+    from running_stack import Stack
+
+USERS = 8
+# All that a run differs in: Locust keeps what the form before this one said.
+SHAPE = {"endpoint": "both", "arrival": "closed", "rate": "", "prompt_tokens": "64", "output_tokens": "32"}
+CALM_S = 60
+# Longer requests than fit the KV cache together, three times as many as a two-core box ends: the queue grows at once.
+TOO_MUCH = {"arrival": "poisson", "rate": "3", "prompt_tokens": "256", "output_tokens": "512"}
+OVERLOAD_ALERTS = ("QueueBacklog", "QueueGrowing")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that has ended: when, in seconds since 1970, its summary.json, and the rows of Locust's page."""
+
+    stack: Stack
+    started: float
+    ended: float
+    summary: dict[str, Any]
+    rows: list[dict[str, Any]]
+
+    def row(self, name: str) -> dict[str, Any]:
+        found: dict[str, Any] = next(row for row in self.rows if row["name"] == name)
+        return found
+
+
+def page(stack: Stack) -> dict[str, Any]:
+    """What Locust's page shows."""
+    result: dict[str, Any] = json.loads(http(stack.url("LOCUST_PORT") + "/stats/requests"))
+    return result
+
+
+def scale_workers(stack: Stack, workers: int) -> None:
+    """Run so many workers; one that a test killed comes back, or goes."""
+    stack.compose("up", "-d", "--no-recreate", "--no-deps", "--scale", f"locust-worker={workers}", "locust-worker")
+
+
+def start(stack: Stack, **options: str) -> None:
+    """Start a run of 8 users on both endpoints as Locust's form does, on two workers."""
+    scale_workers(stack, 2)
+    wait_for("two workers", lambda: len(page(stack)["workers"]) == 2, timeout_s=60)
+    form = {"user_count": USERS, "spawn_rate": USERS, "host": "http://vllm:8000", **SHAPE, **options}
+    url, data = stack.url("LOCUST_PORT") + "/swarm", urllib.parse.urlencode(form).encode()
+    with urllib.request.urlopen(url, data, timeout=60) as response:
+        answer = json.load(response)
+    assert answer["success"], answer
+
+
+def summaries(stack: Stack) -> list[str]:
+    """Paths of all runs' summaries, the newest first."""
+    listed = stack.compose("exec", "locust", "sh", "-c", "ls -t /reports/*/summary.json", check=False)
+    return listed.stdout.split()
+
+
+def finish(stack: Stack, before: list[str], timeout_s: float) -> dict[str, Any]:
+    """The summary of the run that began after `before` was listed, once it has ended."""
+    wait_for("the run's report", lambda: len(summaries(stack)) > len(before), timeout_s=timeout_s)
+    path = next(path for path in summaries(stack) if path not in before)
+    result: dict[str, Any] = json.loads(stack.compose("exec", "locust", "cat", path).stdout)
+    return result
+
+
+@pytest.fixture(scope="session")
+def calm_run(stack: Stack) -> Run:
+    """The stack just after a minute of 8 users, with the host's metrics beside it."""
+    stack.compose("--profile", "host", "up", "-d", "--wait", "--no-recreate", "node-exporter")
+    try:
+        before = summaries(stack)
+        # Without what went before in the first rates: they look 20 s back.
+        wait_for("a calm engine", lambda: stack.value("sum(rate(vllm:generation_tokens_total[20s]))") == 0, 60)
+        start(stack, run_time=f"{CALM_S}s")
+        summary = finish(stack, before, CALM_S + 120)
+        rows = page(stack)["stats"]
+        scale_workers(stack, 1)
+        began = summary["run"]["started"]
+        run = Run(stack, began, began + summary["run"]["duration_s"] + 5, summary, rows)
+        ok = 'sum(loadtest_requests_total{outcome="ok"})'
+        wait_for("Prometheus has every request", lambda: stack.value(ok) >= run.row("Aggregated")["num_requests"], 30)
+    finally:
+        stack.compose("--profile", "host", "rm", "--stop", "--force", "node-exporter")
+    return run
+
+
+@pytest.fixture(scope="session")
+def overload(stack: Stack) -> Run:
+    """Three minutes or so of more than the engine can carry, until the alerts fire; over, and resolved."""
+    before = summaries(stack)
+    start(stack, **TOO_MUCH)
+    started = time.time()
+    try:
+        wait_for("the alerts fire", lambda: all(map(stack.firing, OVERLOAD_ALERTS)), timeout_s=240)
+    finally:
+        http(stack.url("LOCUST_PORT") + "/stop", body={})
+        ended = time.time()
+    wait_for("the alerts are resolved", lambda: not any(map(stack.firing, OVERLOAD_ALERTS)), timeout_s=60)
+    summary = finish(stack, before, 60)
+    rows = page(stack)["stats"]
+    scale_workers(stack, 1)
+    return Run(stack, started, ended, summary, rows)

@@ -1,0 +1,65 @@
+from itertools import islice
+
+import pytest
+
+from loadtest.capacity.answer import Limits
+from loadtest.capacity.simulation.engine import Engine
+from loadtest.capacity.simulation.fit import fit_twin, replay
+from loadtest.capacity.simulation.kinds import KINDS
+from loadtest.capacity.simulation.minimize import minimize
+from loadtest.capacity.simulation.run import run
+from loadtest.capacity.stage import StagePlan, StageRequest, StageResult
+
+
+def measure(name: str, rate: float, count: int, seed: int) -> StageResult:
+    """A stage as a client sees it."""
+    kind = KINDS[name]
+    sequences = list(islice(kind.arrivals(rate, seed), count))
+    list(run(Engine(kind.engine, seed), sequences))
+    requests = [
+        StageRequest(s.arrived, False, None, None, None, s.prompt_tokens, s.output_tokens, rejected=True)
+        if s.rejected
+        else StageRequest(s.arrived, kind.limits.met(s), s.ttft, s.tpot, s.e2e, s.prompt_tokens, s.output_tokens)
+        for s in sequences
+    ]
+    return StageResult(StagePlan(0, rate, "edge", 0.0, count, count), tuple(requests), 0.0)
+
+
+def test_the_smallest_value_of_a_bowl_is_found() -> None:
+    point, value = minimize(lambda p: (p[0] - 1) ** 2 + 10 * (p[1] + 2) ** 2, [0.0, 0.0], step=0.5, evaluations=150)
+    assert point == pytest.approx([1, -2], abs=0.01)
+    assert value < 1e-3
+
+
+@pytest.mark.parametrize(("name", "rates"), [("batch_slots", (2, 14, 18)), ("decode_speed", (1, 8, 10))])
+def test_the_twin_misses_what_the_engine_missed(name: str, rates: tuple[float, ...]) -> None:
+    twin = fit_twin([measure(name, rate, 200, 1) for rate in rates])
+    assert twin is not None
+    fresh = measure(name, rates[1] * 1.1, 1000, 2)
+    missed = {index for index, request in enumerate(fresh.requests) if not request.good}
+    found = {index for index, one in enumerate(replay(twin.spec, fresh.requests)) if not KINDS[name].limits.met(one)}
+    assert missed
+    assert len(missed ^ found) < 0.5 * len(missed)
+
+
+def test_limits_are_found_where_they_were_reached() -> None:
+    slots = fit_twin([measure("batch_slots", rate, 200, 1) for rate in (2, 14, 18)])
+    queue = fit_twin([measure("admission_limit", rate, 200, 1) for rate in (2, 16, 24)])
+    assert slots is not None
+    assert slots.spec.max_num_seqs == 8
+    assert slots.spec.max_num_queued_reqs is None
+    assert queue is not None
+    assert queue.spec.max_num_queued_reqs == pytest.approx(6, abs=1)
+
+
+def test_nothing_that_answered_has_no_twin() -> None:
+    failed = StageRequest(0.0, False, None, None, None, 10, 10)
+    assert fit_twin([StageResult(StagePlan(0, 1.0, "probe", 0.0, 1, 1), (failed,), 1.0)]) is None
+
+
+def test_limits_of_the_slo() -> None:
+    good = next(iter(replay(KINDS["batch_slots"].engine, [StageRequest(0.0, True, None, None, None, 64, 22)])))
+    assert Limits(ttft_s=0.5, tpot_s=0.05).met(good)
+    assert not Limits(ttft_s=0.001).met(good)
+    assert not Limits(tpot_s=0.001).met(good)
+    assert not Limits(e2e_s=0.1).met(good)

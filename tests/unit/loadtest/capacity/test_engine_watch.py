@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from loadtest.capacity.engine import EngineSample, parse_sample, spans, theoretical_concurrency
+
+PAGE = """# HELP vllm:num_requests_running Number of requests in model execution batches.
+# TYPE vllm:num_requests_running gauge
+vllm:num_requests_running{engine="0",model_name="a b{}"} 3.0
+vllm:num_requests_running{engine="1",model_name="a b{}"} 2.0
+vllm:num_requests_waiting{engine="0",model_name="a b{}"} 7.0
+vllm:num_requests_waiting_by_reason{engine="0",model_name="a b{}",reason="capacity"} 6.0
+vllm:num_requests_waiting_by_reason{engine="0",model_name="a b{}",reason="deferred"} 1.0
+vllm:kv_cache_usage_perc{engine="0",model_name="a b{}"} 0.25
+vllm:kv_cache_usage_perc{engine="1",model_name="a b{}"} 0.75
+vllm:iteration_tokens_total_bucket{engine="0",le="+Inf",model_name="a b{}"} 10.0
+vllm:iteration_tokens_total_count{engine="0",model_name="a b{}"} 10.0
+vllm:iteration_tokens_total_sum{engine="0",model_name="a b{}"} 1.2e+02
+vllm:admission_rejections_total{engine="0",model_name="a b{}",reason="max_num_queued_reqs"} 4.0
+vllm:admission_rejections_total{engine="0",model_name="a b{}",reason="max_num_queued_tokens"} 1.0
+process_cpu_seconds_total 12.5
+"""
+
+
+def test_series_are_added_up_over_engines_and_the_fullest_cache_counts() -> None:
+    sample = parse_sample(PAGE, 1.0, 0.5)
+    assert sample is not None
+    assert (sample.running, sample.waiting, sample.waiting_capacity, sample.waiting_deferred) == (5, 7, 6, 1)
+    assert (sample.kv_usage, sample.steps, sample.step_tokens) == (0.75, 10, 120)
+    assert (sample.rejections, sample.front_end_cpu_s, sample.host_cpu) == (5, 12.5, 0.5)
+
+
+def test_a_page_of_another_server_is_no_sample() -> None:
+    assert parse_sample("process_cpu_seconds_total 12.5\n", 1.0, 0.5) is None
+
+
+def test_every_series_that_is_read_is_one_of_the_engines() -> None:
+    captured = (Path(__file__).parents[3] / "rules/metrics/vllm-0.32.0.txt").read_text()
+    from loadtest.capacity import engine  # noqa: PLC0415
+
+    for name in (*engine._SUMS, engine._BY_REASON, engine._KV, engine._CACHE_CONFIG):
+        base = name.removesuffix("_sum").removesuffix("_count")
+        assert f"# TYPE {name} " in captured or f"# TYPE {base} histogram" in captured, name
+
+
+def test_counters_become_rates_and_means_over_the_stage() -> None:
+    first = EngineSample(at=10.0, host_cpu=0.4, running=4, steps=100, step_tokens=1000, queue_s=5.0, ended=10)
+    last = EngineSample(
+        *(20.0, 0.6), running=8, waiting=2, kv_usage=0.9, steps=300, step_tokens=5000, queue_s=9.0, ended=30
+    )
+    figures = spans([first, last])
+    assert (figures["seconds"], figures["running_mean"], figures["running_max"]) == (10.0, 6.0, 8)
+    assert (figures["steps_per_s"], figures["tokens_per_step"], figures["queue_s"]) == (20.0, 20.0, 0.2)
+    assert (figures["running_while_queued"], figures["kv_usage_while_queued"]) == ([8], [0.9])
+    assert figures["prefill_s"] == 0.0
+    assert spans([first]) == {}
+
+
+def test_theoretical_concurrency_is_what_the_blocks_hold() -> None:
+    cache = {"num_gpu_blocks": "182", "block_size": "128"}
+    assert theoretical_concurrency(cache, 64 + 16) == pytest.approx(182 * 128 / 80)
+    assert theoretical_concurrency({}, 80) is None

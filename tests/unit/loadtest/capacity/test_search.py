@@ -1,0 +1,172 @@
+"""The search against engines that are made up: pure functions of the rate, and the simulated ones."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from random import Random
+
+import pytest
+
+from loadtest.capacity.answer import Answer, Limits, SearchSettings
+from loadtest.capacity.search import Search
+from loadtest.capacity.stage import Decision, StagePlan, StageRequest, StageResult
+
+Engine = Callable[[float], float]  # rate to the share of good requests
+
+
+def request(due_s: float, *, good: bool, e2e_s: float = 0.5) -> StageRequest:
+    return StageRequest(due_s, good, 0.1 if good else 1.0, 0.02, e2e_s, 100, 20)
+
+
+def run_stage(search: Search, plan: StagePlan, share: float, random: Random) -> StageResult:
+    requests: list[StageRequest] = []
+    due = plan.warmup_s
+    while search.decide(plan, requests) is Decision.MORE:
+        due += random.expovariate(plan.rate)
+        requests.append(request(due, good=random.random() < share))
+    return StageResult(plan, tuple(requests), due)
+
+
+def run_search(engine: Engine, settings: SearchSettings, seed: int = 1) -> tuple[Answer, float]:
+    search, random, elapsed = Search(settings), Random(seed), 0.0  # noqa: S311
+    while (plan := search.next_stage(elapsed)) is not None:
+        result = run_stage(search, plan, engine(plan.rate), random)
+        elapsed += result.duration_s
+        search.add(result)
+    return search.answer(), elapsed
+
+
+def edge_at(capacity: float, slope: float = 20.0) -> Engine:
+    """95 % are good at `capacity`."""
+    return lambda rate: 1 / (1 + math.exp(slope * math.log(rate / capacity) - math.log(19)))
+
+
+@pytest.mark.parametrize("capacity", [0.2, 3.0, 40.0, 700.0])
+def test_edge_is_found_wherever_it_lies(capacity: float) -> None:
+    answer, _ = run_search(edge_at(capacity), SearchSettings(budget_s=20_000 / capacity))
+    assert answer.bound == "edge"
+    assert answer.low is not None
+    assert answer.high is not None
+    assert answer.low <= capacity <= answer.high
+    assert answer.mid == pytest.approx(capacity, rel=0.05)
+
+
+def test_search_ends_when_the_interval_is_as_narrow_as_asked() -> None:
+    answer, _ = run_search(edge_at(20.0), SearchSettings(budget_s=3600, relative_interval=0.1))
+    assert answer.ended == "interval"
+    assert answer.relative_interval is not None
+    assert answer.relative_interval <= 0.1
+
+
+def test_search_keeps_to_its_budget_and_says_so() -> None:
+    answer, elapsed = run_search(edge_at(2.0, slope=8.0), SearchSettings(budget_s=300))
+    assert answer.ended == "budget"
+    assert answer.bound == "edge"
+    assert elapsed <= 330
+
+
+def test_what_never_fails_up_to_the_limit_is_a_floor() -> None:
+    answer, _ = run_search(lambda _rate: 1.0, SearchSettings(max_rate=50.0))
+    assert (answer.bound, answer.ended, answer.high) == ("floor", "max_rate", None)
+    assert answer.low == pytest.approx(50.0)
+
+
+def test_an_idle_engine_that_misses_never_meets() -> None:
+    answer, elapsed = run_search(lambda _rate: 0.5, SearchSettings())
+    assert (answer.bound, answer.ended) == ("never_met", "idle_engine")
+    assert answer.low is answer.mid is answer.high is None
+    assert elapsed < 900
+
+
+def test_a_client_that_cannot_send_more_ends_in_a_floor() -> None:
+    search, random, elapsed = Search(SearchSettings()), Random(1), 0.0  # noqa: S311
+    while (plan := search.next_stage(elapsed)) is not None:
+        result = run_stage(search, plan, 1.0, random)
+        limited = plan.rate > 30
+        elapsed += result.duration_s
+        search.add(StageResult(plan, result.requests, result.duration_s, client_limited=limited))
+    answer = search.answer()
+    assert (answer.bound, answer.ended) == ("floor", "client")
+    assert answer.low is not None
+    assert 15 <= answer.low <= 30
+
+
+def test_void_stages_say_nothing_and_three_in_a_row_end_it() -> None:
+    search, random = Search(SearchSettings()), Random(1)  # noqa: S311
+    rates = []
+    while (plan := search.next_stage(0.0)) is not None:
+        rates.append(plan.rate)
+        result = run_stage(search, plan, 0.0, random)
+        search.add(StageResult(plan, result.requests, result.duration_s, void=("somebody else used the server",)))
+    assert rates == [1.0, 1.0, 1.0]
+    assert search.answer().ended == "void"
+    assert search.answer().bound == "floor"
+    assert search.answer().low == 0.0
+
+
+def test_a_void_stage_is_repeated() -> None:
+    search, random = Search(SearchSettings()), Random(1)  # noqa: S311
+    plan = search.next_stage(0.0)
+    assert plan is not None
+    result = run_stage(search, plan, 1.0, random)
+    search.add(StageResult(plan, result.requests, result.duration_s, void=("restarted",)))
+    again = search.next_stage(10.0)
+    assert again is not None
+    assert (again.rate, again.number) == (plan.rate, plan.number + 1)
+
+
+def test_a_hopeless_stage_ends_early() -> None:
+    search = Search(SearchSettings())
+    plan = StagePlan(0, 100.0, "bracket", 0.0, 20, 80)
+    misses = [request(index / 100, good=False) for index in range(15)]
+    assert search.decide(plan, misses[:10]) is Decision.MORE
+    assert search.decide(plan, misses) is Decision.MISSED
+
+
+def test_an_undecided_stage_goes_on_to_its_most_requests() -> None:
+    search = Search(SearchSettings())
+    plan = StagePlan(0, 10.0, "bisect", 0.0, 40, 150)
+    mixed = [request(index / 10, good=index % 20 != 3) for index in range(150)]  # 95 % good: on the edge
+    assert search.decide(plan, mixed[:100]) is Decision.MORE
+    assert search.decide(plan, mixed) is Decision.UNDECIDED
+
+
+def test_a_queue_that_grows_all_the_time_is_not_met_however_good_the_window() -> None:
+    search = Search(SearchSettings())
+    plan = StagePlan(0, 10.0, "edge", 0.0, 200, 200)
+    growing = [StageRequest(index / 10, True, 0.1 + index / 400, 0.02, 1.0, 100, 20) for index in range(200)]
+    assert search.decide(plan, growing) is Decision.MISSED
+    steady = [request(index / 10, good=True) for index in range(200)]
+    assert search.decide(plan, steady) is Decision.MET
+
+
+def test_a_twin_that_is_unlike_its_engine_does_not_lead_the_search_away() -> None:
+    # These requests have latencies that no engine gives, so the twin guesses rates that plainly miss.
+    settings = SearchSettings(budget_s=600, limits=Limits(ttft_s=0.5, tpot_s=0.05))
+    answer, elapsed = run_search(edge_at(20.0, slope=60.0), settings)
+    assert answer.ended == "interval"
+    assert answer.low is not None
+    assert answer.high is not None
+    assert answer.low <= 20.0 <= answer.high
+    assert elapsed < 200
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_an_answer_without_an_estimate_is_no_narrower_than_its_stages_can_tell(seed: int) -> None:
+    answer, _ = run_search(edge_at(20.0), SearchSettings(budget_s=30), seed)
+    assert answer.ended == "budget"
+    assert answer.low is not None
+    assert answer.high is not None
+    assert answer.low <= 20.0 <= answer.high
+
+
+def test_without_an_estimate_the_rates_that_came_bound_the_edge_and_one_that_met_may_have_had_luck() -> None:
+    search = Search(SearchSettings())
+    for number, (rate, came, good) in enumerate([(1.0, 1.0, True), (8.0, 7.0, True), (16.0, 18.0, False)]):
+        plan = StagePlan(number, rate, "edge", 0.0, 250, 250)
+        requests = tuple(request(index / came, good=good) for index in range(250))
+        search.add(StageResult(plan, requests, 250 / came))
+    answer = search.answer()
+    assert answer.low == pytest.approx(7.0 * math.exp(-0.15))
+    assert answer.high == pytest.approx(18.0)

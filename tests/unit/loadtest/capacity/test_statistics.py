@@ -1,0 +1,54 @@
+import random
+
+import pytest
+
+from loadtest.capacity.statistics import dispersion, judge_share, normal_quantile, rises, student_quantile, wilson
+
+
+def test_quantiles_are_those_of_the_tables() -> None:
+    assert normal_quantile(0.95) == pytest.approx(1.95996, abs=1e-4)
+    for degrees, value in ((3, 3.182), (5, 2.571), (10, 2.228), (30, 2.042), (1000, 1.962)):
+        assert student_quantile(0.95, degrees) == pytest.approx(value, rel=5e-3)
+
+
+def test_wilson_is_that_of_the_paper() -> None:
+    low, high = wilson(0.95, 100, normal_quantile(0.95))  # statsmodels: proportion_confint(95, 100, method="wilson")
+    assert (low, high) == (pytest.approx(0.8882, abs=1e-4), pytest.approx(0.9785, abs=1e-4))
+
+
+def test_nothing_measured_says_nothing() -> None:
+    assert judge_share([], 1.96).low == 0.0
+    assert judge_share([], 1.96).high == 1.0
+
+
+def test_neighbours_that_miss_together_count_for_less() -> None:
+    draw = random.Random(1)  # noqa: S311
+    independent = [draw.random() > 0.1 for _ in range(2000)]
+    together = [good for good in independent[:100] for _ in range(20)]
+    assert dispersion(independent) < 2
+    assert dispersion(together) > 5
+    wide, narrow = judge_share(together, 1.96), judge_share(independent, 1.96)
+    assert wide.high - wide.low > 2 * (narrow.high - narrow.low)
+
+
+def test_interval_holds_the_share_of_a_queue_as_often_as_it_says() -> None:
+    """A two-state chain: long good times, short bad ones, as a queue has them; in the long run 10 % are bad."""
+    draw = random.Random(7)  # noqa: S311
+    held = 0
+    for _ in range(200):
+        bad, flags = draw.random() < 0.1, []
+        for _ in range(2000):
+            bad = draw.random() >= 0.1 if bad else draw.random() < 0.1 / 9
+            flags.append(not bad)
+        share = judge_share(flags, 1.96)
+        held += share.low <= 0.9 <= share.high
+    assert held >= 180
+
+
+def test_a_latency_that_grows_all_the_time_is_told_from_one_that_varies() -> None:
+    draw = random.Random(3)  # noqa: S311
+    steady = [draw.expovariate(1) for _ in range(400)]
+    growing = [0.1 + number / 400 + draw.expovariate(10) for number in range(400)]
+    assert not rises(steady)
+    assert rises(growing)
+    assert not rises(growing[:20])

@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import pytest
+
+from loadtest.capacity.answer import Answer, SearchSettings
+from loadtest.capacity.stage_record import UsersRecord
+from loadtest.capacity.users import judge_users, little, make_record, next_users
+from tests.unit.loadtest.capacity.made import record, request
+
+
+def answer(mid: float) -> Answer:
+    return Answer("edge", "interval", mid * 0.98, mid, mid * 1.02, 0.95, ())
+
+
+def tried(users: int, met: bool | None) -> UsersRecord:
+    return UsersRecord(users, 100, 96, 0.9, 0.99, met, 5.0, 100.0, (), 10.0)
+
+
+def test_littles_law_uses_the_stages_nearest_to_the_edge() -> None:
+    slow = tuple(request(place, e2e_s=9.0) for place in range(100))
+    stages = [record(10.0), record(10.2), record(40.0, slow)]
+    assert little(answer(10.0), stages) == pytest.approx(10.0 * 0.5)
+
+
+def test_littles_law_leaves_void_stages_out() -> None:
+    slow = tuple(request(place, e2e_s=9.0) for place in range(100))
+    assert little(answer(10.0), [record(10.0, slow, void=("restart",)), record(11.0)]) == pytest.approx(5.0)
+
+
+@pytest.mark.parametrize("edge", [1, 3, 7, 20, 100])
+@pytest.mark.parametrize("first", [1, 8, 30])
+def test_the_numbers_of_users_close_in_on_the_edge(first: int, edge: int) -> None:
+    records: list[UsersRecord] = []
+    while (users := next_users(first, records)) is not None:
+        assert users >= 1
+        assert users not in {seen.users for seen in records}
+        records.append(tried(users, users <= edge))
+    assert 1 <= len(records) <= 4
+    met = [seen.users for seen in records if seen.met]
+    missed = [seen.users for seen in records if not seen.met]
+    assert not met or not missed or max(met) <= edge < min(missed)
+
+
+def test_an_undecided_number_of_users_ends_it() -> None:
+    assert next_users(8, [tried(8, None)]) is None
+
+
+def test_a_share_whose_interval_holds_the_objective_is_undecided() -> None:
+    settings = SearchSettings(objective=0.95)
+    assert judge_users(96, 100, settings)[0] is None
+    assert judge_users(300, 300, settings)[0] is True
+    assert judge_users(60, 100, settings)[0] is False
+
+
+def test_with_enough_requests_the_share_itself_decides_in_the_end() -> None:
+    requests = [request(good=place >= 2) for place in range(100)]
+    made = make_record(8, requests, SearchSettings(objective=0.95), rate=5.0, void=(), duration_s=10.0)
+    assert (made.met, made.good, made.output_tokens_per_s) == (True, 98, 5.0 * 21)

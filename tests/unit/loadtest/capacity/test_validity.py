@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from loadtest.capacity.validity import client_figures, client_problems, tolerance_s, void_reasons
+from loadtest.options import Slo
+from loadtest.server import ServerCounters
+from tests.unit.loadtest.make import record, results
+
+ON_TIME = [0.001] * 300
+
+
+def test_the_tolerance_is_a_twentieth_of_the_ttft_limit_and_10_ms_at_least() -> None:
+    assert tolerance_s(Slo(ttft=1.0)) == 0.05
+    assert tolerance_s(Slo(ttft=0.1)) == tolerance_s(Slo()) == 0.01
+
+
+@pytest.mark.parametrize(
+    ("delays", "late"),
+    [
+        (ON_TIME, False),
+        ([0.2, 0.2, *[0.001] * 6], False),  # two of a few are no pattern
+        ([*[0.2] * 3, *[0.001] * 300], False),  # 1 % of many neither
+        ([*[0.2] * 4, *[0.001] * 300], True),
+    ],
+)
+def test_arrivals_that_were_late_are_the_clients_fault(delays: list[float], late: bool) -> None:
+    run = results(record(), arguments=("--slo-ttft-ms", "500"))
+    problems = client_problems(run, client_figures(run, delays))
+    assert bool(problems) == late
+    assert all("arrivals were late" in problem and "25 ms" in problem for problem in problems)
+
+
+def test_a_client_that_reads_late_is_at_fault_when_tokens_ran_together() -> None:
+    slow = record(lags=[0.08] * 22, merged_deltas=3)
+    run = results(slow, arguments=("--slo-ttft-ms", "500"))
+    [problem] = client_problems(run, client_figures(run, ON_TIME))
+    assert "the client read late (p99 80 ms" in problem
+    apart = results(record(lags=[0.08] * 22), arguments=("--slo-ttft-ms", "500"))
+    assert client_problems(apart, client_figures(apart, ON_TIME)) == []  # the kernel's stamps were right all the same
+
+
+def test_a_process_with_no_cpu_left_is_at_fault() -> None:
+    run = results(record(), cpu_s=9.5, wall_s=10.0)
+    [problem] = client_problems(run, client_figures(run, ON_TIME))
+    assert "above 90 % of a core" in problem
+
+
+def test_a_server_that_stops_counting_and_a_process_that_leaves_void_a_stage() -> None:
+    run = results(record())
+    assert void_reasons(run, None, ()) == ()
+    run.server_before = dataclasses.replace(ServerCounters(), prompt_tokens=1.0)
+    run.leave("local")
+    run.ended_at = run.plan.started + 1
+    assert void_reasons(run, None, ("client",)) == (
+        "client",
+        "load generator local was told to end during the stage",
+        "the server no longer answered with its counters",
+    )

@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+from itertools import islice
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+
+from loadtest.capacity.window import Window, due_times
+from loadtest.options import Pacing
+from loadtest.pacing import Load
+from loadtest.record import Outcome
+from loadtest.rows import to_row
+from tests.unit.loadtest.make import record
+
+if TYPE_CHECKING:
+    from loadtest.workload import Workload
+
+FIRST = 500
+LOAD = Load(3, Pacing("poisson", 10.0, 1.0, 1.0, None, 2), 7, FIRST)
+
+
+class Asked:
+    """A workload that asks for 33 tokens."""
+
+    output_tokens = 33
+
+    def request(self, _number: int) -> Any:
+        return self
+
+
+def row(place: int, outcome: Outcome = Outcome.OK, *, good: bool = True, **fields: Any) -> Any:
+    made = record(outcome, index=FIRST + place, schedule_delay=0.004, **fields)
+    return to_row(made, measured=place >= 2, good=good)
+
+
+@pytest.fixture
+def window() -> Window:
+    return Window(LOAD, cast("Workload", Asked()), None)
+
+
+def test_requests_come_in_due_order_and_stop_at_the_first_that_is_under_way(window: Window) -> None:
+    window.add("a", [row(3), row(1)])
+    assert (len(window.warmup), len(window.measured)) == (0, 0)
+    window.add("b", [row(0), row(2), row(5)])
+    assert (len(window.warmup), len(window.measured)) == (2, 2)
+    due = list(islice(due_times(LOAD), 4))
+    assert [request.due_s for request in (*window.warmup, *window.measured)] == due
+    assert window.last_number == FIRST + 5
+
+
+def test_a_cancelled_request_ends_the_window_for_good(window: Window) -> None:
+    window.add("a", [row(0), row(1), row(2), row(4, Outcome.CANCELLED), row(5)])
+    window.add("a", [row(3)])
+    assert len(window.measured) == 2  # 2 and 3; what came after the cancelled one is a biased rest
+
+
+def test_times_are_from_the_due_time_but_for_the_time_per_token(window: Window) -> None:
+    window.add("a", [row(0), row(1), row(2)])
+    [request] = window.measured
+    assert request.ttft_s == pytest.approx(0.104)
+    assert request.e2e_s == pytest.approx(0.504)
+    assert request.tpot_s == pytest.approx(0.02)
+    assert window.delays == [pytest.approx(0.004)]
+
+
+def test_what_did_not_end_ok_keeps_the_tokens_that_were_asked_for(window: Window) -> None:
+    window.add("a", [row(0), row(1), row(2, Outcome.REJECTED, good=False, ttft=None, e2e=None)])
+    [request] = window.measured
+    assert (request.rejected, request.good, request.output_tokens, request.e2e_s) == (True, False, 33, None)
+    assert request.prompt_tokens == 100

@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import gevent
+import pytest
+
+from loadtest import clocks
+from loadtest.client import clock
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+
+class Channel:
+    """Locust's channel between two runners; each message is under way for `delays` seconds in turn."""
+
+    def __init__(self, delays: Callable[[], float]) -> None:
+        self.delays = delays
+        self.peer: Channel
+        self.handlers: dict[str, Any] = {}
+
+    def register_message(self, kind: str, handler: Any) -> None:
+        self.handlers[kind] = handler
+
+    def send_message(self, kind: str, data: Any, _node: str | None = None) -> None:
+        if kind in self.peer.handlers:
+            message = SimpleNamespace(data=data, node_id="worker")
+            gevent.spawn_later(self.delays(), lambda: self.peer.handlers[kind](msg=message))
+
+
+@pytest.fixture(autouse=True)
+def own_clock() -> Iterator[None]:
+    yield
+    clock.set_offset(0)
+
+
+def connect(to_master: Callable[[], float], to_worker: Callable[[], float]) -> tuple[Channel, Channel]:
+    worker, master = Channel(to_master), Channel(to_worker)
+    worker.peer, master.peer = master, worker
+    return worker, master
+
+
+def set_clock(worker: Channel) -> list[str]:
+    told: list[str] = []
+    done = gevent.event.Event()
+    clocks.MasterTime(worker).set_clock(
+        lambda: (told.append("ready"), done.set()), lambda problem: (told.append(problem), done.set())
+    )
+    assert done.wait(timeout=10)
+    return told
+
+
+@pytest.mark.parametrize("ahead_s", [-3600.0, 0.0, 86_400.0])
+def test_a_worker_takes_the_masters_time_however_wrong_its_own_is(
+    monkeypatch: pytest.MonkeyPatch, ahead_s: float
+) -> None:
+    slow = iter([0.2, 0.05, 0.002] + [0.05] * 100)
+    worker, master = connect(lambda: next(slow), lambda: 0.002)
+    own = clocks.time.time
+    in_master = False
+
+    def tell_the_masters(msg: Any) -> None:
+        nonlocal in_master
+        in_master = True
+        tell(msg=msg)
+        in_master = False
+
+    monkeypatch.setattr(clocks.time, "time", lambda: own() + (ahead_s if in_master else 0.0))
+    clocks.tell_workers(master)
+    tell = master.handlers["loadtest_ask_time"]
+    master.handlers["loadtest_ask_time"] = tell_the_masters
+    assert set_clock(worker) == ["ready"]
+    # The quickest of the round trips, not their mean: 2 ms each way, so at most half of 4 ms wrong, and scheduling.
+    assert clock.now_ns() * 1e-9 - own() == pytest.approx(ahead_s, abs=0.01)
+
+
+def test_a_master_that_does_not_tell_the_time_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clocks, "_TIMEOUT_S", 0.02)
+    worker, _ = connect(lambda: 0.0, lambda: 0.0)
+    [problem] = set_clock(worker)
+    assert "the master did not tell the time" in problem
+    assert clock.now_ns() * 1e-9 == pytest.approx(clocks.time.time(), abs=1)
+
+
+def test_kernel_stamps_follow_the_clock() -> None:
+    stamp = clock._TIMESPEC.pack(1_700_000_000, 5)
+    clock.set_offset(2.5)
+    assert clock.kernel_stamp(stamp) == 1_700_000_002_500_000_005
