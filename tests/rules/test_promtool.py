@@ -1,32 +1,18 @@
-"""Prometheus' own tool, from the image that compose.yaml names, on the rules as a container sees them."""
+"""The rules and the configuration, as a container sees them."""
 
 from __future__ import annotations
 
-import subprocess
-
 import pytest
-from compose_model import ROOT, render
-
-START = "sh /etc/prometheus/start.sh --version"
-
-
-def in_prometheus(script: str, **env: str) -> subprocess.CompletedProcess[str]:
-    """Run a shell script in the Prometheus image, as closed as the service is."""
-    command = ["docker", "run", "--rm", "--network", "none", "--read-only", "--tmpfs", "/tmp:mode=1777"]  # noqa: S108  # in the container
-    for name, value in env.items():
-        command += ["--env", f"{name}={value}"]
-    command += ["--volume", f"{ROOT}:/repo:ro", "--volume", f"{ROOT}/docker/prometheus:/etc/prometheus:ro"]
-    command += ["--entrypoint", "sh", render()["services"]["prometheus"]["image"], "-c", script]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+from promtool import START, in_prometheus
 
 
 def test_configuration_is_valid_with_the_slo_that_start_writes() -> None:
     done = in_prometheus(f"{START} && promtool check config /etc/prometheus/prometheus.yml")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "3 rule files found" in done.stdout
+    assert "5 rule files found" in done.stdout
 
 
-@pytest.mark.parametrize("tests", ["alerts", "recording", "slo"])
+@pytest.mark.parametrize("tests", ["alerts", "headroom", "recording", "router", "slo"])
 def test_rules_give_what_their_tests_say(tests: str) -> None:
     slo = {"SLO_TTFT_MS": "1000", "SLO_TPOT_MS": "42.5", "SLO_PERCENTILE": "99"}
     done = in_prometheus(f"{START} && promtool test rules /repo/tests/rules/{tests}.yaml", **slo)

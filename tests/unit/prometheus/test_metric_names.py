@@ -5,11 +5,11 @@ tests/rules/metrics holds the HELP and TYPE lines of each service's /metrics, ca
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any
 
+import dashboards
 import pytest
 import yaml
 
@@ -17,13 +17,15 @@ ROOT = Path(__file__).parents[3]
 CAPTURED = ROOT / "tests/rules/metrics"
 SUFFIXES = {"histogram": ("_bucket", "_sum", "_count"), "summary": ("", "_sum", "_count")}
 # Made by Prometheus itself, for every target and alert.
-BUILT_IN = {"up", "scrape_duration_seconds", "scrape_samples_scraped", "ALERTS"}
+BUILT_IN = {
+    *("up", "scrape_duration_seconds", "scrape_samples_post_metric_relabeling"),
+    *("ALERTS", "ALERTS_FOR_STATE"),
+}
 # NVIDIA's exporter could not run for a capture; these are in its default counters.
 GPU = {
-    "DCGM_FI_DEV_GPU_TEMP",
-    "DCGM_FI_DEV_GPU_UTIL",
-    "DCGM_FI_DEV_SM_CLOCK",
-    "DCGM_FI_DEV_XID_ERRORS",
+    *(f"DCGM_FI_DEV_{name}" for name in ("GPU_TEMP", "MEMORY_TEMP", "GPU_UTIL", "MEM_COPY_UTIL", "SM_CLOCK")),
+    *(f"DCGM_FI_DEV_{name}" for name in ("XID_ERRORS", "POWER_USAGE", "FB_USED", "FB_FREE")),
+    *(f"DCGM_FI_PROF_{name}" for name in ("GR_ENGINE_ACTIVE", "PIPE_TENSOR_ACTIVE", "DRAM_ACTIVE")),
 }
 # vLLM has dropped these names; a dashboard that still has them shows "No data".
 REMOVED = (
@@ -55,11 +57,9 @@ def groups() -> list[dict[str, Any]]:
 
 def queries() -> dict[str, str]:
     found = {rule.get("alert") or rule["record"]: rule["expr"] for group in groups() for rule in group["rules"]}
-    for path in (ROOT / "docker/grafana/dashboards").glob("*.json"):
-        for panel in json.loads(path.read_text())["panels"]:
-            for number, target in enumerate(panel.get("targets", [])):
-                found[f"{path.stem}: {panel['title']} {number}"] = target["expr"]
-    assert len(found) > 60
+    for query in dashboards.queries():
+        found[query.where] = query.label_values()[0] if query.kind == "variable" else query.filled()
+    assert len(found) > 200
     return found
 
 

@@ -1,0 +1,41 @@
+"""Provisioning files, Compose and Prometheus name the same things; Grafana would only log that they do not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import dashboards
+import yaml
+
+# Fields that Grafana 12's documentation of provisioning knows; one that it does not is ignored without a word.
+DATASOURCE_FIELDS = {"name", "uid", "type", "access", "url", "isDefault", "editable", "jsonData"}
+PROVIDER_FIELDS = {"name", "folder", "type", "allowUiUpdates", "options"}
+
+
+def read(path: str) -> Any:
+    return yaml.safe_load((dashboards.ROOT / path).read_text())
+
+
+def test_the_data_source_is_the_stacks_prometheus_at_its_scrape_interval() -> None:
+    [source] = read("docker/grafana/provisioning/datasources/prometheus.yaml")["datasources"]
+    assert source.keys() <= DATASOURCE_FIELDS
+    assert (source["type"], source["access"], source["isDefault"]) == ("prometheus", "proxy", True)
+    assert source["url"] == "http://prometheus:9090"
+    assert "prometheus" in read("compose.yaml")["services"]
+    assert source["jsonData"] == {
+        "httpMethod": "POST",
+        "timeInterval": read("docker/prometheus/prometheus.yml")["global"]["scrape_interval"],
+    }
+
+
+def test_the_dashboards_are_read_from_where_compose_puts_them() -> None:
+    [provider] = read("docker/grafana/provisioning/dashboards/headroom.yaml")["providers"]
+    assert provider.keys() <= PROVIDER_FIELDS
+    assert (provider["type"], provider["allowUiUpdates"]) == ("file", False)
+    service = read("compose.yaml")["services"]["grafana"]
+    mounts = dict(volume.split(":")[1::-1] for volume in service["volumes"])
+    path = provider["options"]["path"]
+    assert mounts[path] == "./docker/grafana/dashboards"
+    assert mounts["/etc/grafana/provisioning"] == "./docker/grafana/provisioning"
+    home = service["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"]
+    assert home == f"{path}/overview.json"
