@@ -87,6 +87,7 @@ def explain(log: str, exit_code: int) -> str:
             "the engine was killed, most often because memory ran out: lower CPU_KV_CACHE_GIB, "
             "or choose a smaller MODEL_ID"
         )
-    errors = re.findall(r"^.*?((?:\w+\.)*\w*(?:Error|Exception): .+)$", flat, re.MULTILINE)
+    # A warning may speak of errors that it fears.
+    errors = re.findall(r"^(?!.* WARNING ).*?((?:\w+\.)*\w*(?:Error|Exception): .+)$", flat, re.MULTILINE)
     cause_line = f": {errors[0]}" if errors else ""
     return f"the engine stopped with exit code {exit_code}; the log above says why{cause_line}"

@@ -1,95 +1,57 @@
 """Start vLLM's OpenAI-compatible server from the settings in .env, and explain it when it fails.
 
-The entrypoint of the `vllm` service. vLLM runs as a child: its output passes through unchanged, stop signals
-are handed on, and when it ends in error the last line of the log says which setting to change.
+The entrypoint of the `vllm` service. vLLM runs as a child of it (supervisor.py), watched for stalls (watchdog.py).
+When a start fails, the last line of the log says which setting to change.
 """
 
 from __future__ import annotations
 
+import os
 import shlex
-import signal
-import subprocess
 import sys
-import threading
-from collections import deque
-from pathlib import Path
-from typing import IO, TYPE_CHECKING
 
+import access
+import machine
+import replica
 import settings as engine
-from explain import explain
+from router import Registration, own_url
+from supervisor import Supervisor, Watch
+from watchdog import say
 
-if TYPE_CHECKING:
-    from types import FrameType
-
-TAIL_LINES = 400  # a traceback of three processes, with room
-LAST_LINES_S = 2.0  # for what a process that has ended wrote last
-
-
-def available_memory_bytes() -> int:
-    """Memory that the container can still take: the host's free memory or its own limit, whichever is less."""
-    meminfo = Path("/proc/meminfo").read_text()
-    fields = dict(line.split(":", 1) for line in meminfo.splitlines())
-    available = int(fields["MemAvailable"].split()[0]) * 1024
-    for limit in (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes")):
-        if limit.is_file() and (text := limit.read_text().strip()).isdecimal():
-            available = min(available, int(text))
-    return available
+# Without a time limit of the user's own, the health check still says when the engine stands still.
+DEFAULT_STALL_S = 120.0
 
 
-def cpu_flags() -> set[str]:
-    """Instruction sets of the first CPU."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    return set(next((line for line in lines if line.startswith("flags")), "").split())
-
-
-def _pass_through(output: IO[str] | None, tail: deque[str]) -> None:
-    for line in output or ():
-        sys.stdout.write(line)
-        sys.stdout.flush()
-        tail.append(line)
-
-
-def run(command: list[str]) -> int:
-    """Run `command` to its end, passing its output through; return the exit code for the container."""
-    stopping = False
-    child = subprocess.Popen(  # noqa: S603  # the command is built from checked settings
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", bufsize=1
-    )
-
-    def stop(signum: int, _frame: FrameType | None) -> None:
-        nonlocal stopping
-        stopping = True
-        child.send_signal(signum)
-
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, stop)
-    tail: deque[str] = deque(maxlen=TAIL_LINES)
-    reader = threading.Thread(target=_pass_through, args=(child.stdout, tail), daemon=True)
-    reader.start()
-    code = child.wait()
-    # Not until the output ends: when the API server is killed, the engine's processes still hold it open.
-    # They end with the container, as soon as this program does.
-    reader.join(timeout=LAST_LINES_S)
-    if stopping:
-        return 0
-    # A server that ends by itself has failed, whatever code it chose.
-    print(f"headroom: {explain(''.join(tail), code)}", flush=True)
-    return 128 - code if code < 0 else code or 1
+def checked_command(settings: engine.Settings) -> list[str]:
+    """The command that starts vLLM; raises SettingError when it could not work."""
+    engine.check_files(settings)
+    engine.check_cpu(settings, machine.cpu_flags())
+    engine.check_memory(settings, machine.available_memory_bytes())
+    replica.settle(settings)
+    command = ["vllm", "serve", *engine.arguments(settings)]
+    say(shlex.join(command))
+    return command
 
 
 def main() -> int:
     """Check the settings, then serve; the exit code is the container's."""
     try:
         settings = engine.read()
-        engine.check_files(settings)
-        engine.check_cpu(settings, cpu_flags())
-        engine.check_memory(settings, available_memory_bytes())
+        access.adopt_key()
+        access.check()
+        limit_s = settings.stall_timeout_s
+        watch = Watch(
+            model=settings.served_model_name,
+            limit_s=limit_s or DEFAULT_STALL_S,
+            restart=limit_s > 0,
+            cpu_counts=settings.device == "cpu",
+        )
+        router = os.environ.get("ROUTER_URL")
+        registration = Registration(router, own_url(engine.PORT), settings.served_model_name) if router else None
+        return Supervisor(watch, registration).run(lambda: checked_command(settings))
     except engine.SettingError as error:
-        print(f"headroom: {error}", flush=True)
+        say(str(error))
         return 2
-    command = ["vllm", "serve", *engine.arguments(settings)]
-    print(f"headroom: {shlex.join(command)}", flush=True)
-    return run(command)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
 MODELS = Path("/models")
 CHAT_TEMPLATES = Path("/etc/headroom/chat-templates")
 PORT = 8000
-# Shorter than compose.yaml's stop_grace_period, so that running streams end before Docker kills the container.
-SHUTDOWN_TIMEOUT_S = 30
 
 # float32 on CPUs: with bfloat16, vLLM 0.32 answers wrongly on CPUs that have AMX (the golden question of
 # scripts/smoke finds it), and float16 overflows in some models. On GPUs the model's own type is right.
@@ -38,6 +37,7 @@ OWNED_FLAGS = {
     "--host": "BIND_ADDRESS",
     "--kv-cache-memory-bytes": "CPU_KV_CACHE_GIB",
     "--max-model-len": "MAX_MODEL_LEN",
+    "--max-num-queued-reqs": "MAX_CONCURRENT_REQUESTS",
     "--model": "MODEL_ID",
     "--port": "VLLM_PORT",
     "--served-model-name": "SERVED_MODEL_NAME",
@@ -52,7 +52,10 @@ class SettingError(Exception):
 
 @dataclass(frozen=True)
 class Settings:
-    """What the engine is asked to do; `gib` fields are in GiB, `ms` in milliseconds, `max_model_len` in tokens."""
+    """What the engine is asked to do; `gib`, `ms` and `s` are in the name of what has that unit.
+
+    `max_model_len` is in tokens.
+    """
 
     device: str
     model_id: str
@@ -65,6 +68,8 @@ class Settings:
     gpu_memory_utilization: float
     slo_ttft_ms: float
     slo_tpot_ms: float
+    max_concurrent_requests: int
+    stall_timeout_s: float
     extra_args: tuple[str, ...]
 
     @property
@@ -96,6 +101,8 @@ def read(env: Mapping[str, str] = os.environ) -> Settings:
         gpu_memory_utilization=_number(env, "GPU_MEMORY_UTILIZATION", 0.9, low=0.05, high=1),
         slo_ttft_ms=_number(env, "SLO_TTFT_MS", 500, low=1, high=600_000),
         slo_tpot_ms=_number(env, "SLO_TPOT_MS", 50, low=1, high=600_000),
+        max_concurrent_requests=int(_number(env, "MAX_CONCURRENT_REQUESTS", 1024, low=0, high=1_000_000, whole=True)),
+        stall_timeout_s=_stall_timeout(env),
         extra_args=_extra_args(env.get("VLLM_EXTRA_ARGS") or ""),
     )
 
@@ -107,24 +114,34 @@ def arguments(settings: Settings) -> list[str]:
         f"--served-model-name={settings.served_model_name}",
         "--host=0.0.0.0",  # inside the container; compose.yaml publishes it on BIND_ADDRESS
         f"--port={PORT}",
-        f"--max-model-len={settings.max_model_len}",
-        f"--dtype={settings.dtype}",
-        f"--shutdown-timeout={SHUTDOWN_TIMEOUT_S}",
+        # Refuses new requests while the engine stops; supervisor.py has let the running ones end before vLLM is told.
+        "--middleware=headroom_gate.Gate",
+        # The last is the outermost: what it refuses is not counted.
+        "--middleware=headroom_api.OnlyTheApi",
         "--disable-access-log-for-endpoints=/health,/metrics",
         f"--custom-histogram-buckets={json.dumps(_histogram_edges(settings))}",
+        *engine_arguments(settings),
     ]
-    if settings.device == "cpu":
-        # Compilation takes a minute and needs a compiler; with bfloat16 it also answered wrongly.
-        kv_cache_bytes = int(settings.cpu_kv_cache_gib * 2**30)
-        args += ["--enforce-eager", f"--kv-cache-memory-bytes={kv_cache_bytes}"]
-    else:
-        args += [
-            f"--gpu-memory-utilization={settings.gpu_memory_utilization:g}",
-            f"--tensor-parallel-size={settings.tensor_parallel_size}",
-        ]
+    if settings.max_concurrent_requests:
+        # vLLM's name says queued; it counts what runs and what waits.
+        args.append(f"--max-num-queued-reqs={settings.max_concurrent_requests}")
     if settings.chat_template:
         args.append(f"--chat-template={CHAT_TEMPLATES / settings.chat_template}")
     return [*args, *settings.extra_args]
+
+
+def engine_arguments(settings: Settings) -> list[str]:
+    """What of it is the engine's own: the jobs that run an engine without a server use the same."""
+    args = [f"--max-model-len={settings.max_model_len}", f"--dtype={settings.dtype}"]
+    if settings.device == "cpu":
+        # Compilation takes a minute and needs a compiler; with bfloat16 it also answered wrongly.
+        kv_cache_bytes = int(settings.cpu_kv_cache_gib * 2**30)
+        return [*args, "--enforce-eager", f"--kv-cache-memory-bytes={kv_cache_bytes}"]
+    return [
+        *args,
+        f"--gpu-memory-utilization={settings.gpu_memory_utilization:g}",
+        f"--tensor-parallel-size={settings.tensor_parallel_size}",
+    ]
 
 
 def check_files(settings: Settings) -> None:
@@ -178,14 +195,20 @@ def _histogram_edges(settings: Settings) -> dict[str, list[float]]:
 def _weight_bytes(settings: Settings) -> float:
     """Bytes that the weights take in memory in the engine's dtype."""
     on_disk = sum(path.stat().st_size for path in settings.model_path.glob("*.safetensors"))
-    config = json.loads((settings.model_path / "config.json").read_text())
-    stored = DTYPE_BYTES.get(str(config.get("dtype") or config.get("torch_dtype")), 0)
+    try:
+        config = json.loads((settings.model_path / "config.json").read_text())
+        stored = DTYPE_BYTES.get(str(config.get("dtype") or config.get("torch_dtype")), 0)
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
+        raise SettingError(
+            f"MODEL_ID={settings.model_id} has no config.json that can be read ({type(error).__name__}): "
+            "run `docker compose run --rm model verify`, or choose another MODEL_ID or MODEL_REVISION"
+        ) from None
     loaded = DTYPE_BYTES.get(settings.dtype, 0)
     return on_disk * (loaded / stored if stored and loaded else 1)
 
 
 def _model_length(text: str) -> str:
-    if text != "auto" and not (text.isdecimal() and int(text) > 0):
+    if text != "auto" and not re.fullmatch(r"0*[1-9][0-9]{0,11}", text):
         raise SettingError(f"MAX_MODEL_LEN={text} is not a number of tokens: use for example 2048, or auto")
     return text
 
@@ -209,6 +232,16 @@ def _number(  # noqa: PLR0913  # a number's name, default, range and kind belong
         kind = "a whole number" if whole else "a number"
         raise SettingError(f"{name}={text} is not {kind} from {low:g} to {high:g}: the default is {default:g}")
     return value
+
+
+def _stall_timeout(env: Mapping[str, str]) -> float:
+    seconds = _number(env, "ENGINE_STALL_TIMEOUT_S", 120, low=0, high=86_400)
+    if 0 < seconds < 30:
+        raise SettingError(
+            f"ENGINE_STALL_TIMEOUT_S={seconds:g} is less than a busy engine may take for one step: use 30 or more, "
+            "or 0 to never end a stalled engine"
+        )
+    return seconds
 
 
 def _extra_args(text: str) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ import sys
 from types import FrameType
 from typing import TextIO
 
-from .settings import DeliveryError, Settings, read
+from .settings import DeliveryError, Settings, read, require_key_for_others
 
 
 def main(arguments: list[str]) -> int:
@@ -27,6 +27,8 @@ def main(arguments: list[str]) -> int:
     chosen = parser.parse_args(arguments)
     try:
         settings = read(os.environ)
+        if chosen.command in (None, "fetch"):
+            require_key_for_others(os.environ)
         for name in ("MODEL_TOKEN", "MODEL_TOKEN_FILE"):
             os.environ.pop(name, None)  # no client library is to find it but by our hand
         _hide(settings.token)

@@ -75,11 +75,11 @@ def _missing_shards(folder: Path) -> Iterator[str]:
     for index in safetensors or sorted(folder.glob("*.index.json")):
         document = _json(index)
         shards = document.get("weight_map") if isinstance(document, dict) else None
-        if not isinstance(shards, dict):
+        if not isinstance(shards, dict) or not all(isinstance(shard, str) for shard in shards.values()):
             yield f"{index.name} cannot be read"
             continue
         for shard in sorted(set(shards.values())):
-            if not (folder / shard).is_file():
+            if not _is_file(folder / shard):
                 yield f"{index.name} names {shard}, which the source does not have: use another MODEL_REVISION"
 
 
@@ -111,15 +111,23 @@ def _safetensors_size(path: Path) -> int | None:
             return None
         try:
             header = json.loads(stream.read(length))
-            ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
-        except (ValueError, TypeError, KeyError, IndexError, AttributeError):
+            ends = [int(entry["data_offsets"][1]) for name, entry in header.items() if name != "__metadata__"]
+        except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, RecursionError):
             return None
     return _LENGTH_BYTES + length + max(ends, default=0)
+
+
+def _is_file(path: Path) -> bool:
+    """Whether there is such a file; a name that cannot be one, such as one with a NUL or of 300 letters, is none."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
 
 
 def _json(path: Path) -> Any:
     """A JSON document; None when it cannot be read."""
     try:
         return json.loads(path.read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import tenacity
 
-from . import checks, volume
+from . import checks, metrics, volume
 from .listing import Listing, TransientError, select
 from .log import say
 from .progress import Progress
@@ -60,12 +60,13 @@ def _deliver(settings: Settings) -> None:
     )
     volume.require_space(folder, missing=missing)
     progress = Progress(folder, wanted.files)
-    digests = _while_watching(
-        lambda: _fetch_until_there(source, everything, wanted, folder), progress, settings.stall_timeout_s
-    )
-    # The kernel counts in KiB.
-    peak = megabytes(1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
-    say(f"{progress.line()}: {progress.summary()}, peak memory {peak}")
+    with metrics.published(settings.model_id, progress):
+        digests = _while_watching(
+            lambda: _fetch_until_there(source, everything, wanted, folder), progress, settings.stall_timeout_s
+        )
+        # Here, because the page takes up to half a second to close. The kernel counts in KiB.
+        peak = megabytes(1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+        say(f"{progress.line()}: {progress.summary()}, peak memory {peak}")
     volume.sweep(folder, wanted.files)
     if found := checks.problems(folder, settings):
         raise DeliveryError(f"{settings.name} is not a whole model: {'; '.join(found)}")

@@ -29,6 +29,10 @@ MANIFEST = "manifest.json"
 READY = "READY"
 
 
+# What a hub's client raises on an answer that is no listing: no JSON, too deep, other fields, other types.
+NO_LISTING = (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError)
+
+
 class TransientError(Exception):
     """A failure that may heal by itself: the text says what happened; trying again is right."""
 
@@ -44,6 +48,13 @@ class RemoteFile:
     size: int
     sha256: str | None = None
     git_sha1: str | None = None
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for what a source cannot mean: listings come from the network."""
+        if not (isinstance(self.path, str) and self.path.strip("/.") and "\0" not in self.path):
+            raise ValueError(f"a file is called {self.path!r}")
+        if not (isinstance(self.size, int) and self.size >= 0):
+            raise ValueError(f"{self.path} has {self.size!r} bytes")
 
 
 @dataclass(frozen=True)

@@ -54,6 +54,16 @@ class Progress:
             self._window.popleft()
 
     @property
+    def present(self) -> int:
+        """Bytes that were there at the last look."""
+        return self._window[-1][1]
+
+    @property
+    def total(self) -> int:
+        """Bytes that there will be."""
+        return self._total
+
+    @property
     def stalled_s(self) -> float:
         """Seconds without progress worth the name: 64 KiB."""
         return self._clock() - self._last_step

@@ -1,5 +1,6 @@
 """The settings, from the environment: read once, checked before anything else happens."""
 
+import ipaddress
 import os
 import re
 from collections.abc import Mapping
@@ -86,13 +87,30 @@ def read(environ: Mapping[str, str]) -> Settings:
     )
 
 
+def require_key_for_others(environ: Mapping[str, str]) -> None:
+    """Raise DeliveryError when the stack's ports will be open to others and the API has no key.
+
+    The engine refuses too (docker/vllm/access.py); this comes before a download of gigabytes.
+    """
+    address = environ.get("BIND_ADDRESS", "").strip() or "127.0.0.1"
+    try:
+        loopback = ipaddress.ip_address(address.strip("[]")).is_loopback
+    except ValueError:
+        raise DeliveryError(f"BIND_ADDRESS: {address!r} is no IP address: use 127.0.0.1, or one of this box") from None
+    if not loopback and not environ.get("API_KEY_IS_SET"):
+        raise DeliveryError(
+            f"BIND_ADDRESS: {address} lets other machines reach the API and VLLM_API_KEY is empty: set a key in .env "
+            "(make one with `openssl rand -hex 24`), or BIND_ADDRESS=127.0.0.1"
+        )
+
+
 def _token(values: Mapping[str, str]) -> str:
-    """From MODEL_TOKEN_FILE, as Compose mounts a secret, or from MODEL_TOKEN."""
+    """From MODEL_TOKEN_FILE, as Compose mounts a secret, or where that is empty from MODEL_TOKEN."""
     path = values.get("MODEL_TOKEN_FILE")
     if path is None:
         return values.get("MODEL_TOKEN", "")
     try:
-        return Path(path).read_text().strip()
+        return Path(path).read_text().strip() or values.get("MODEL_TOKEN", "")
     except OSError as error:
         raise DeliveryError(
             f"MODEL_TOKEN_FILE: cannot read {path} ({error.strerror}): let user {os.getuid()} read the secret"

@@ -22,6 +22,8 @@ from .listing import MANIFEST, READY, RemoteFile
 from .settings import DeliveryError, Settings
 
 STORE = ".store"
+# What reading a manifest that is none can raise: no JSON, too deep, other fields, other types.
+NO_MANIFEST = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
 SCRATCH = ".scratch"  # for the clients' own state; gone when a delivery is done
 
 
@@ -55,7 +57,7 @@ class Manifest:
 
     @classmethod
     def from_json(cls, text: str) -> "Manifest":
-        """Parse a manifest.json. Raises ValueError, TypeError or KeyError when it is none."""
+        """Parse a manifest.json. Raises one of NO_MANIFEST when it is none."""
         document = json.loads(text)
         document["files"] = tuple(FileRecord(**record) for record in document["files"])
         document["allow"], document["ignore"] = tuple(document["allow"]), tuple(document["ignore"])
@@ -86,7 +88,7 @@ def read_ready(folder: Path) -> Manifest | None:
             return None
         manifest = Manifest.from_json(text)
         complete = all((folder / file.path).stat().st_size == file.size for file in manifest.files)
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, *NO_MANIFEST):
         return None
     return manifest if complete else None
 

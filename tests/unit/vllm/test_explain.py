@@ -89,3 +89,12 @@ def test_an_unknown_failure_shows_its_first_error() -> None:
     log = PREFIX + "ValueError: something new\n" + ENGINE_FAILED
     assert "exit code 1" in explain(log, 1)
     assert "ValueError: something new" in explain(log, 1)
+
+
+def test_an_error_that_a_warning_only_fears_is_no_cause() -> None:
+    log = (
+        "(APIServer pid=8) WARNING 11-25 05:43:46 [system_utils.py:255] Found ulimit of 20000 and failed to "
+        "automatically increase. Errors like `OSError: [Errno 24] Too many open files` may come\n"
+        "(APIServer pid=8) ERROR 11-25 06:54:24 [async_llm.py:708] vllm.v1.engine.exceptions.EngineDeadError: gone\n"
+    )
+    assert explain(log, 0).endswith("says why: vllm.v1.engine.exceptions.EngineDeadError: gone")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import settings as engine
+import supervisor
 from settings import SettingError
 
 if TYPE_CHECKING:
@@ -83,7 +84,18 @@ def test_api_key_never_reaches_the_command_line() -> None:
 def test_running_streams_may_end_before_the_container_is_killed() -> None:
     compose = (Path(__file__).parents[3] / "compose.yaml").read_text()
     grace = int(compose.split("stop_grace_period: ")[1].split("s")[0])
-    assert grace > engine.SHUTDOWN_TIMEOUT_S
+    assert grace > supervisor.DRAIN_S + supervisor.LAST_SCRAPE_S + supervisor.END_S
+
+
+def test_the_queue_is_bounded_unless_told_otherwise() -> None:
+    assert "--max-num-queued-reqs=1024" in flags()
+    assert "--max-num-queued-reqs=64" in flags(MAX_CONCURRENT_REQUESTS="64")
+    assert not any("queued" in arg for arg in flags(MAX_CONCURRENT_REQUESTS="0"))
+
+
+def test_a_stall_is_two_minutes_unless_told_otherwise() -> None:
+    assert read().stall_timeout_s == 120
+    assert read(ENGINE_STALL_TIMEOUT_S="0").stall_timeout_s == 0
 
 
 @pytest.mark.parametrize(
@@ -98,6 +110,8 @@ def test_running_streams_may_end_before_the_container_is_killed() -> None:
         ({"CPU_KV_CACHE_GIB": "-1"}, "CPU_KV_CACHE_GIB=-1"),
         ({"GPU_MEMORY_UTILIZATION": "90"}, "GPU_MEMORY_UTILIZATION=90"),
         ({"TENSOR_PARALLEL_SIZE": "1.5"}, "TENSOR_PARALLEL_SIZE=1.5"),
+        ({"MAX_CONCURRENT_REQUESTS": "many"}, "MAX_CONCURRENT_REQUESTS=many"),
+        ({"ENGINE_STALL_TIMEOUT_S": "5"}, "ENGINE_STALL_TIMEOUT_S=5"),
         ({"SLO_TTFT_MS": "fast"}, "SLO_TTFT_MS=fast"),
         ({"SLO_TPOT_MS": "0"}, "SLO_TPOT_MS=0"),
         ({"VLLM_EXTRA_ARGS": "--custom-histogram-buckets={}"}, "SLO_TTFT_MS"),

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from delivery.listing import Listing, RemoteFile, TransientError
+from delivery.listing import NO_LISTING, Listing, RemoteFile, TransientError
 from delivery.log import adopt_log, root_cause
 from delivery.settings import DeliveryError, Settings
 from delivery.transfer import no_space, sha256_of
@@ -49,12 +49,17 @@ class ModelScope:
         settings = self._settings
         try:
             listed = self._api.list_repo_files(settings.model_id, "model", revision=settings.revision)
+            files = tuple(RemoteFile(file.path, file.size, file.sha256) for file in listed if file.type != "tree")
         except errors.NotExistError as error:
             raise self._not_found() from error
         except errors.HubError as error:
             raise self._explain(error) from error
-        files = (RemoteFile(file.path, file.size, file.sha256) for file in listed if file.type != "tree")
-        return Listing(tuple(files))
+        except NO_LISTING as error:
+            raise TransientError(
+                f"{settings.address_setting}: {settings.address} answers what is no list of files "
+                f"({type(error).__name__}): check the address and the proxy"
+            ) from error
+        return Listing(files)
 
     def fetch(self, wanted: Sequence[RemoteFile], skipped: Sequence[RemoteFile], folder: Path) -> dict[str, str]:
         """Bring the wanted files. The client compares each with the listed digest while it writes."""

@@ -1,0 +1,90 @@
+"""How far the download is, for Prometheus: a page that is there only while something is fetched.
+
+Prometheus finds this container by its name, so when it has ended no dead target is left. A failure is kept on the page
+until Prometheus has read it: what it never saw, nobody would be told of.
+"""
+
+import http.server
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from .log import say
+from .progress import Progress
+
+PORT = 9101
+_KEEP_S = 12.0  # Prometheus reads every 5 s: two chances
+
+_PAGE = """\
+# HELP model_download_bytes Bytes of the model on the volume
+# TYPE model_download_bytes gauge
+model_download_bytes{{model="{model}"}} {present}
+# HELP model_download_size_bytes Bytes of the whole model
+# TYPE model_download_size_bytes gauge
+model_download_size_bytes{{model="{model}"}} {total}
+# HELP model_download_failed_timestamp_seconds When the download failed, Unix time; 0 while it goes on
+# TYPE model_download_failed_timestamp_seconds gauge
+model_download_failed_timestamp_seconds{{model="{model}"}} {failed}
+"""
+
+
+class _Page:
+    """What the page says, and whether it was read since the last change that must not be missed."""
+
+    def __init__(self, model: str, progress: Progress) -> None:
+        self._model = model
+        self._progress = progress
+        self._failed = 0.0
+        self.ever_read = threading.Event()
+        self.failure_read = threading.Event()
+
+    def fail(self) -> None:
+        self._failed = time.time()
+
+    def read(self) -> bytes:
+        failed = self._failed
+        page = _PAGE.format(
+            model=self._model, present=self._progress.present, total=self._progress.total, failed=failed
+        )
+        self.ever_read.set()
+        if failed:
+            self.failure_read.set()
+        return page.encode()
+
+
+@contextmanager
+def published(model: str, progress: Progress, port: int = PORT) -> Iterator[None]:
+    """Show `progress` while the block runs. When it raises, wait until that was read, by whoever has read before."""
+    page = _Page(model, progress)
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = page.read()
+            self.send_response(http.HTTPStatus.OK)
+            self.send_header("Content-Type", "text/plain; version=0.0.4")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing: the log is for people."""
+
+    try:
+        server = http.server.ThreadingHTTPServer(("", port), Handler)
+    except OSError as error:
+        # A model matters more than its progress bar.
+        say(f"no metrics on port {port}: {error.strerror}")
+        yield
+        return
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield
+    except BaseException:
+        page.fail()
+        if page.ever_read.is_set():
+            page.failure_read.wait(_KEEP_S)
+        raise
+    finally:
+        server.shutdown()
+        server.server_close()

@@ -1,0 +1,168 @@
+"""ASGI middleware of the engine's API server: refuses new work while stopping, and counts what is under way.
+
+vLLM loads it by `--middleware headroom_gate.Gate`; it lies in a folder of its own because that folder is on the
+server's import path. The gauges appear on the server's own /metrics.
+
+A request that comes while the engine stops gets HTTP 503 at once; vLLM alone would answer 200 with an empty text.
+Every 503, vLLM's own for a full queue too, gets a Retry-After, which clients such as openai's honour.
+
+A stream's status goes out with its first event, not before. vLLM looks for room in the queue before it answers, and
+once more after it has tokenized the prompt; found full then, it puts the refusal into a stream that has begun with
+status 200. Here it becomes the 503 that it is.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, MutableMapping
+from pathlib import Path
+from typing import Any
+
+from prometheus_client import Gauge
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
+
+# Made by the supervisor when the container is told to stop.
+STOPPING = Path("/tmp/headroom-stopping")  # noqa: S108  # the container's own tmpfs
+# A full queue has a place again soon; a stopping engine comes back, if at all, after its start.
+RETRY_FULL_S = 5
+RETRY_STOPPING_S = 30
+_ERROR_EVENT = b'data: {"error"'
+
+# "livesum": with several API servers, the sum over those that live.
+IN_FLIGHT = Gauge(
+    "headroom_engine_requests_in_flight",
+    "Requests that the API server has begun and not ended, streams that are not read included.",
+    multiprocess_mode="livesum",
+)
+UNANSWERED = Gauge(
+    "headroom_engine_requests_unanswered",
+    "Requests that have come in whole and of which no byte has been answered yet.",
+    multiprocess_mode="livesum",
+)
+UNSCRAPED = Gauge(
+    "headroom_engine_requests_unscraped",
+    "Requests that have ended since Prometheus last read these metrics.",
+    multiprocess_mode="livesum",
+)
+
+
+def _is_scrape(scope: MutableMapping[str, Any]) -> bool:
+    """Whether Prometheus, and nobody else, has read the metrics."""
+    if scope["type"] != "http" or scope["path"] != "/metrics":
+        return False
+    return any(name == b"user-agent" and value.startswith(b"Prometheus") for name, value in scope["headers"])
+
+
+class Gate:
+    """Wraps the API server's application; everything but POST passes through."""
+
+    def __init__(self, app: App) -> None:
+        """Wrap `app`."""
+        self._app = app
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] == "http" and scope["method"] == "POST":
+            if STOPPING.exists():  # noqa: ASYNC240  # a microsecond on a tmpfs
+                await _refuse(send)
+            else:
+                await self._count(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
+        if _is_scrape(scope):
+            UNSCRAPED.set(0)
+
+    async def _count(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        exchange = _Exchange(receive, send)
+        IN_FLIGHT.inc()
+        try:
+            await self._app(scope, exchange.receive, exchange.send)
+        finally:
+            exchange.answered()
+            IN_FLIGHT.dec()
+            UNSCRAPED.inc()
+
+
+class _Exchange:
+    """One request on its way in and its answer on its way out."""
+
+    def __init__(self, receive: Receive, send: Send) -> None:
+        self._receive = receive
+        self._send = send
+        self._received = self._waiting = self._refused = False
+        self._held: Message | None = None
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        # Only what has come in whole: a client that sends slowly is not kept waiting by the engine.
+        if message["type"] == "http.request" and not message.get("more_body") and not self._received:
+            self._received = self._waiting = True
+            UNANSWERED.inc()
+        return message
+
+    def answered(self) -> None:
+        """The first byte goes out, or none ever will."""
+        if self._waiting:
+            self._waiting = False
+            UNANSWERED.dec()
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            await self._start(message)
+            return
+        self.answered()
+        if self._held is not None:
+            held, self._held = self._held, None
+            if error := _first_error(message.get("body", b"")):
+                self._refused = True
+                await _send_error(self._send, error, RETRY_FULL_S)
+            else:
+                await self._send(held)
+        if not self._refused:
+            await self._send(message)
+
+    async def _start(self, message: Message) -> None:
+        if _is_stream(message):
+            self._held = message
+            return
+        if message["status"] == 503:
+            message["headers"] = [*message.get("headers", ()), (b"retry-after", b"%d" % RETRY_FULL_S)]
+        await self._send(message)
+
+
+def _is_stream(start: Message) -> bool:
+    return start["status"] == 200 and any(
+        name == b"content-type" and value.startswith(b"text/event-stream") for name, value in start.get("headers", ())
+    )
+
+
+def _first_error(body: bytes) -> dict[str, Any] | None:
+    """The error that a stream begins with, if its `code` is an HTTP status of failure."""
+    if not body.startswith(_ERROR_EVENT):
+        return None
+    try:
+        error = json.loads(body.split(b"\n", 1)[0].removeprefix(b"data: "))["error"]
+    except (ValueError, KeyError):
+        return None
+    return error if isinstance(error, dict) and error.get("code") in range(400, 600) else None
+
+
+async def _refuse(send: Send) -> None:
+    text = "The engine is stopping and takes no new requests. Please try again later or on a different instance."
+    error = {"message": text, "type": "ServiceUnavailableError", "param": None, "code": 503}
+    await _send_error(send, error, RETRY_STOPPING_S)
+
+
+async def _send_error(send: Send, error: dict[str, Any], retry_s: int) -> None:
+    body = json.dumps({"error": error}).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+    if error["code"] == 503:
+        headers.append((b"retry-after", b"%d" % retry_s))
+    if retry_s == RETRY_STOPPING_S:
+        headers.append((b"connection", b"close"))
+    await send({"type": "http.response.start", "status": error["code"], "headers": headers})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,22 @@
+"""What the container finds: memory and instruction sets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def available_memory_bytes() -> int:
+    """Memory that the container can still take: the host's free memory or its own limit, whichever is less."""
+    meminfo = Path("/proc/meminfo").read_text()
+    fields = dict(line.split(":", 1) for line in meminfo.splitlines())
+    available = int(fields["MemAvailable"].split()[0]) * 1024
+    for limit in (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes")):
+        if limit.is_file() and (text := limit.read_text().strip()).isdecimal():
+            available = min(available, int(text))
+    return available
+
+
+def cpu_flags() -> set[str]:
+    """Instruction sets of the first CPU."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return set(next((line for line in lines if line.startswith("flags")), "").split())

@@ -1,0 +1,65 @@
+"""What the processes of the engine do, from /proc."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+_STATES = {"D": "waits for a device or a disk", "T": "is stopped", "t": "is being traced"}
+_ENGINE_NAMES = ("VLLM::Engine", "VLLM::Worker")  # vLLM's process titles
+
+
+@dataclass(frozen=True)
+class Process:
+    """One process: `cpu_s` is the CPU time that it has used, `state` the kernel's letter."""
+
+    pid: int
+    name: str
+    state: str
+    cpu_s: float
+
+    @property
+    def computes(self) -> bool:
+        """Whether it belongs to the engine rather than to the API server."""
+        return self.name.startswith(_ENGINE_NAMES)
+
+    @property
+    def trouble(self) -> str:
+        """Why it does not run, for a person; empty where it runs or sleeps."""
+        return f"{self.name} {_STATES[self.state]}" if self.state in _STATES else ""
+
+
+def of_group(group: int) -> list[Process]:
+    """The living processes of a process group."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            text = stat.read_text()
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # it has ended meanwhile
+        # The name stands in brackets and may hold anything, brackets too.
+        pid_and_name, rest = text.rsplit(") ", 1)
+        pid, name = pid_and_name.split(" (", 1)
+        fields = rest.split()
+        if int(fields[2]) == group and fields[0] != "Z":
+            ticks = int(fields[11]) + int(fields[12])
+            found.append(Process(int(pid), name, fields[0], ticks / _TICKS_PER_S))
+    return found
+
+
+def kill_group(group: int, timeout_s: float) -> list[Process]:
+    """Kill all processes of a group and wait for their end; those that are left after `timeout_s` come back."""
+    deadline = time.monotonic() + timeout_s
+    while left := of_group(group):
+        try:
+            os.killpg(group, signal.SIGKILL)
+        except ProcessLookupError:
+            return []
+        if time.monotonic() > deadline:
+            return left
+        time.sleep(0.05)
+    return []

@@ -1,0 +1,205 @@
+"""Runs vLLM as a child: passes its output through, stops it gently, and starts it again when it fails in service.
+
+Docker's `restart: on-failure:5` counts for the whole life of a container and never forgets. It is kept for starts that
+fail, such as a wrong flag. An engine that was ready and then crashed or hung is started again here, as often as it
+takes, so that a hang a month does not use up the five.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+import api
+import markers
+import processes
+from explain import explain
+from watchdog import Progress, Watchdog, say
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType
+
+    from router import Registration
+
+TAIL_LINES = 400  # a traceback of three processes, with room
+LAST_LINES_S = 2.0  # for what a process that has ended wrote last
+# compose.yaml's stop_grace_period is the sum and a little more.
+DRAIN_S = 30.0
+# The last requests are in Prometheus' data only once it has read them: its scrape interval and some time to answer.
+LAST_SCRAPE_S = 7.0
+END_S = 5.0
+KILLED_S = 30.0  # after SIGKILL; a process that waits for a broken driver may stay for ever
+# Pause before the next start: doubled each time, and forgotten after a while of good service.
+BACKOFF_S, BACKOFF_MOST_S, GOOD_SERVICE_S = 1.0, 60.0, 600.0
+# Not 0: after a reboot Docker starts `on-failure` containers again only if they ended in failure.
+STOPPED = 128 + signal.SIGTERM
+GATE = Path(__file__).parent / "gate"
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  # the container's own
+
+
+@dataclass(frozen=True)
+class Watch:
+    """How a running engine is watched: `limit_s` seconds without progress end it, where `restart` allows."""
+
+    model: str
+    limit_s: float
+    restart: bool
+    cpu_counts: bool
+
+
+class Supervisor:
+    """The engine's life in this container."""
+
+    def __init__(self, watch: Watch | None, registration: Registration | None = None) -> None:
+        """Take over the stop signals; `watch` None: the engine is not watched, and not started again.
+
+        `registration`: the engine is one of several behind a router.
+        """
+        self._watch = watch
+        self._registration = registration
+        self._stop = threading.Event()
+        self._group: int | None = None
+        self._stalled = False
+        signal.signal(signal.SIGTERM, self._on_stop_signal)
+        signal.signal(signal.SIGINT, self._on_stop_signal)
+
+    def _on_stop_signal(self, _signum: int, _frame: FrameType | None) -> None:
+        if self._stop.is_set() and self._group is not None:
+            # Asked twice: now.
+            _kill(self._group)
+        self._stop.set()
+
+    def run(self, make_command: Callable[[], list[str]]) -> int:
+        """Run the engine until it is stopped or cannot start; the exit code for the container.
+
+        `make_command` is asked before each start and may raise what its caller handles.
+        """
+        backoff_s = BACKOFF_S
+        while True:
+            markers.clear()
+            begun = time.monotonic()
+            code, was_ready = self._run_once(make_command())
+            if self._stop.is_set() or not was_ready:
+                return code
+            if time.monotonic() - begun > GOOD_SERVICE_S:
+                backoff_s = BACKOFF_S
+            say(f"the engine starts again in {backoff_s:g} s")
+            if self._stop.wait(backoff_s):
+                return STOPPED
+            backoff_s = min(2 * backoff_s, BACKOFF_MOST_S)
+
+    def _run_once(self, command: list[str]) -> tuple[int, bool]:
+        """Exit code, and whether it had been ready."""
+        path = os.pathsep.join(filter(None, [str(GATE), os.environ.get("PYTHONPATH")]))
+        child = subprocess.Popen(  # noqa: S603  # the command is built from checked settings
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            bufsize=1,
+            env={**os.environ, "PYTHONPATH": path},
+            # A group of its own, so that all of it can be ended.
+            start_new_session=True,
+        )
+        self._group, self._stalled = child.pid, False
+        tail: deque[str] = deque(maxlen=TAIL_LINES)
+        reader = threading.Thread(target=_pass_through, args=(child.stdout, tail), daemon=True)
+        reader.start()
+        watchdog = self._watch_over(child.pid)
+        if self._registration is not None:
+            self._registration.join()
+        while child.poll() is None and not self._stop.wait(0.1):
+            pass
+        if watchdog is not None:
+            watchdog.close()
+        was_ready = watchdog is not None and watchdog.ready
+        if self._registration is not None:
+            # Told to stop or ended by itself: nobody must send it anything now.
+            self._registration.leave(await_last=self._stop.is_set() and was_ready)
+        if self._stop.is_set():
+            _stop_gently(child, drain=was_ready)
+        code = child.wait()
+        left = processes.kill_group(child.pid, KILLED_S)
+        self._group = None
+        # Not until the output ends: whoever else holds it open does not count.
+        reader.join(timeout=LAST_LINES_S)
+        if left:
+            names = ", ".join(process.name for process in left)
+            say(f"{names} cannot be ended: a device or its driver hangs; restart the box")
+            return code or 1, False
+        if self._stop.is_set():
+            return STOPPED, was_ready
+        _forget_shared_memory()
+        if not self._stalled:
+            # A server that ends by itself has failed, whatever code it chose.
+            say(explain("".join(tail), code))
+        return 128 - code if code < 0 else code or 1, was_ready
+
+    def _watch_over(self, group: int) -> Watchdog | None:
+        if self._watch is None:
+            return None
+
+        def end(words: str) -> None:
+            say(f"{words}: it is ended")
+            self._stalled = True
+            _kill(group)
+
+        progress = Progress(self._watch.limit_s, self._watch.cpu_counts)
+        return Watchdog(group, self._watch.model, progress, end if self._watch.restart else None)
+
+
+def _kill(group: int) -> None:
+    with contextlib.suppress(ProcessLookupError):  # it has just ended by itself
+        os.killpg(group, signal.SIGKILL)
+
+
+def _pass_through(output: IO[str] | None, tail: deque[str]) -> None:
+    for line in output or ():
+        sys.stdout.write(line)
+        sys.stdout.flush()
+        tail.append(line)
+
+
+def _stop_gently(child: subprocess.Popen[str], *, drain: bool) -> None:
+    """Let what runs end and be counted, then end the engine."""
+    if drain:
+        markers.STOPPING.touch()
+        say(f"stopping: no new requests; what runs has {DRAIN_S:g} s")
+        _wait_for(child, DRAIN_S, lambda metrics: metrics.in_flight == 0)
+        _wait_for(child, LAST_SCRAPE_S, lambda metrics: metrics.unscraped == 0)
+    child.send_signal(signal.SIGTERM)
+    try:
+        child.wait(END_S)
+    except subprocess.TimeoutExpired:
+        say("the engine did not end by itself")
+        processes.kill_group(child.pid, KILLED_S)
+
+
+def _wait_for(child: subprocess.Popen[str], timeout_s: float, reached: Callable[[api.Metrics], bool]) -> None:
+    """Ask the API server's metrics until they say so, or it has ended, or the time is over."""
+    deadline = time.monotonic() + timeout_s
+    while (left_s := deadline - time.monotonic()) > 0 and child.poll() is None:
+        try:
+            if reached(api.parse_metrics(api.request("/metrics", timeout_s=left_s))):
+                return
+        except (OSError, ValueError):
+            pass  # too busy to answer, or hung: the time runs
+        time.sleep(0.2)
+
+
+def _forget_shared_memory() -> None:
+    """Delete what killed processes left in shared memory; nobody else uses this container's."""
+    for segment in SHARED_MEMORY.iterdir():
+        if segment.is_file() and segment.stat().st_uid == os.getuid():
+            segment.unlink()

@@ -1,0 +1,217 @@
+"""Tells a stalled engine from a busy one, and ends the stalled one; the supervisor then starts it again.
+
+A hung engine is not seen by /health, which asks the API server alone. What counts here is whether the engine reports
+any step while it has something to do: requests of its own count, or one token that we ask for when nothing has moved
+for a while. A saturated engine takes steps all the time, however long its queue is.
+
+On a CPU one step may last minutes (a long prompt, a large model, other programs on the cores): while the engine uses
+the CPU it is given ten times as long. On a GPU that says nothing, because the driver waits by spinning.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import urllib.error
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import api
+import markers
+import processes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+INTERVAL_S = 5.0
+READY_INTERVAL_S = 1.0
+ANSWER_TIMEOUT_S = 10.0
+# With nobody asking anything, ask for a token ourselves; soon, where a request waits that the engine does not report.
+CANARY_IDLE_S = 300.0
+CANARY_WAITING_S = 10.0
+# While it computes (CPU), or while the API server is too busy to answer.
+BUSY_FACTOR = 10
+# Share of a core from which a process counts as computing; an idle engine uses none.
+COMPUTING = 0.1
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What was seen at one moment; `metrics` is None when the API server did not answer."""
+
+    metrics: api.Metrics | None
+    engine_cpu_s: float
+    api_cpu_s: float
+
+
+@dataclass
+class Clock:
+    """For how long, in seconds, one party had something to do and did not move.
+
+    `still_s` leaves out the time in which it computed, `silent_s` does not.
+    """
+
+    still_s: float = 0.0
+    silent_s: float = 0.0
+
+    def add(self, elapsed_s: float, *, computing: bool) -> None:
+        """Count one more interval without a sign of progress."""
+        self.silent_s += elapsed_s
+        self.still_s = 0.0 if computing else self.still_s + elapsed_s
+
+    def over(self, limit_s: float) -> bool:
+        """Whether that is too long."""
+        return self.still_s >= limit_s or self.silent_s >= BUSY_FACTOR * limit_s
+
+
+@dataclass
+class Progress:
+    """The judgement over the engines and their API server, from one sample after the other.
+
+    `idle_s` is for how long no engine has moved, whether it had something to do or not; `held` how many requests the
+    engines say they hold.
+    """
+
+    limit_s: float
+    cpu_counts: bool
+    canary_pending: bool = False
+    idle_s: float = 0.0
+    held: float = 0.0
+    _clocks: dict[str, Clock] = field(default_factory=dict)
+    _said: dict[str, dict[str, float]] = field(default_factory=dict)
+    _last: Sample | None = None
+
+    def observe(self, sample: Sample, elapsed_s: float) -> None:
+        """Take in a sample that was made `elapsed_s` seconds after the one before."""
+        # A box that slept, or a container that was paused, was not watched: that time does not count.
+        elapsed_s = min(elapsed_s, INTERVAL_S + 2 * ANSWER_TIMEOUT_S)
+        last, self._last = self._last or sample, sample
+        if sample.metrics is None:
+            computing = sample.api_cpu_s - last.api_cpu_s > COMPUTING * elapsed_s
+            self._clocks.setdefault("API server", Clock()).add(elapsed_s, computing=computing)
+            return
+        self._clocks.pop("API server", None)
+        computing = self.cpu_counts and sample.engine_cpu_s - last.engine_cpu_s > COMPUTING * elapsed_s
+        moved = False
+        for number, engine in sample.metrics.engines.items():
+            if self._said.get(number) != engine.says:
+                self._said[number], moved = engine.says, True
+                self._clocks.pop(number, None)
+            elif engine.held or self.canary_pending:
+                self._clocks.setdefault(number, Clock()).add(elapsed_s, computing=computing)
+        self.held = sum(engine.held for engine in sample.metrics.engines.values())
+        self.idle_s = 0.0 if moved else self.idle_s + elapsed_s
+        if moved and self.canary_pending:
+            self.canary_pending = False
+            self._clocks.clear()  # of engines that had nothing to do but might have had the canary
+
+    @property
+    def suspect(self) -> bool:
+        """Whether half of the time is over: the health check says so."""
+        return any(clock.over(self.limit_s / 2) for clock in self._clocks.values())
+
+    @property
+    def stalled(self) -> bool:
+        """Whether an engine, or the API server, does nothing any more."""
+        return any(clock.over(self.limit_s) for clock in self._clocks.values())
+
+    def wants_canary(self, metrics: api.Metrics) -> bool:
+        """Whether only a request of our own can tell."""
+        if self.canary_pending or self.held:
+            return False
+        return self.idle_s >= (CANARY_WAITING_S if metrics.unanswered else CANARY_IDLE_S)
+
+    def words(self) -> str:
+        """What is known, for a person."""
+        silent_s = max((clock.silent_s for clock in self._clocks.values()), default=0.0)
+        if "API server" in self._clocks:
+            return f"the API server has not answered for {silent_s:.0f} s"
+        what = f"holds {self.held:.0f} requests" if self.held else "was asked for a token"
+        return f"the engine {what} and has made no step for {silent_s:.0f} s"
+
+
+class Watchdog:
+    """Watches one run of the engine from a thread of its own; calls `end` once, when it has stalled."""
+
+    def __init__(self, group: int, model: str, progress: Progress, end: Callable[[str], None] | None) -> None:
+        """Watch the process group `group`, whose leader is the API server; `end` None: only mark it unhealthy."""
+        self.ready = False
+        self._group = group
+        self._model = model
+        self._progress = progress
+        self._end = end
+        self._closed = threading.Event()
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def close(self) -> None:
+        """Watch no longer: the engine is meant to stop, or has ended."""
+        self._closed.set()
+
+    def _watch(self) -> None:
+        if not self._wait_until_ready():
+            return
+        before = time.monotonic()
+        while not self._closed.wait(INTERVAL_S):
+            metrics = _read_metrics()
+            if metrics is not None and not any(api.STEPS in engine.says for engine in metrics.engines.values()):
+                say("the engine reports no steps (--disable-log-stats?): it is not watched for stalls")
+                return
+            now = time.monotonic()
+            self._progress.observe(self._sample(metrics), now - before)
+            before = now
+            if metrics is not None and self._progress.wants_canary(metrics):
+                self._progress.canary_pending = True
+                threading.Thread(target=self._send_canary, daemon=True).start()
+            if self._act():
+                return
+
+    def _wait_until_ready(self) -> bool:
+        while not self._closed.wait(READY_INTERVAL_S):
+            try:
+                api.request("/health", timeout_s=ANSWER_TIMEOUT_S)
+            except OSError:
+                continue  # a start takes its time; when it fails, its process ends
+            self.ready = True
+            return True
+        return False
+
+    def _sample(self, metrics: api.Metrics | None) -> Sample:
+        living = processes.of_group(self._group)
+        engine_cpu_s = sum(process.cpu_s for process in living if process.computes)
+        return Sample(metrics, engine_cpu_s, sum(process.cpu_s for process in living) - engine_cpu_s)
+
+    def _act(self) -> bool:
+        """Mark, unmark or end the engine; True when it was ended."""
+        progress = self._progress
+        if progress.stalled and self._end is not None and not self._closed.is_set():
+            troubles = [process.trouble for process in processes.of_group(self._group) if process.trouble]
+            self._end(f"{progress.words()}{''.join(f'; {trouble}' for trouble in troubles)}")
+            return True
+        if progress.suspect:
+            markers.STALLED.write_text(progress.words())
+        elif markers.STALLED.exists():
+            markers.STALLED.unlink()
+        return False
+
+    def _send_canary(self) -> None:
+        try:
+            api.ask_for_a_token(self._model, timeout_s=BUSY_FACTOR * self._progress.limit_s)
+        except urllib.error.HTTPError as error:
+            # 503: full of requests that the engine does not report. Everything else tells nothing about the engine.
+            if error.code != 503:
+                say(f"the watchdog's request for one token was refused: {error}")
+                self._progress.canary_pending = False
+        except OSError:
+            pass  # no answer: the clock runs, and the supervisor sees when the server has ended
+
+
+def _read_metrics() -> api.Metrics | None:
+    try:
+        return api.parse_metrics(api.request("/metrics", timeout_s=ANSWER_TIMEOUT_S))
+    except (OSError, ValueError):
+        return None
+
+
+def say(text: str) -> None:
+    """One line in the container's log."""
+    print(f"headroom: {text}", flush=True)

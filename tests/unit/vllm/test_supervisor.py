@@ -1,0 +1,257 @@
+"""The engine's life in its container: output, stop signals, failed starts, and failures in service."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+# Docker does not start an `on-failure` container again after a reboot if it ended with 0.
+STOPPED = 128 + signal.SIGTERM
+ENGINE = Path(__file__).parents[3] / "docker" / "vllm"
+
+# The supervisor beside a program in the engine's place, with seconds for minutes and nothing outside `folder` touched.
+WRAPPER = """
+import sys, pathlib
+import api, markers, processes, supervisor, watchdog
+program, folder, port = sys.argv[1], pathlib.Path(sys.argv[2]), sys.argv[3]
+api.SERVER = "http://127.0.0.1:" + port
+markers.ANSWERED, markers.STALLED, markers.STOPPING = (folder / name for name in ("answered", "stalled", "stopping"))
+supervisor.SHARED_MEMORY = folder / "shm"
+supervisor.BACKOFF_S = watchdog.INTERVAL_S = watchdog.READY_INTERVAL_S = 0.1
+supervisor.DRAIN_S, supervisor.LAST_SCRAPE_S, supervisor.END_S = 3.0, 2.0, 2.0
+watchdog.ANSWER_TIMEOUT_S = 1.0
+watch = supervisor.Watch(model="m", limit_s=1.0, restart=True, cpu_counts=True)
+class Registration:
+    def join(self):
+        print("router: join", flush=True)
+    def leave(self, await_last):
+        print(f"router: leave, await_last={await_last}, stopping={markers.STOPPING.exists()}", flush=True)
+sys.exit(supervisor.Supervisor(watch, Registration()).run(lambda: [sys.executable, "-uc", program, str(folder), port]))
+"""
+
+# An engine that answers /health and /metrics; `STATE` lines in folder/metrics are what it reports.
+SERVER = """
+import http.server, os, pathlib, signal, sys, threading
+folder, port = pathlib.Path(sys.argv[1]), int(sys.argv[2])
+starts = folder / "starts"
+starts.write_text(str(int(starts.read_text()) + 1 if starts.exists() else 1))
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        if self.path == "/metrics":
+            self.wfile.write((folder / "metrics").read_bytes())
+    def log_message(self, *_):
+        pass
+server = http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler)
+signal.signal(signal.SIGTERM, lambda *_: (print("asked to end"), os._exit(0)))
+print("ready", starts.read_text())
+server.serve_forever()
+"""
+IDLE = 'vllm:iteration_tokens_total_count{engine="0"} 5\nvllm:num_requests_running{engine="0"} 0\n'
+STUCK = IDLE.replace("} 0", "} 2")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "shm").mkdir()
+    (tmp_path / "metrics").write_text(IDLE)
+    return tmp_path
+
+
+class Life:
+    """One running supervisor."""
+
+    def __init__(self, program: str, folder: Path) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        self.process = subprocess.Popen(
+            [sys.executable, "-uc", WRAPPER, program, str(folder), str(port)],
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(ENGINE)},
+        )
+        self.output = ""
+
+    def read_until(self, pattern: str) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.output += line
+            if re.search(pattern, line):
+                return
+        pytest.fail(f"{pattern!r} never came:\n{self.output}")
+
+    def stop(self) -> None:
+        self.process.send_signal(signal.SIGTERM)
+
+    def end(self) -> int:
+        assert self.process.stdout is not None
+        self.output += self.process.stdout.read()
+        return self.process.wait(timeout=20)
+
+
+WAIT_FOR_STOP = """
+import signal, sys, time
+signal.signal(signal.SIGTERM, lambda *_: (print("ending"), sys.exit(0)))
+print("loading")
+while True: time.sleep(0.1)
+"""
+
+
+def test_a_stop_while_it_loads_reaches_the_engine_and_is_no_failure(folder: Path) -> None:
+    life = Life(WAIT_FOR_STOP, folder)
+    life.read_until("loading")
+    life.stop()
+    assert life.end() == STOPPED
+    assert "ending" in life.output
+    assert "headroom:" not in life.output
+    assert "router: leave, await_last=False" in life.output  # it never joined: nothing can be on its way
+
+
+def test_it_leaves_the_router_before_it_refuses_requests_and_when_it_fails(folder: Path) -> None:
+    life = Life(SERVER, folder)
+    life.read_until("ready 1")
+    time.sleep(0.5)  # the watchdog looks every 0.1 s whether it is ready
+    os.kill(child_of(life), signal.SIGKILL)
+    life.read_until("ready 2")
+    time.sleep(0.5)  # the watchdog looks every 0.1 s whether it is ready
+    life.stop()
+    assert life.end() == STOPPED
+    told = re.findall("router: (.+)", life.output)
+    assert told == [
+        *("join", "leave, await_last=False, stopping=False"),
+        *("join", "leave, await_last=True, stopping=False"),
+    ]
+
+
+def test_a_failed_start_keeps_its_output_and_its_code_and_is_explained(folder: Path) -> None:
+    life = Life("import sys; sys.exit('vllm: error: unrecognized arguments: --nope')", folder)
+    # Standard error goes the same way as the rest.
+    assert life.end() == 1
+    assert "vllm: error: unrecognized" in life.output
+    assert life.output.splitlines()[-1].startswith("headroom: VLLM_EXTRA_ARGS")
+
+
+def test_an_engine_that_ends_by_itself_has_failed(folder: Path) -> None:
+    life = Life("print('bye')", folder)
+    assert life.end() == 1
+    assert life.output.splitlines()[-1].startswith("headroom: the engine stopped")
+
+
+def test_a_killed_start_is_reported_like_the_shell_does(folder: Path) -> None:
+    life = Life("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", folder)
+    assert life.end() == 128 + signal.SIGKILL
+    assert "memory ran out" in life.output
+
+
+def test_what_a_killed_server_leaves_running_is_ended_too(folder: Path) -> None:
+    program = (
+        "import os, subprocess, signal; print('child', subprocess.Popen(['sleep', '60']).pid);"
+        "os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    life = Life(program, folder)
+    assert life.end() == 128 + signal.SIGKILL
+    found = re.search(r"child (\d+)", life.output)
+    assert found
+    stat = Path(f"/proc/{found[1]}/stat")
+    assert not stat.exists() or stat.read_text().rsplit(") ", 1)[1].startswith("Z")
+
+
+def test_a_crash_in_service_is_started_again_in_place_and_leaves_no_shared_memory(folder: Path) -> None:
+    life = Life(SERVER, folder)
+    life.read_until("ready 1")
+    (folder / "shm" / "psm_1").touch()
+    (folder / "answered").touch()
+    time.sleep(0.5)  # the watchdog looks every 0.1 s whether it is ready
+    os.kill(child_of(life), signal.SIGKILL)
+    life.read_until("ready 2")
+    assert list((folder / "shm").iterdir()) == []
+    assert not (folder / "answered").exists()  # the health check asks for a token again
+    life.stop()
+    assert life.end() == STOPPED
+
+
+def test_a_stalled_engine_is_ended_and_started_again(folder: Path) -> None:
+    life = Life(SERVER, folder)
+    life.read_until("ready 1")
+    (folder / "metrics").write_text(STUCK)
+    life.read_until("holds 2 requests and has made no step")
+    assert (folder / "stalled").exists()  # the health check said so before
+    (folder / "metrics").write_text(IDLE)
+    life.read_until("ready 2")
+    assert "memory ran out" not in life.output
+    life.stop()
+    assert life.end() == STOPPED
+
+
+def test_a_frozen_process_is_named_and_ended(folder: Path) -> None:
+    life = Life(SERVER, folder)
+    life.read_until("ready 1")
+    time.sleep(0.5)
+    os.kill(child_of(life), signal.SIGSTOP)
+    life.read_until("API server has not answered .* is stopped")
+    life.read_until("ready 2")
+    life.stop()
+    assert life.end() == STOPPED
+
+
+def test_a_stop_waits_for_what_runs_and_for_the_last_scrape(folder: Path) -> None:
+    (folder / "metrics").write_text(IDLE + "headroom_engine_requests_in_flight 1\n")
+    life = Life(SERVER, folder)
+    life.read_until("ready 1")
+    time.sleep(0.5)
+    life.stop()
+    life.read_until("no new requests")
+    assert (folder / "stopping").exists()
+    time.sleep(1)
+    assert life.process.poll() is None
+    (folder / "metrics").write_text(IDLE + "headroom_engine_requests_unscraped 1\n")
+    time.sleep(0.5)
+    assert life.process.poll() is None
+    begun = time.monotonic()
+    (folder / "metrics").write_text(IDLE)
+    assert life.end() == STOPPED
+    assert "asked to end" in life.output
+    assert time.monotonic() - begun < 1.5
+
+
+def test_a_second_stop_ends_at_once(folder: Path) -> None:
+    (folder / "metrics").write_text(IDLE + "headroom_engine_requests_in_flight 1\n")
+    life = Life(SERVER, folder)
+    life.read_until("ready 1")
+    time.sleep(0.5)
+    life.stop()
+    life.read_until("no new requests")
+    begun = time.monotonic()
+    life.stop()
+    assert life.end() == STOPPED
+    assert time.monotonic() - begun < 1.5
+    assert "asked to end" not in life.output
+
+
+def child_of(life: Life) -> int:
+    """Pid of the program in the engine's place."""
+    children = Path(f"/proc/{life.process.pid}/task/{life.process.pid}/children").read_text()
+    return int(children.split()[0])
+
+
+def test_a_bad_setting_ends_the_container_before_the_engine_starts() -> None:
+    done = subprocess.run(
+        [sys.executable, str(ENGINE / "serve.py")],
+        env={**os.environ, "MODEL_ID": "some/model", "DTYPE": "int4"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stdout.startswith("headroom: DTYPE=int4")
+    assert done.stdout.count("\n") == 1
