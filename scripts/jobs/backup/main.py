@@ -1,0 +1,217 @@
+"""The half of scripts/backup that runs here: which volumes, whom to pause, and where the copies lie."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jobs.backup.inside import NOT_EMPTY
+from jobs.doctor.engine import ROOT, DockerError, docker
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+MANIFEST = "manifest.json"
+_BLOCK = 1 << 20
+_LINE_EVERY_S = 5.0
+
+
+class BackupError(Exception):
+    """One line: what is wrong and how to fix it."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A volume that is worth keeping: its key in compose.yaml, its owner, and the service that must pause."""
+
+    volume: str
+    user: str
+    service: str
+    pauses: bool
+
+
+VOLUMES = (
+    Kept("prometheus-data", "65534:65534", "prometheus", pauses=True),
+    Kept("reports", "1000:1000", "locust", pauses=False),
+    Kept("grafana-data", "472:0", "grafana", pauses=True),
+)
+
+
+class Stack:
+    """The project that Compose finds here."""
+
+    def __init__(self) -> None:
+        """Read it. Raises DockerError."""
+        self.model: dict[str, Any] = json.loads(docker("compose", "--profile", "*", "config", "--format", "json"))
+        self.image = self.model["services"]["locust"]["image"]
+
+    def name(self, kept: Kept) -> str:
+        """The volume's name in Docker."""
+        return str(self.model["volumes"][kept.volume]["name"])
+
+    def has(self, kept: Kept) -> bool:
+        """Whether the volume is there."""
+        try:
+            docker("volume", "inspect", self.name(kept))
+        except DockerError:
+            return False
+        return True
+
+    def inside(self, kept: Kept, command: str) -> list[str]:
+        """The command line that works on a volume as its owner, with no network and no rights."""
+        return [
+            *("docker", "run", "--rm", "--interactive", "--network", "none", "--read-only", "--cap-drop", "ALL"),
+            *("--security-opt", "no-new-privileges", "--log-driver", "none", "--user", kept.user),
+            *("--volume", f"{self.name(kept)}:/volume", "--volume", f"{ROOT}/scripts/jobs/backup:/backup:ro"),
+            *("--entrypoint", "python3", self.image, "/backup/inside.py", command),
+        ]
+
+    @contextmanager
+    def paused(self, chosen: Sequence[Kept]) -> Iterator[None]:
+        """Stop the services that write to the volumes, and start those that ran again, whatever happens."""
+        running = docker("compose", "ps", "--services", "--status", "running").split()
+        services = [kept.service for kept in chosen if kept.pauses and kept.service in running]
+        begun = time.monotonic()
+        if services:
+            docker("compose", "stop", *services)
+        try:
+            yield
+        finally:
+            if services:
+                docker("compose", "start", *services)
+                print(f"{', '.join(services)} paused for {time.monotonic() - begun:.0f} s", flush=True)
+
+
+def save(stack: Stack, folder: Path) -> None:
+    """Copy every volume that is there into a new folder. Raises BackupError or DockerError; leaves no half of one."""
+    chosen = [kept for kept in VOLUMES if stack.has(kept)]
+    if not chosen:
+        raise BackupError("nothing to save: this project has no volume yet; look at COMPOSE_PROJECT_NAME")
+    if folder.exists():
+        raise BackupError(f"{folder} is there already: name another folder")
+    part = folder.with_name(folder.name + ".part")
+    part.mkdir(parents=True)
+    try:
+        with stack.paused(chosen):
+            volumes = {kept.volume: _save_one(stack, kept, part) for kept in chosen}
+        images = {name: service["image"] for name, service in stack.model["services"].items()}
+        manifest = {"created": _now(), "project": stack.model["name"], "images": images, "volumes": volumes}
+        (part / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
+    except BaseException:
+        shutil.rmtree(part)
+        raise
+    part.rename(folder)
+    print(f"saved in {folder}")
+
+
+def _save_one(stack: Stack, kept: Kept, folder: Path) -> dict[str, Any]:
+    digest, size, shown = hashlib.sha256(), 0, time.monotonic()
+    with (
+        subprocess.Popen(  # noqa: S603  # our own arguments
+            stack.inside(kept, "save"), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        ) as copy,
+        (folder / f"{kept.volume}.tar.gz").open("wb") as file,
+    ):
+        assert copy.stdout is not None and copy.stderr is not None  # noqa: S101, PT018  # for the type checker
+        while block := copy.stdout.read(_BLOCK):
+            file.write(block)
+            digest.update(block)
+            size += len(block)
+            if time.monotonic() - shown > _LINE_EVERY_S:
+                shown = time.monotonic()
+                print(f"{kept.volume}: {size / 1e6:.0f} MB", flush=True)
+        said = copy.stderr.read().decode(errors="replace").strip()
+    if copy.returncode:
+        raise BackupError(f"{kept.volume} cannot be copied: {said.splitlines()[-1] if said else copy.returncode}")
+    print(f"{kept.volume}: {size / 1e6:.1f} MB", flush=True)
+    return {"bytes": size, "sha256": digest.hexdigest()}
+
+
+def restore(stack: Stack, folder: Path, *, replace: bool) -> None:
+    """Bring every volume of a backup back. Raises BackupError or DockerError before anything is changed."""
+    volumes = _verified(folder)
+    chosen = [kept for kept in VOLUMES if kept.volume in volumes]
+    # A volume takes its owner from its own service's image, so that must be the first to mount it.
+    services = [kept.service for kept in chosen if kept.service in stack.model["services"]]
+    present = [kept for kept in chosen if stack.has(kept) or kept.service in services]
+    docker("compose", "--profile", "*", "create", "--no-recreate", *_first_time(stack, present), timeout_s=600)
+    with stack.paused(present):
+        if not replace:
+            _require_empty(stack, present)
+        for kept in present:
+            with (folder / f"{kept.volume}.tar.gz").open("rb") as file:
+                done = subprocess.run(  # noqa: S603  # our own arguments
+                    stack.inside(kept, "restore"), stdin=file, capture_output=True, text=True, check=False
+                )
+            if done.returncode:
+                raise BackupError(f"{kept.volume} cannot be restored, it is as it was: {done.stderr.strip()}")
+            print(f"{kept.volume}: {volumes[kept.volume]['bytes'] / 1e6:.1f} MB restored", flush=True)
+
+
+def _first_time(stack: Stack, present: Sequence[Kept]) -> list[str]:
+    """Services whose containers must be made, so that their volumes get their owner."""
+    return [kept.service for kept in present if not stack.has(kept)] or [present[0].service]
+
+
+def _require_empty(stack: Stack, chosen: Sequence[Kept]) -> None:
+    for kept in chosen:
+        code = subprocess.run(stack.inside(kept, "check"), capture_output=True, check=False).returncode  # noqa: S603
+        if code == NOT_EMPTY:
+            raise BackupError(f"{kept.volume} is not empty: --replace deletes what is in it")
+        if code:
+            raise BackupError(f"{kept.volume} cannot be looked at: is the image {stack.image} built?")
+
+
+def _verified(folder: Path) -> dict[str, Any]:
+    """The manifest's volumes, once every byte was compared."""
+    try:
+        volumes: dict[str, Any] = json.loads((folder / MANIFEST).read_text())["volumes"]
+        for name, about in volumes.items():
+            digest = hashlib.sha256()
+            with (folder / f"{name}.tar.gz").open("rb") as file:
+                while block := file.read(_BLOCK):
+                    digest.update(block)
+            if digest.hexdigest() != about["sha256"]:
+                raise BackupError(f"{folder}/{name}.tar.gz is damaged: use another backup")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BackupError(f"{folder} is no backup ({error}): name a folder that `scripts/backup save` made") from None
+    return volumes
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H%M%SZ")  # noqa: UP017  # Python 3.9 has no datetime.UTC
+
+
+def main() -> int:
+    """Exit code: 0 when all is done, 1 with one line on standard error when not."""
+    parser = argparse.ArgumentParser(prog="scripts/backup", description="Save metrics, reports and Grafana's own data.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    save_parser = commands.add_parser("save", help="copy the volumes; Prometheus and Grafana pause meanwhile")
+    save_parser.add_argument("folder", nargs="?", type=Path, help="default: backups/<time>")
+    restore_parser = commands.add_parser("restore", help="bring the volumes of a backup back")
+    restore_parser.add_argument("folder", type=Path)
+    restore_parser.add_argument("--replace", action="store_true", help="delete what is in the volumes now")
+    args = parser.parse_args()
+    try:
+        stack = Stack()
+        if args.command == "save":
+            save(stack, args.folder or ROOT / "backups" / _now())
+        else:
+            restore(stack, args.folder, replace=args.replace)
+    except (BackupError, DockerError) as error:
+        print(f"backup: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("backup: stopped", file=sys.stderr)
+        return 130
+    return 0

@@ -1,0 +1,123 @@
+"""Load tests as a person starts them from Locust's page, and their reports."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from typing import TYPE_CHECKING, Any
+
+import requests
+
+from jobs.drill.stack import StackError
+
+if TYPE_CHECKING:
+    from jobs.drill.stack import Stack
+
+POLL_S = 0.5
+# Short requests: many end in a drill's few seconds, on a CPU too. The rest is what Locust's page has at first: a field
+# that is not sent keeps the value of the run before.
+SHAPE = {
+    "prompt_tokens": "32",
+    "output_tokens": "32",
+    "endpoint": "completions",
+    "ignore_eos": "true",
+    "stream": "true",
+    "arrival": "closed",
+    "rate": "",
+    "seed": "",
+    "max_requests": "",
+    "request_timeout": "300",
+    "run_time": "",
+    "dataset": "",
+    "trace": "",
+    "find_capacity": "false",
+}
+
+
+class Run:
+    """One load test, from its start to its report."""
+
+    def __init__(self, stack: Stack, **options: object) -> None:
+        """Start it with Locust's options on top of SHAPE; raises StackError when Locust refuses."""
+        self._stack = stack
+        self._root = stack.url("locust", 8089)
+        self._before = set(reports(stack))
+        users = options.pop("users", 8)
+        form = {
+            "user_count": users,
+            "spawn_rate": users,
+            "host": stack.env("locust", "LOCUST_HOST"),
+            **SHAPE,
+            **options,
+        }
+        if key := stack.key:
+            form["api_key"] = key
+        answer = requests.post(f"{self._root}/swarm", data=form, timeout=60).json()
+        if not answer["success"]:
+            raise StackError(f"the load test does not start: {answer['message']}")
+
+    def status(self) -> dict[str, Any]:
+        """What Locust's page shows."""
+        return status(self._stack)
+
+    def requests_ended(self) -> int:
+        """Requests that have ended so far."""
+        rows = self.status()["stats"]
+        return int(next(row["num_requests"] for row in rows if row["name"] == "Aggregated"))
+
+    def wait_until_busy(self, ended: int = 16, within_s: float = 120) -> None:
+        """Wait until some requests have ended; raises StackError when that takes too long."""
+        deadline = time.monotonic() + within_s
+        while self.requests_ended() < ended:
+            if time.monotonic() > deadline:
+                raise StackError(f"the load test has not ended {ended} requests in {within_s:.0f} s")
+            time.sleep(POLL_S)
+
+    def stop(self) -> None:
+        """Stop it, as the page's button does."""
+        requests.post(f"{self._root}/stop", timeout=120).raise_for_status()
+
+    def summary(self, within_s: float) -> dict[str, Any]:
+        """The report's summary, once it is written; raises StackError when it is not written in time."""
+        deadline = time.monotonic() + within_s
+        while True:
+            with contextlib.suppress(StackError):
+                if fresh := set(reports(self._stack)) - self._before:
+                    found: dict[str, Any] = json.loads(self._stack.shell("locust", f"cat {fresh.pop()}"))
+                    return found
+            if time.monotonic() > deadline:
+                raise StackError(f"no report after {within_s:.0f} s")
+            time.sleep(POLL_S)
+
+
+def reasons(summary: dict[str, Any]) -> list[str]:
+    """Why a run is invalid, a slow client left out: engine and load share this box's cores."""
+    return [
+        reason
+        for reason in summary["verdict"]["reasons"]
+        if not reason.startswith(("the client was the bottleneck", "arrivals were late"))
+    ]
+
+
+def status(stack: Stack) -> dict[str, Any]:
+    """What Locust's page shows."""
+    page = requests.get(f"{stack.url('locust', 8089)}/stats/requests", timeout=10)
+    page.raise_for_status()
+    shown: dict[str, Any] = page.json()
+    return shown
+
+
+def worker_ids(stack: Stack) -> set[str]:
+    """Workers that the master knows and hears; one that was killed is heard for some seconds more."""
+    return {str(one["id"]) for one in status(stack)["workers"] if one["state"] not in {"missing", "stopped"}}
+
+
+def workers(stack: Stack) -> int:
+    """How many those are."""
+    return len(worker_ids(stack))
+
+
+def reports(stack: Stack) -> list[str]:
+    """Paths of all summaries on the volume."""
+    return stack.shell("locust", "find /reports -mindepth 2 -maxdepth 2 -name summary.json").split()

@@ -1,0 +1,163 @@
+"""The command line: which drills, the question before them, the table after them."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import docker.errors
+import requests
+
+from jobs.drill import engine, loading, machine, monitoring, soak
+from jobs.drill.report import markdown, table
+from jobs.drill.scene import DrillError, Result, Scene, Skip
+from jobs.drill.stack import Stack, StackError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+NEEDS = ("vllm", "prometheus", "locust", "locust-worker")
+READY_S = 120
+
+
+@dataclass(frozen=True)
+class Drill:
+    """A drill by its name; `costs` is what a person is asked to agree to."""
+
+    run: Callable[[Scene], None]
+    costs: str
+
+    @property
+    def what(self) -> str:
+        """Its first line of documentation."""
+        return (self.run.__doc__ or "").splitlines()[0]
+
+
+SHORT = "requests under way are lost; the engine is away for as long as a start takes"
+LOAD = "loads the engine for a minute"
+DRILLS = {
+    "engine-killed": Drill(engine.killed, SHORT),
+    "engine-frozen": Drill(engine.frozen, "no answers for two minutes, then as for engine-killed"),
+    "engine-out-of-memory": Drill(engine.out_of_memory, SHORT),
+    "engine-bad-flag": Drill(engine.bad_flag, "the engine is away for two minutes and a start"),
+    "model-emptied-running": Drill(engine.model_emptied_running, "no start of the engine works for ten seconds"),
+    "model-emptied-before-start": Drill(
+        engine.model_emptied_before_start,
+        "the engine is away for two minutes and a start; the model is downloaded anew",
+    ),
+    "prometheus-killed": Drill(monitoring.prometheus_killed, f"{LOAD}; some seconds of metrics are missing"),
+    "prometheus-disk-full": Drill(monitoring.prometheus_disk_full, "a minute of metrics is missing"),
+    "grafana-killed": Drill(monitoring.grafana_killed, "the dashboards are away for some seconds"),
+    "worker-killed": Drill(loading.worker_killed, LOAD),
+    "master-killed": Drill(loading.master_killed, f"{LOAD}; a load test that runs is lost"),
+    "network-cut": Drill(loading.network_cut, "nobody reaches the engine for 75 seconds"),
+    "overload-10x": Drill(loading.overload, "most requests are refused for six minutes"),
+    "unread-streams": Drill(loading.unread_streams, "500 requests are in the queue, then three minutes pass"),
+    "machine-restart": Drill(machine.restarted, "everything is away for as long as a start of the engine takes"),
+}
+
+
+def main() -> int:
+    """Exit code of scripts/drill."""
+    options = read_options()
+    if options.names == ["list"]:
+        for name, drill in DRILLS.items():
+            print(f"{name:<27} {drill.what}\n{'':<27} costs: {drill.costs}")
+        return 0
+    try:
+        stack = Stack(options.project)
+        check_ready(stack)
+    except StackError as error:
+        print(f"drill: {error}", file=sys.stderr)
+        return 2
+    if options.names == ["soak"]:
+        costs = f"mixed load for {options.minutes:g} minutes, with drills that cost a start of the engine now and then"
+        return soak.run(stack, options.minutes) if agreed(stack, {"soak": costs}, yes=options.yes) else 2
+    names = list(DRILLS) if options.names == ["all"] else options.names
+    if not agreed(stack, {name: DRILLS[name].costs for name in names}, yes=options.yes):
+        return 2
+    results = [run(name, stack) for name in names]
+    print(table(results))
+    if options.report:
+        options.report.write_text(markdown(results))
+    return 1 if any(result.verdict == "FAILED" for result in results) else 0
+
+
+def read_options() -> argparse.Namespace:
+    """The command line; ends with a line when it is wrong."""
+    parser = argparse.ArgumentParser(
+        prog="drill", description="Break the running stack on purpose, and see whether it tells and comes back."
+    )
+    parser.add_argument("names", nargs="+", metavar="DRILL", help="names, or all, list, soak")
+    parser.add_argument("-p", "--project", default=default_project(), help="Compose project name; default: %(default)s")
+    parser.add_argument("-y", "--yes", action="store_true", help="do not ask")
+    parser.add_argument("--report", type=Path, metavar="FILE", help="write the table as Markdown too")
+    parser.add_argument("--minutes", type=float, default=30, help="length of a soak; default: %(default)g")
+    options = parser.parse_args()
+    special = {"all", "list", "soak"} & set(options.names)
+    if special and len(options.names) > 1:
+        parser.error(f"{special.pop()} stands alone")
+    if unknown := [name for name in options.names if name not in DRILLS and not special]:
+        parser.error(f"no drill is called {unknown[0]}: `list` shows them")
+    if not 1 <= options.minutes <= 24 * 60:
+        parser.error(f"--minutes {options.minutes:g}: give 1 to 1440")
+    return options
+
+
+def default_project() -> str:
+    """What Compose calls the stack of this checkout."""
+    folder = Path(__file__).resolve().parents[3].name.lower()
+    return os.environ.get("COMPOSE_PROJECT_NAME") or re.sub(r"[^a-z0-9_-]", "", folder).lstrip("_-")
+
+
+def check_ready(stack: Stack) -> bool:
+    """True, or StackError: the stack must be well, so that what a drill finds broken is the drill's doing."""
+    for service in NEEDS:
+        state = stack.state(service)
+        if state["Status"] != "running" or state.get("Health", {}).get("Status", "healthy") != "healthy":
+            raise StackError(f"{service} is not healthy: docker compose -p {stack.project} up -d --wait")
+    return True
+
+
+def agreed(stack: Stack, costs: dict[str, str], *, yes: bool) -> bool:
+    """Whether the person agrees to what this breaks."""
+    if yes:
+        return True
+    print(f"This breaks the running stack {stack.project} on purpose:")
+    for name, text in costs.items():
+        print(f"  {name:<27} {text}")
+    try:
+        answer = input("Go on? [y/N] ")
+    except EOFError:
+        print("drill: nobody to ask; --yes goes on without", file=sys.stderr)
+        return False
+    return answer.strip().lower() in {"y", "yes"}
+
+
+def run(name: str, stack: Stack) -> Result:
+    """Run one drill; its result says how it went, whatever happens."""
+    result = Result(name)
+    begun = time.monotonic()
+
+    def say(text: str) -> None:
+        print(f"{name}: {time.monotonic() - begun:6.1f} s  {text}", flush=True)
+
+    say(DRILLS[name].what)
+    try:
+        scene = Scene(stack, result, say)
+        # What the drill before broke answers again; Docker's health checks say so a little later.
+        scene.wait("the stack is well", lambda: check_ready(stack), READY_S)
+        DRILLS[name].run(scene)
+    except Skip as reason:
+        result.verdict, result.error = "skipped", str(reason)
+    except (DrillError, StackError, requests.RequestException, docker.errors.DockerException) as error:
+        result.verdict, result.error = "FAILED", " ".join(str(error).split())[:400]
+    result.took_s = time.monotonic() - begun
+    say(f"{result.verdict} {result.error}".strip())
+    return result

@@ -1,0 +1,148 @@
+"""Memory, descriptors and disk of the running stack over time, and their slopes."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from jobs.drill.stack import StackError, shell
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from docker.models.containers import Container
+
+    from jobs.drill.stack import Stack
+
+INTERVAL_S = 5.0
+# Per process: id, resident memory in bytes, descriptors (those of other users' processes are not seen), and name.
+SCRIPT = """
+    exec 2>/dev/null  # a process may end while it is looked at
+    for process in /proc/[0-9]*; do
+      read -r name <"$process/comm" || continue
+      set -- "$process"/fd/*
+      [ -e "$1" ] || [ -L "$1" ] && count=$# || count=0
+      while read -r key value _; do
+        [ "$key" = VmRSS: ] && echo "${process#/proc/} $((value * 1024)) $count $name"
+      done <"$process/status"
+    done
+    true
+"""
+
+
+@dataclass
+class Series:
+    """One quantity over time: monotonic seconds, values, and whose they were (process ids)."""
+
+    at: list[float] = field(default_factory=list)
+    values: list[float] = field(default_factory=list)
+    whose: list[frozenset[int]] = field(default_factory=list)
+
+    def add(self, at: float, value: float, whose: frozenset[int] = frozenset()) -> None:
+        """One more point."""
+        self.at.append(at)
+        self.values.append(value)
+        self.whose.append(whose)
+
+    def lives(self, skip_s: float = 0) -> list[Series]:
+        """One series for each set of processes, without the first `skip_s` seconds of its life: a start grows."""
+        lives: list[Series] = []
+        for at, value, whose in zip(self.at, self.values, self.whose, strict=True):
+            if not lives or lives[-1].whose[-1] != whose:
+                lives.append(Series())
+            lives[-1].add(at, value, whose)
+        return [life.after(skip_s) for life in lives]
+
+    def after(self, skip_s: float) -> Series:
+        """The same without its first seconds."""
+        kept = Series()
+        for at, value, whose in zip(self.at, self.values, self.whose, strict=True):
+            if at >= self.at[0] + skip_s:
+                kept.add(at, value, whose)
+        return kept
+
+    @property
+    def covered_s(self) -> float:
+        """Seconds from the first point to the last."""
+        return self.at[-1] - self.at[0] if self.at else 0.0
+
+
+def slope(lives: Sequence[Series]) -> float:
+    """Growth per second by least squares, one line's slope through all lives, each at its own height."""
+    both = spread = 0.0
+    for life in lives:
+        if not life.at:
+            continue
+        mean_at, mean_value = sum(life.at) / len(life.at), sum(life.values) / len(life.at)
+        spread += sum((at - mean_at) ** 2 for at in life.at)
+        both += sum((at - mean_at) * (value - mean_value) for at, value in zip(life.at, life.values, strict=True))
+    return both / spread if spread else 0.0
+
+
+class Samples:
+    """Takes samples from a thread until it is stopped."""
+
+    def __init__(self, stack: Stack, interval_s: float = INTERVAL_S) -> None:
+        """Begin with `start`."""
+        self._stack = stack
+        self._interval_s = interval_s
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._take, daemon=True)
+        self.series: dict[tuple[str, str], Series] = {}  # by who and what
+        self._seen: dict[str, set[int]] = {}  # process ids of the sample before, by container
+
+    def start(self) -> None:
+        """Start sampling."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop sampling, once the last sample is in."""
+        self._stop.set()
+        self._thread.join()
+
+    def _take(self) -> None:
+        while True:
+            for container in self._stack.containers():
+                if container.status == "running":
+                    self._sample(container)
+            if self._stop.wait(self._interval_s):
+                return
+
+    def _sample(self, container: Container) -> None:
+        where = str(container.name).removeprefix(f"{self._stack.project}-")
+        now = time.monotonic()
+        try:
+            lines = shell(container, SCRIPT).splitlines()
+        except (StackError, OSError):
+            return  # it is just being broken, or has no shell
+        # What is there for one sample only is a health check, or this look itself.
+        before, now_there = self._seen.get(str(container.name), set()), set()
+        sums: dict[tuple[str, str], float] = {}
+        whose: dict[str, set[int]] = {}
+        for line in lines:
+            pid, rss, descriptors, name = line.split(" ", 3)
+            now_there.add(int(pid))
+            if int(pid) not in before:
+                continue
+            amounts = {"rss": float(rss), "fds": float(descriptors)}
+            for who in (f"{where}: {name}", where):
+                whose.setdefault(who, set()).add(int(pid))
+                for what, amount in amounts.items():
+                    sums[who, what] = sums.get((who, what), 0.0) + amount
+        self._seen[str(container.name)] = now_there
+        for (who, what), total in sums.items():
+            self.series.setdefault((who, what), Series()).add(now, total, frozenset(whose[who]))
+
+    def growth_per_minute(self, who: str, what: str, skip_s: float = 0) -> float:
+        """Slope of one series, per minute."""
+        return 60 * slope([self.series.get((who, what), Series()).after(skip_s)])
+
+    def first_and_last(self, who: str, what: str, skip_s: float = 0) -> tuple[float, float]:
+        """Mean of the first and of the last five points after the first seconds."""
+        values = self.series.get((who, what), Series()).after(skip_s).values
+        if not values:
+            return 0.0, 0.0
+        first, last = values[:5], values[-5:]
+        return sum(first) / len(first), sum(last) / len(last)

@@ -1,0 +1,168 @@
+"""One drill while it runs: its clock, what was seen, and how its assertions fail."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeVar
+
+import requests
+
+from jobs.drill.stack import StackError
+from jobs.drill.users import Asker
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from jobs.drill.stack import Stack
+
+POLL_S = 0.5
+T = TypeVar("T")
+
+
+class DrillError(Exception):
+    """An assertion that did not hold; the message says what was seen instead."""
+
+
+class Skip(Exception):  # noqa: N818  # no error: the stack has nothing to break there
+    """The drill has nothing to break here; the message says why."""
+
+
+@dataclass
+class Result:
+    """A row of the table; times in seconds from the break, None where there is nothing to time."""
+
+    name: str
+    verdict: str = "passed"
+    user_saw: str = ""
+    alert: str = ""
+    noticed_s: float | None = None  # the first thing that went wrong for a user
+    detected_s: float | None = None  # the alert fires
+    recovered_s: float | None = None  # users are served again
+    lost: str = ""
+    error: str = ""
+    took_s: float = 0.0
+    notes: list[str] = field(default_factory=list)
+
+
+class Alerts:
+    """Notes from a thread when which alert began to fire."""
+
+    def __init__(self, stack: Stack) -> None:
+        """Start looking, once a second."""
+        self._stack = stack
+        self._stop = threading.Event()
+        self.fired: dict[str, float] = {}  # name to monotonic seconds
+        self._known = self._firing()
+        self._thread = threading.Thread(target=self._look, daemon=True)
+        self._thread.start()
+
+    def _firing(self) -> dict[tuple[tuple[str, str], ...], float]:
+        with contextlib.suppress(requests.RequestException):
+            return {
+                tuple(sorted(alert["labels"].items())): float(alert["value"])
+                for alert in self._stack.alerts()
+                if alert["state"] == "firing"
+            }
+        return {}  # Prometheus itself may be what is broken
+
+    def _look(self) -> None:
+        while not self._stop.wait(1.0):
+            for labels, value in self._firing().items():
+                # One that fired before the drill counts when it rises: a restart more, for example.
+                if labels not in self._known or value > self._known[labels]:
+                    self.fired.setdefault(dict(labels)["alertname"], time.monotonic())
+                self._known[labels] = value
+
+    def stop(self) -> None:
+        """Look no more."""
+        self._stop.set()
+
+
+class Scene:
+    """What a drill works with."""
+
+    def __init__(self, stack: Stack, result: Result, say: Callable[[str], None]) -> None:
+        """Set the scene for one drill; `say` shows progress."""
+        self.stack = stack
+        self.result = result
+        self.say = say
+        self.broken_at = 0.0  # monotonic
+        self.broken_unix = 0.0
+        self.asker: Asker | None = None
+        self.alerts: Alerts | None = None
+
+    @contextlib.contextmanager
+    def watched(self, *, asking: bool = True) -> Iterator[None]:
+        """Look at the alerts and, with `asking`, be a user meanwhile."""
+        self.alerts = Alerts(self.stack)
+        if asking:
+            self.asker = Asker(self.stack)
+            asker = self.asker
+            begun = time.monotonic()
+            self.wait("a first answer", lambda: asker.answered_since(begun), 90)
+        try:
+            yield
+        finally:
+            self.alerts.stop()
+            if self.asker is not None:
+                self.asker.stop()
+
+    def broken(self, what: str) -> None:
+        """The clock starts now."""
+        self.broken_at, self.broken_unix = time.monotonic(), time.time()
+        self.say(what)
+
+    def since(self) -> float:
+        """Seconds since the break."""
+        return time.monotonic() - self.broken_at
+
+    def expect(self, condition: object, otherwise: str) -> None:
+        """Fail the drill with `otherwise` unless the condition holds."""
+        if not condition:
+            raise DrillError(otherwise)
+
+    def wait(self, what: str, probe: Callable[[], T | None], within_s: float) -> T:
+        """The first true value of `probe`; fails the drill when none comes in time."""
+        deadline = time.monotonic() + within_s
+        last: object = None
+        while True:
+            try:
+                if value := probe():
+                    return value
+                last = value
+            except (requests.RequestException, StackError) as error:
+                last = error
+            if time.monotonic() > deadline:
+                raise DrillError(f"{what}: not within {within_s:.0f} s (last seen: {str(last)[:120]})")
+            time.sleep(POLL_S)
+
+    def wait_for_alert(self, name: str, within_s: float) -> None:
+        """Wait until the alert fires, and note when."""
+        self.result.alert = name
+        assert self.alerts is not None  # noqa: S101  # for the type checker: only within `watched`
+        fired = self.alerts.fired
+        at = self.wait(f"alert {name}", lambda: fired.get(name), within_s)
+        self.result.detected_s = at - self.broken_at
+        self.say(f"alert {name} after {self.result.detected_s:.0f} s")
+
+    def wait_for_answers(self, within_s: float, *, since: float | None = None) -> None:
+        """Wait until three questions in a row are answered, and note when users were served again."""
+        asker = self.asker
+        assert asker is not None  # noqa: S101  # for the type checker: only within `watched`
+        begun = self.broken_at if since is None else since
+        at = self.wait("users are served again", lambda: asker.answered_since(begun, count=3), within_s)
+        self.result.recovered_s = at - self.broken_at
+        self.say(f"served again after {self.result.recovered_s:.0f} s")
+
+    def note_users(self) -> None:
+        """Put into the result how users fared since the break, and when the first of them noticed."""
+        asker = self.asker
+        assert asker is not None  # noqa: S101  # for the type checker: only within `watched`
+        bad = [one for one in asker.answers if not one.ok and one.ended_at >= self.broken_at]
+        if bad:
+            self.result.noticed_s = bad[0].ended_at - self.broken_at
+        seen = asker.seen_since(self.broken_at)
+        self.result.user_saw = ", ".join(f"{outcome} {count}" for outcome, count in seen.most_common())

@@ -1,0 +1,148 @@
+"""Mixed load for a long time with drills in between: what grows, and do client and server agree."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import requests
+
+from jobs.drill.engine import API_SERVER, ENGINE, START_S, WORKER
+from jobs.drill.load import Run, reasons
+from jobs.drill.sampling import Samples, Series, slope
+from jobs.drill.stack import StackError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from jobs.drill.stack import Stack
+
+RUN_S = 120
+EVERY = 2  # every second run has a drill in its middle
+# Chat and completions, streams and whole answers, short and long, closed and open loop.
+LOADS: tuple[dict[str, object], ...] = (
+    {"users": 8, "endpoint": "both", "prompt_tokens": "64:32", "output_tokens": "32:16"},
+    {"users": 4, "endpoint": "chat", "prompt_tokens": "256:64", "output_tokens": "64:32"},
+    {"users": 4, "endpoint": "completions", "stream": "false", "prompt_tokens": "32", "output_tokens": "16"},
+    {"users": 8, "endpoint": "both", "arrival": "poisson", "rate": "2", "prompt_tokens": "64", "output_tokens": "32"},
+)
+# What a week's growth may come to: descriptors, MiB of memory, MiB of Prometheus' disk (its default bound is 5 GB).
+LIMITS = {"fds": 1000.0, "rss": 2048.0, "disk": 5120.0}
+WEEK_H = 7 * 24
+# After each start of a process: caches fill.
+WARM_UP_S = 120
+FEWEST_POINTS = 6
+
+
+def run(stack: Stack, minutes: float) -> int:
+    """Run for so long and print the slopes; 0 unless totals disagree or something grows into trouble."""
+    samples = Samples(stack, interval_s=10)
+    samples.start()
+    disk = Series()
+    begun = time.monotonic()
+    problems: list[str] = []
+    totals = {"requests": 0, "ok": 0, "tokens_client": 0.0, "tokens_server": 0.0}
+    number = 0
+    injections = injected(stack)
+    try:
+        while time.monotonic() - begun < 60 * minutes:
+            hurt = injections[number // EVERY % len(injections)] if number % EVERY else None
+            problems += one_run(stack, number, hurt, totals)
+            disk.add(time.monotonic(), prometheus_bytes(stack))
+            number += 1
+    finally:
+        samples.stop()
+    ran_s = time.monotonic() - begun
+    print(f"\n{ran_s / 60:.1f} minutes, {number} load tests: {totals['requests']} requests, {totals['ok']} ok")
+    surplus = totals["tokens_server"] - totals["tokens_client"]
+    print(
+        f"calm runs: {totals['tokens_client']:.0f} output tokens by the clients, {totals['tokens_server']:.0f} by the "
+        f"engine ({surplus:+.0f})"
+    )
+    problems += slopes(samples, disk)
+    for problem in problems:
+        print(f"PROBLEM: {problem}")
+    return 1 if problems else 0
+
+
+def injected(stack: Stack) -> list[tuple[str, Callable[[], object]]]:
+    """What is broken in the middle of runs, in turn."""
+    return [
+        ("worker killed", lambda: stack.signal("locust-worker", "KILL", "locust")),
+        ("engine killed", lambda: stack.signal("vllm", "KILL", API_SERVER, ENGINE, WORKER)),
+        ("Prometheus killed", lambda: stack.signal("prometheus", "KILL", "prometheus")),
+    ]
+
+
+def one_run(
+    stack: Stack, number: int, hurt: tuple[str, Callable[[], object]] | None, totals: dict[str, Any]
+) -> list[str]:
+    """One load test, hurt in its middle or not; what does not fit."""
+    wait_for_engine(stack)
+    begun = time.monotonic()
+    load = Run(stack, run_time=f"{RUN_S}s", **LOADS[number % len(LOADS)])
+    what = "calm"
+    if hurt is not None:
+        time.sleep(RUN_S / 3)
+        what = hurt[0]
+        hurt[1]()
+    summary = load.summary(RUN_S + 400)
+    counts, verdict, server = summary["requests"], summary["verdict"], summary.get("server") or {}
+    totals["requests"] += counts["total"]
+    totals["ok"] += counts["ok"]
+    if what in {"calm", "Prometheus killed"} and server:
+        totals["tokens_client"] += server["client_generation_tokens"]
+        totals["tokens_server"] += server["generation_tokens"]
+    why = "; ".join(verdict["reasons"])
+    print(
+        f"{time.monotonic() - begun:6.0f} s  run {number}, {what}: {counts['ok']} ok of {counts['total']}, "
+        f"{'valid' if verdict['valid'] else why}",
+        flush=True,
+    )
+    if what in {"calm", "Prometheus killed"} and reasons(summary):
+        return [f"run {number} ({what}) is invalid: {why}"]
+    if what not in {"calm", "Prometheus killed"} and verdict["valid"]:
+        return [f"run {number} ({what}) does not say that anything happened"]
+    return []
+
+
+def wait_for_engine(stack: Stack) -> None:
+    """Wait until a question is answered, and the workers are there."""
+    deadline = time.monotonic() + START_S
+    while time.monotonic() < deadline:
+        try:
+            body = {"model": stack.model(), "prompt": "a", "max_tokens": 1}
+            url = f"{stack.url('vllm', 8000)}/v1/completions"
+            if requests.post(url, json=body, headers=stack.headers(), timeout=60).ok:
+                return
+        except requests.RequestException:
+            pass  # it starts
+        time.sleep(1)
+    raise StackError("the engine does not answer")
+
+
+def prometheus_bytes(stack: Stack) -> float:
+    """What Prometheus takes on disk."""
+    return float(stack.shell("prometheus", "du -sk /prometheus").split()[0]) * 1024
+
+
+def slopes(samples: Samples, disk: Series) -> list[str]:
+    """Print what grows and how fast; what would become trouble within a week."""
+    problems = []
+    print(f"\n{'':<30} {'':>4} {'first':>9} {'last':>9} {'per hour':>10}   from")
+    rows = [(who, what, samples.series[who, what].lives(WARM_UP_S)) for who, what in sorted(samples.series)]
+    rows.append(("prometheus: disk", "disk", [disk]))
+    for who, what, found in rows:
+        lives = [life for life in found if len(life.at) >= FEWEST_POINTS]
+        if not lives or ":" not in who:
+            continue
+        unit = 1 if what == "fds" else 2**20
+        first, last = lives[0].values[0] / unit, lives[-1].values[-1] / unit
+        per_hour = slope(lives) * 3600 / unit
+        seen_s = sum(life.covered_s for life in lives)
+        label = "fds" if what == "fds" else "MiB"
+        alive = f"{seen_s / 60:.0f} min, {len(lives)} {'life' if len(lives) == 1 else 'lives'}"
+        print(f"{who:<30} {label:>4} {first:9.1f} {last:9.1f} {per_hour:+10.2f}   {alive}")
+        if per_hour * WEEK_H > LIMITS[what] and per_hour * seen_s / 3600 > 0.02 * first:
+            problems.append(f"{who}: {label} grow by {per_hour:.1f} an hour")
+    return problems

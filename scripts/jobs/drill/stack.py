@@ -1,0 +1,200 @@
+"""The running stack, as Docker sees it: its containers, addresses and processes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import TYPE_CHECKING, Any
+
+import docker
+import docker.errors
+import requests
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from docker.models.containers import Container
+
+PROJECT = "com.docker.compose.project"
+SERVICE = "com.docker.compose.service"
+ONE_OFF = "com.docker.compose.oneoff"
+HTTP_TIMEOUT_S = 30.0
+
+
+class StackError(Exception):
+    """The stack is not there, or not as a drill needs it; the message is one line."""
+
+
+class Stack:
+    """One Compose project on this box's Docker engine."""
+
+    def __init__(self, project: str) -> None:
+        """Find `project`; raises StackError when it has no containers or Docker does not answer."""
+        self.project = project
+        try:
+            self.client = docker.from_env()
+            found = self._list()
+        except docker.errors.DockerException as error:
+            raise StackError(f"Docker does not answer ({error}): is it running, and may you use it?") from None
+        if not found:
+            others = sorted({str(one.labels[PROJECT]) for one in self._list(every_project=True)})
+            hint = f"running here: {', '.join(others)}" if others else "start it: docker compose up -d --wait"
+            raise StackError(f"no stack is called {project}: give --project ({hint})")
+
+    def _list(self, service: str = "", *, every_project: bool = False) -> list[Container]:
+        labels = [PROJECT] if every_project else [f"{PROJECT}={self.project}"]
+        labels += [f"{SERVICE}={service}"] if service else []
+        listed: list[Container] = self.client.containers.list(all=True, filters={"label": labels})
+        return [one for one in listed if one.labels.get(ONE_OFF, "False") == "False"]
+
+    def containers(self, service: str = "") -> list[Container]:
+        """Containers of one service, or of all, in the order of their names; jobs that were `run` are left out."""
+        return sorted(self._list(service), key=lambda one: str(one.name))
+
+    def has(self, service: str) -> bool:
+        """Whether the service has a container."""
+        return bool(self._list(service))
+
+    def container(self, service: str) -> Container:
+        """The service's first container, with its present state; raises StackError when it has none."""
+        found = self.containers(service)
+        if not found:
+            raise StackError(f"{self.project} has no container of {service}")
+        return found[0]
+
+    def state(self, service: str) -> dict[str, Any]:
+        """Docker's `State` of the service's first container, and `RestartCount` in it."""
+        attributes = self.container(service).attrs
+        return {**attributes["State"], "RestartCount": attributes["RestartCount"]}
+
+    def env(self, service: str, name: str) -> str:
+        """A variable in the service's environment; empty when unset."""
+        variables = dict(line.split("=", 1) for line in self.container(service).attrs["Config"]["Env"] if "=" in line)
+        return str(variables.get(name, ""))
+
+    def url(self, service: str, port: int) -> str:
+        """Where the service listens: its published port, or the container's own address where none is published."""
+        attributes = self.container(service).attrs
+        bindings = attributes["HostConfig"]["PortBindings"] or {}
+        for binding in bindings.get(f"{port}/tcp") or ():
+            host = binding["HostIp"] if binding["HostIp"] not in {"", "0.0.0.0", "::"} else "127.0.0.1"  # noqa: S104  # compared
+            return f"http://{host}:{binding['HostPort']}"
+        for network in attributes["NetworkSettings"]["Networks"].values():
+            if network["IPAddress"]:
+                return f"http://{network['IPAddress']}:{port}"
+        raise StackError(f"{service} has no address: is it up?")
+
+    def shell(self, service: str, script: str, **env: str) -> str:
+        """Output of a shell script in the service's container; raises StackError when it fails."""
+        return shell(self.container(service), script, **env)
+
+    def signal(self, service: str, signal: str, *names: str) -> int:
+        """Send a signal to the processes of a container whose names begin so; returns to how many.
+
+        From inside, as the container's own user: that needs no right on the host, and Docker does not take it for a
+        stop that somebody wanted.
+        """
+        script = """
+            sent=0
+            for process in /proc/[0-9]*; do
+              read -r name <"$process/comm" 2>/dev/null || continue
+              for wanted in $NAMES; do
+                case $name in "$wanted"*) kill "-$SIGNAL" "${process#/proc/}" && sent=$((sent + 1)) ;; esac
+              done
+            done
+            echo "$sent"
+        """
+        sent = int(self.shell(service, script, NAMES=" ".join(names), SIGNAL=signal).split()[-1])
+        if not sent:
+            raise StackError(f"{service} runs no process called {' or '.join(names)}")
+        return sent
+
+    def logs(self, service: str, lines: int = 200) -> str:
+        """The end of the service's log."""
+        return self.container(service).logs(tail=lines).decode("utf-8", "replace")
+
+    def said(self, service: str) -> str:
+        """The last line of the service's log that the project itself wrote, the command line left out."""
+        lines = [line for line in self.logs(service).splitlines() if line.startswith("headroom: ")]
+        lines = [line for line in lines if not line.startswith("headroom: vllm serve")]
+        return lines[-1] if lines else ""
+
+    def said_since(self, service: str, unix_s: float) -> list[str]:
+        """Lines of the service's log that the project itself wrote since then."""
+        text = self.container(service).logs(since=int(unix_s)).decode("utf-8", "replace")
+        return [line for line in text.splitlines() if line.startswith("headroom: ")]
+
+    # What its users reach.
+
+    @property
+    def key(self) -> str:
+        """The API's key; empty when there is none."""
+        return os.environ.get("VLLM_API_KEY") or self.env("vllm", "VLLM_API_KEY")
+
+    def headers(self) -> dict[str, str]:
+        """Headers of an API request."""
+        return {"Authorization": f"Bearer {self.key}"} if self.key else {}
+
+    def model(self) -> str:
+        """The name under which the model is served."""
+        return self.env("vllm", "SERVED_MODEL_NAME") or self.env("vllm", "MODEL_ID")
+
+    def query(self, promql: str, at: float | None = None) -> list[dict[str, Any]]:
+        """Result of an instant query, `at` Unix seconds or now; raises requests' errors."""
+        parameters: dict[str, Any] = {"query": promql} | ({} if at is None else {"time": at})
+        url = f"{self.url('prometheus', 9090)}/api/v1/query"
+        answer = requests.get(url, params=parameters, timeout=HTTP_TIMEOUT_S)
+        answer.raise_for_status()
+        result: list[dict[str, Any]] = answer.json()["data"]["result"]
+        return result
+
+    def value(self, promql: str, at: float | None = None) -> float | None:
+        """The only value of an instant query; None when it is empty."""
+        result = self.query(promql, at)
+        return float(result[0]["value"][1]) if result else None
+
+    def alerts(self) -> list[dict[str, Any]]:
+        """Active alerts; raises requests' errors."""
+        answer = requests.get(f"{self.url('prometheus', 9090)}/api/v1/alerts", timeout=5)
+        answer.raise_for_status()
+        found: list[dict[str, Any]] = answer.json()["data"]["alerts"]
+        return found
+
+    @contextlib.contextmanager
+    def stand_in(self, service: str, change: Callable[[dict[str, Any]], None]) -> Iterator[Container]:
+        """Run a changed copy of a service's container in its place, and the container itself again afterwards.
+
+        `change` gets the copy's configuration, as Docker's API takes it, before it is made.
+        """
+        original = self.container(service)
+        attributes = original.attrs
+        config = {**attributes["Config"], "HostConfig": attributes["HostConfig"]}
+        config["Labels"] = {**config["Labels"], ONE_OFF: "True"}
+        config["NetworkingConfig"] = {
+            "EndpointsConfig": {
+                name: {"Aliases": [service, *(network.get("Aliases") or ())]}
+                for name, network in attributes["NetworkSettings"]["Networks"].items()
+            }
+        }
+        change(config)
+        original.stop()
+        copy = None
+        try:
+            api: Any = self.client.api  # untyped in the SDK's stubs
+            made = api.create_container_from_config(config, name=f"{original.name}-drill")
+            copy = self.client.containers.get(made["Id"])
+            copy.start()
+            yield copy
+        finally:
+            if copy is not None:
+                copy.remove(force=True, v=False)
+            original.start()
+
+
+def shell(container: Container, script: str, **env: str) -> str:
+    """Output of a shell script in a container; raises StackError when it fails."""
+    done: Any = container.exec_run(["sh", "-c", script], environment=env)  # output is bytes, as nothing is streamed
+    text: str = done.output.decode("utf-8", "replace")
+    if done.exit_code:
+        raise StackError(f"{container.name}: {script.strip()[:80]!r} ended with {done.exit_code}: {text[-200:]}")
+    return text

@@ -1,0 +1,144 @@
+"""The job `generate`: settings, engine, then the batch."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import traceback
+from typing import IO, TYPE_CHECKING, Any
+
+import settings as engine
+from explain import explain
+
+from jobs import engine as job
+
+from .answers import Appended, OutputError, Printed
+from .arguments import after, fingerprint, parser, prompts, sampling
+from .batch import Batch
+from .progress import Progress
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable, Iterator
+    from types import FrameType
+
+    from vllm import LLM, SamplingParams
+
+    from .prompts import Prompt, WrongLine
+
+STOPPED = 130
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Exit code of the job."""
+    args = parser().parse_intermixed_args(argv)
+    args.chat = args.chat or bool(args.system)
+    out = job.clean_stdout()
+    signal.signal(signal.SIGTERM, _stop)
+    try:
+        return _run(args, out)
+    except (engine.SettingError, OutputError) as error:
+        print(f"generate: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        again = ": the same command goes on from here" if args.output else ""
+        print(f"generate: stopped{again}", file=sys.stderr)
+        return STOPPED
+
+
+def _stop(_signum: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _run(args: argparse.Namespace, out: IO[str]) -> int:
+    items, total = prompts(args)
+    settings = job.read({"MODEL_ID": args.model, "MAX_MODEL_LEN": args.max_model_len, "DTYPE": args.dtype})
+    run = fingerprint(args, settings)
+    sink = Appended(args.output, run) if args.output else Printed(out, jsonl=args.json)
+    before = 0
+    if sink.last:
+        items, before = after(items, sink.last), int(sink.last["line"])
+    first = next(items, None)
+    if first is None and before:
+        print(f"generate: nothing to do: every prompt up to line {before} has its answer", file=sys.stderr)
+        return 0
+    if first is None:
+        raise engine.SettingError("no prompts: the input is empty")
+    print(f"generate: loading {job.model_name(settings)}", file=sys.stderr, flush=True)
+    llm = _load(args, settings)
+    batch = Batch(llm, _sampling(args, llm), _renderer(args, settings, llm), run)
+    progress = Progress(total, before)
+    try:
+        batch.run(_chain(first, items), sink, progress.row)
+    finally:
+        progress.end()
+    return 1 if progress.wrong else 0
+
+
+def _chain(first: Prompt | WrongLine, others: Iterator[Prompt | WrongLine]) -> Iterator[Prompt | WrongLine]:
+    yield first
+    yield from others
+
+
+def _load(args: argparse.Namespace, settings: engine.Settings) -> LLM:
+    """The engine, ready. Raises SettingError with one line, whatever went wrong."""
+    try:
+        engine_args = job.engine_args(settings)
+        _check_sampling(args)
+        engine_args.disable_log_stats = False  # each answer's timings come with them
+        return job.start(engine_args)
+    except engine.SettingError:
+        raise
+    except Exception:  # noqa: BLE001  # vLLM raises anything; its own words are in the log above
+        traceback.print_exc()
+        raise engine.SettingError(explain(traceback.format_exc(), 1)) from None
+
+
+def _check_sampling(args: argparse.Namespace) -> None:
+    """Before the engine has loaded for a minute."""
+    from vllm import SamplingParams  # noqa: PLC0415  # takes seconds: not before the input was checked
+
+    try:
+        SamplingParams(**sampling(args))
+    except ValueError as error:
+        raise engine.SettingError(" ".join(str(error).split())) from None
+
+
+def _sampling(args: argparse.Namespace, llm: LLM) -> SamplingParams:
+    """The model's own sampling, as the server has it, with what was asked for on top."""
+    from vllm import SamplingParams  # noqa: PLC0415  # as above
+    from vllm.sampling_params import RequestOutputKind  # noqa: PLC0415  # as above
+
+    own = llm.llm_engine.model_config.get_diff_sampling_param()
+    return SamplingParams(**{**own, **sampling(args)}, output_kind=RequestOutputKind.FINAL_ONLY)
+
+
+def _renderer(args: argparse.Namespace, settings: engine.Settings, llm: LLM) -> Callable[[Prompt], Any]:
+    """From a prompt to what the engine takes; raises ValueError for one that it cannot take."""
+    import jinja2  # noqa: PLC0415  # vLLM's image has it; the other jobs' image need not
+
+    tokenizer: Any = llm.get_tokenizer()
+    template = job.chat_template(settings) or getattr(tokenizer, "chat_template", None)
+    if args.chat and not template:
+        raise engine.SettingError(
+            f"{settings.model_id} has no chat template: leave --chat out, or name a template with CHAT_TEMPLATE"
+        )
+
+    def render(prompt: Prompt) -> Any:
+        content = prompt.content
+        if isinstance(content, str) and not args.chat:
+            inputs: dict[str, Any] = {"prompt": content}
+        else:
+            messages = [{"role": "user", "content": content}] if isinstance(content, str) else content
+            if args.system and messages[0]["role"] != "system":
+                messages = [{"role": "system", "content": args.system}, *messages]
+            try:
+                tokens = tokenizer.apply_chat_template(
+                    messages, chat_template=template, add_generation_prompt=True, tokenize=True, return_dict=False
+                )
+            except jinja2.TemplateError as error:
+                raise ValueError(f"is refused by the chat template: {error}") from None
+            inputs = {"prompt_token_ids": tokens}
+        return llm.llm_engine.renderer.render_cmpl([inputs])[0]
+
+    return render
