@@ -101,9 +101,11 @@ vllm=$(image_of vllm)
 prometheus=$(image_of prometheus)
 alertmanager=$(image_of alertmanager)
 node_exporter=$(image_of node-exporter)
+caddy=$(sed -n 's/^FROM \(caddy:.*\)/\1/p' docker/edge/Dockerfile)
 hub=$(image_of hub)
 stage "$vllm" build "$vllm" "$RECIPES/vllm" --build-context "wheels=$(wheel_folder)"
 stage "$prometheus" build "$prometheus" "$RECIPES/prometheus" --build-arg "PROMETHEUS_VERSION=${prometheus##*:v}"
 stage "$alertmanager" build "$alertmanager" "$RECIPES/alertmanager" --build-arg "ALERTMANAGER_VERSION=${alertmanager##*:v}"
 stage "$node_exporter" build "$node_exporter" "$RECIPES/node-exporter" --build-arg "NODE_EXPORTER_VERSION=${node_exporter##*:v}"
+stage "$caddy" build "$caddy" "$RECIPES/caddy" --build-arg "CADDY_VERSION=${caddy##*:}"
 stage "$hub" build "$hub" "$RECIPES/hub"

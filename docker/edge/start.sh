@@ -1,0 +1,34 @@
+#!/bin/sh
+# Starts Caddy with a password that the user chose: from its file or its variable, hashed here, so that neither the
+# process list nor Caddy's configuration holds it.
+set -eu
+
+die() {
+  echo "headroom: $1" >&2
+  exit 2
+}
+
+[ -n "${EDGE_DOMAIN:-}" ] ||
+  die "EDGE_DOMAIN is empty: set in .env the name of this box, for example llm.example.org; grafana.NAME, prometheus.NAME and locust.NAME must lead here too"
+case $EDGE_DOMAIN in
+  *[!A-Za-z0-9.-]* | .* | *.) die "EDGE_DOMAIN=$EDGE_DOMAIN is no host name: give for example llm.example.org, without https:// and port" ;;
+esac
+case ${EDGE_TLS:-internal} in
+  internal | ?*@?*.?*) ;;
+  *) die "EDGE_TLS=$EDGE_TLS is unknown: use internal, or your e-mail address for a certificate of a public authority" ;;
+esac
+
+password=${EDGE_PASSWORD:-} file=/run/secrets/edge_password
+if [ -e "$file" ]; then
+  [ -r "$file" ] || die "EDGE_PASSWORD_FILE cannot be read: let user $(id -u) read it"
+  from_file=$(cat "$file")
+  [ -z "$from_file" ] || [ -z "$password" ] || die "EDGE_PASSWORD and EDGE_PASSWORD_FILE are both set: leave one of the two out"
+  password=$from_file$password
+fi
+[ ${#password} -ge 12 ] ||
+  die "EDGE_PASSWORD has ${#password} characters, 12 or more are needed: set one in .env, made for example with openssl rand -hex 12"
+
+EDGE_PASSWORD_HASH=$(printf '%s\n' "$password" | caddy hash-password) || die "the password cannot be hashed"
+export EDGE_PASSWORD_HASH
+unset EDGE_PASSWORD password from_file
+exec caddy run --config /etc/caddy/Caddyfile --adapter caddyfile

@@ -1,0 +1,90 @@
+"""Targets of the capacity search: results that another version, another person or an accident wrote."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from typing import Any
+
+from prometheus_client import CollectorRegistry, generate_latest
+
+from loadtest.capacity.gate import check_same, gate, read_result
+from loadtest.capacity.metrics import CapacityMetrics
+from loadtest.capacity.planner.command import read_box
+from loadtest.workload import InputError
+from tests.fuzz.input import Hostile, scratch, scratch_file
+
+GOOD: dict[str, Any] = {
+    "capacity": {
+        "bound": "edge",
+        "requests_per_second": {"low": 1.0, "mid": 1.5, "high": 2.0},
+        "output_tokens_per_second": {"low": 10.0, "mid": 15.0, "high": 20.0},
+        "prompt_tokens_mean": 64.0,
+        "output_tokens_mean": 16.0,
+    },
+    "verdict": {"valid": True, "reasons": [], "limit": None},
+    "run": {
+        "id": "a",
+        "started": 1_700_000_000.0,
+        "workload": {"endpoint": "chat", "prompt_tokens": "64"},
+        "slo": {"ttft_ms": 500.0, "tpot_ms": 50.0, "e2e_ms": None, "percentile": 95.0},
+        "model": {"name": "m"},
+        "engine": {"settings": {}, "cache_config": {}},
+    },
+}
+_FLOOR = GOOD["capacity"] | {"bound": "floor", "requests_per_second": {"low": 1.0, "mid": None, "high": None}}
+_SEEDS = [
+    json.dumps(GOOD).encode(),
+    json.dumps(GOOD | {"capacity": _FLOOR}).encode(),
+    json.dumps(GOOD).replace("1.5", "-1.5").encode(),
+    json.dumps(GOOD).replace("1.5", "NaN").encode(),
+    json.dumps(GOOD).replace("1.5", '"1.5"').encode(),
+    json.dumps(GOOD | {"capacity": _FLOOR}).replace('"mid": null', '"mid": "1.5"').encode(),
+    json.dumps(GOOD).replace('"edge"', "[]").encode(),
+    b'{"verdict":{"valid":1},"capacity":{"requests_per_second":{"low":1}},"run":{}}',
+    b"[" * 100_000,
+]
+
+
+def capacity_baseline(data: bytes) -> None:
+    """A baseline is refused in one line, or a new result can be held to it."""
+    try:
+        baseline = read_result(scratch_file("baseline.json", data), "--baseline")
+        check_same(baseline, GOOD, "--baseline")
+    except InputError as error:
+        assert "\n" not in str(error)
+        return
+    passed, lines = gate(baseline, GOOD, 0.1)
+    assert isinstance(passed, bool)
+    assert lines
+
+
+def capacity_reports(data: bytes) -> None:
+    """Whatever lies in the folder of reports, /metrics is answered."""
+    logging.getLogger("loadtest.capacity.metrics").setLevel(logging.ERROR)
+    folder = scratch() / "reports"
+    shutil.rmtree(folder, ignore_errors=True)
+    for name, content in (("a", json.dumps(GOOD).encode()), ("b", data)):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "capacity.json").write_bytes(content)
+    registry = CollectorRegistry()
+    registry.register(CapacityMetrics(folder))
+    assert b"headroom_capacity_requests_per_second" in generate_latest(registry)
+
+
+def capacity_box(data: bytes) -> None:
+    """A result is refused in one line, or a plan can be made of it."""
+    try:
+        box = read_box(scratch_file("box.json", data))
+    except InputError as error:
+        assert "\n" not in str(error)
+        return
+    assert 0 < box.low <= box.mid <= box.high
+
+
+TARGETS: dict[str, Hostile] = {
+    "capacity_baseline": Hostile(capacity_baseline, _SEEDS),
+    "capacity_reports": Hostile(capacity_reports, _SEEDS),
+    "capacity_box": Hostile(capacity_box, _SEEDS),
+}

@@ -1,0 +1,33 @@
+"""The load test's containers get the key from its file, and say so when they cannot."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+PROGRAM = Path(__file__).parents[3] / "docker" / "locust" / "with-api-key"
+
+
+def run(**env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(PROGRAM), "sh", "-c", 'printf %s "${VLLM_API_KEY:-}"'],
+        env={"PATH": "/usr/bin:/bin", **env},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_the_key_comes_from_its_file_or_its_variable(tmp_path: Path) -> None:
+    file = tmp_path / "key"
+    file.write_text("from-file\n")
+    assert run(VLLM_API_KEY_FILE=str(file), VLLM_API_KEY="").stdout == "from-file"
+    assert run(VLLM_API_KEY_FILE="/dev/null", VLLM_API_KEY="variable").stdout == "variable"
+    assert run().stdout == ""
+
+
+def test_two_keys_are_one_too_many(tmp_path: Path) -> None:
+    file = tmp_path / "key"
+    file.write_text("a")
+    done = run(VLLM_API_KEY_FILE=str(file), VLLM_API_KEY="b")
+    assert (done.returncode, "both set" in done.stderr) == (2, True)

@@ -1,0 +1,116 @@
+"""The doctor on boxes that this one is not: an old Docker, none at all, a taken port, a full disk."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from jobs.doctor import box, engine, stack
+from jobs.doctor.finding import FAIL, OK, WARN
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture
+def docker_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
+    """Puts a docker of these versions first on the path."""
+
+    def make(engine_version: str, compose_version: str) -> None:
+        program = tmp_path / "docker"
+        program.write_text(
+            f"#!/bin/sh\ncase $1 in version) echo {engine_version} ;; *) echo {compose_version} ;; esac\n"
+        )
+        program.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("versions", "verdicts"),
+    [
+        (("28.3.1", "v2.38.2"), [OK, OK]),
+        (("26.1.5+dfsg1", "2.26.1-4"), [WARN, OK]),
+        (("24.0.9", "2.23.3"), [FAIL, FAIL]),
+        (("20.10.24+dfsg1", "1.29.2"), [FAIL, FAIL]),
+    ],
+)
+def test_old_docker_is_found(
+    docker_of: Callable[[str, str], None], versions: tuple[str, str], verdicts: list[str]
+) -> None:
+    docker_of(*versions)
+    assert [finding.verdict for finding in engine.check_versions()] == verdicts
+
+
+def test_without_docker_and_without_any_package_it_says_so_and_how_to_mend_it(tmp_path: Path) -> None:
+    done = subprocess.run(
+        # -S: the standard library alone, as on a box where nothing is installed yet.
+        [sys.executable, "-S", str(ROOT / "scripts" / "doctor")],
+        env={"PATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "FAIL  Docker Engine    the command docker is not there" in done.stdout
+    assert "-> install and start it" in done.stdout
+
+
+def service(port: int) -> dict[str, Any]:
+    return {"services": {"vllm": {"ports": [{"host_ip": "127.0.0.1", "published": str(port)}]}}}
+
+
+def test_a_taken_port_is_named_unless_it_is_our_own() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        [finding] = box.check_ports(service(port), set())
+        assert (finding.verdict, f"127.0.0.1:{port}" in finding.found, "vllm" in finding.fix) == (FAIL, True, True)
+        assert [found.verdict for found in box.check_ports(service(port), {("127.0.0.1", port)})] == [OK]
+    assert [found.verdict for found in box.check_ports(service(port), set())] == [OK]
+
+
+def test_memory_that_is_not_there_fails_before_the_start_and_not_while_it_runs() -> None:
+    [finding] = box.check_memory(10_000, "weights", engine_runs=False)
+    assert (finding.verdict, "10000.0 GiB" in finding.needed) == (FAIL, True)
+    assert [found.verdict for found in box.check_memory(10_000, "weights", engine_runs=True)] == [OK]
+
+
+def test_a_disk_that_is_too_small_fails(tmp_path: Path) -> None:
+    image = {"vllm": {"image": "no-such-image:1"}, "prometheus": {"command": ["--storage.tsdb.retention.size=900TB"]}}
+    [finding] = box.check_disk(str(tmp_path), {"services": image}, on_gpu=False, model_bytes=0)
+    assert finding.verdict == FAIL
+    image["prometheus"] = {"command": ["--storage.tsdb.retention.size=1KB"]}
+    image["vllm"] = {"image": "no-such-image:1"}
+    [finding] = box.check_disk("/no/such/folder", {"services": image}, on_gpu=False, model_bytes=0)
+    assert finding.verdict == WARN
+
+
+def container(**state: Any) -> dict[str, Any]:
+    return {
+        "State": {"Running": True, "ExitCode": 0, **state},
+        "RestartCount": 0,
+        "HostConfig": {"RestartPolicy": {"Name": "unless-stopped"}},
+        "Config": {"Labels": {"com.docker.compose.service": "vllm"}},
+    }
+
+
+@pytest.mark.parametrize(
+    ("state", "verdict", "words"),
+    [
+        ({"Health": {"Status": "healthy"}}, OK, "healthy"),
+        ({"Health": {"Status": "starting"}}, WARN, "still starting"),
+        ({"Health": {"Status": "unhealthy", "Log": [{"Output": "a\nnot healthy: refused\n"}]}}, FAIL, "refused"),
+        ({"Running": False, "ExitCode": 137, "OOMKilled": True}, FAIL, "out of memory"),
+    ],
+)
+def test_a_containers_state_is_told(state: dict[str, Any], verdict: str, words: str) -> None:
+    finding = stack._container("vllm", container(**state))
+    assert (finding.verdict, words in finding.found) == (verdict, True), finding
