@@ -9,7 +9,14 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[1]
-LAYERS = {"base": (), "gpu": ("gpu",), "airgap": ("airgap",)}
+LAYERS = {
+    "base": (),
+    "gpu": ("gpu",),
+    "airgap": ("airgap",),
+    "edge": ("edge",),
+    "scale": ("scale",),
+    "scale-gpu": ("gpu", "scale"),
+}
 
 
 def render(*layers: str, **env: str) -> dict[str, Any]:

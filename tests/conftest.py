@@ -1,1 +1,1 @@
-pytest_plugins = ["compose_model", "running_stack"]
+pytest_plugins = ["compose_model", "running_stack", "traffic"]

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.error import HTTPError
 
 import pytest
 
@@ -67,25 +68,35 @@ def http(url: str, body: object = None, *, timeout_s: float = 60) -> bytes:
 
 @dataclass
 class Stack:
-    """One running copy of the stack; `folder` is the checkout that it runs from."""
+    """One running copy of the stack; `folder` is the checkout that it runs from, `layers` what it adds to the base."""
 
     project: str
     folder: Path = ROOT
     env: dict[str, str] = field(default_factory=dict)
+    layers: tuple[str, ...] = ("airgap",)
 
     def __post_init__(self) -> None:
         self.ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
         self.env = {name: str(port) for name, port in self.ports.items()} | self.env
 
+    def command(self, *args: str) -> list[str]:
+        """`docker compose` with `args`, for this stack."""
+        files = ["compose.yaml", *(f"compose.{layer}.yaml" for layer in self.layers)]
+        chosen = [part for file in files for part in ("-f", file)]
+        return ["docker", "compose", "--env-file", os.devnull, "-p", self.project, *chosen, *args]
+
+    def environment(self, **env: str) -> dict[str, str]:
+        """What `docker compose` sees: the stack's settings, with `env` on top, and nothing of the tests' own."""
+        inherited = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+        return inherited | self.env | env
+
     def compose(self, *args: str, check: bool = True, **env: str) -> subprocess.CompletedProcess[str]:
         """Run `docker compose` as a user would, with `env` on top of the stack's settings."""
-        command = ["docker", "compose", "--env-file", os.devnull, "-p", self.project]
-        command += ["-f", "compose.yaml", "-f", "compose.airgap.yaml", *args]
-        inherited = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+        command = self.command(*args)
         done = subprocess.run(
             command,
             cwd=self.folder,
-            env=inherited | self.env | env,
+            env=self.environment(**env),
             capture_output=True,
             text=True,
             timeout=START_TIMEOUT_S,
@@ -95,15 +106,18 @@ class Stack:
             pytest.fail(f"{' '.join(command)} exited with {done.returncode}\n{done.stdout}\n{done.stderr}")
         return done
 
-    def container(self, service: str) -> Container:
-        """The service's first container, running or not."""
+    def containers(self, service: str) -> list[Container]:
+        """The service's containers, running or not."""
         import docker  # noqa: PLC0415  # not above: Locust's tests must be the first to import what it patches
 
         label = [f"com.docker.compose.project={self.project}", f"com.docker.compose.service={service}"]
-        found = docker.from_env().containers.list(all=True, filters={"label": label})
+        found: list[Container] = docker.from_env().containers.list(all=True, filters={"label": label})
         assert found, f"{service} has no container"
-        container: Container = found[0]
-        return container
+        return found
+
+    def container(self, service: str) -> Container:
+        """The service's first container, running or not."""
+        return self.containers(service)[0]
 
     def seconds_run(self, service: str) -> float:
         """Seconds from the start to the end of a service that has ended."""
@@ -135,13 +149,24 @@ class Stack:
         text: str = answer["choices"][0]["message"]["content"]
         return text
 
+    def prometheus(self, path: str, **parameters: object) -> Any:
+        """What Prometheus' API answers; fails with its own words when it refuses."""
+        url = f"{self.url('PROMETHEUS_PORT')}/api/v1/{path}?{urllib.parse.urlencode(parameters)}"
+        try:
+            answer = json.loads(http(url))
+        except HTTPError as error:
+            answer = json.loads(error.read())
+        assert answer["status"] == "success", f"{parameters}: {answer}"
+        return answer["data"]
+
     def query(self, promql: str) -> list[dict[str, Any]]:
         """Result vector of an instant query."""
-        parameters = urllib.parse.urlencode({"query": promql})
-        answer = json.loads(http(f"{self.url('PROMETHEUS_PORT')}/api/v1/query?{parameters}"))
-        assert answer["status"] == "success", answer
-        result: list[dict[str, Any]] = answer["data"]["result"]
+        result: list[dict[str, Any]] = self.prometheus("query", query=promql)["result"]
         return result
+
+    def firing(self, alert: str) -> bool:
+        """Whether the alert fires, for whatever labels."""
+        return bool(self.query(f'ALERTS{{alertname="{alert}", alertstate="firing"}}'))
 
     def value(self, promql: str) -> float:
         """The only value of an instant query; NaN when it is empty."""
@@ -183,8 +208,8 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
 def new_stack() -> Iterator[Callable[..., Stack]]:
     """Makes stacks that are always torn down, with everything that they own."""
 
-    def make(name: str, folder: Path = ROOT, **env: str) -> Stack:
-        stack = Stack(f"headroom-{name}-{os.getpid()}", folder, env)
+    def make(name: str, folder: Path = ROOT, layers: tuple[str, ...] = ("airgap",), **env: str) -> Stack:
+        stack = Stack(f"headroom-{name}-{os.getpid()}", folder, env, layers)
         STACKS.append(stack)
         return stack
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from compose_model import render
 
 # Services that may not be as closed as the rest; compose.gpu.yaml says why.
 ROOT_USER = {"gpu-exporter"}
@@ -50,8 +51,31 @@ def test_host_files_are_mounted_read_only(layer: dict[str, Any]) -> None:
 
 
 def test_ports_are_on_loopback_only(layer: dict[str, Any]) -> None:
-    ports = [port for _, service in each(layer) for port in service.get("ports", [])]
-    assert {port["host_ip"] for port in ports} == {"127.0.0.1"}
+    # The edge is there for others, and then the only port at all.
+    ports = {name: [port["host_ip"] for port in service.get("ports", [])] for name, service in each(layer)}
+    if "edge" in ports:
+        assert {name: addresses for name, addresses in ports.items() if addresses} == {"edge": ["0.0.0.0"]}
+    else:
+        assert {address for addresses in ports.values() for address in addresses} == {"127.0.0.1"}
+
+
+def test_the_edge_and_an_open_address_make_the_key_needed() -> None:
+    for services in (render("edge")["services"], render(BIND_ADDRESS="10.1.2.3")["services"]):
+        for name in ("model", "vllm"):
+            assert not services[name]["environment"]["BIND_ADDRESS"].startswith("127."), name
+    # Behind the edge's password, Grafana shows itself to everybody; at an open address it asks.
+    assert render("edge", BIND_ADDRESS="10.1.2.3")["services"]["grafana"]["environment"]["BIND_ADDRESS"] == "127.0.0.1"
+
+
+def test_secrets_reach_only_the_containers_that_need_them(layer: dict[str, Any]) -> None:
+    holders: dict[str, set[str]] = {}
+    for name, service in each(layer):
+        for secret in service.get("secrets", []):
+            holders.setdefault(secret["source"], set()).add(name)
+    assert holders["model_token"] == {"model"}
+    assert holders["grafana_admin_password"] == {"grafana"}
+    assert holders["vllm_api_key"] & {"model", "prometheus", "grafana", "node-exporter", "edge"} == set()
+    assert holders.get("edge_password", {"edge"}) == {"edge"}
 
 
 def test_logs_cannot_fill_the_disk(layer: dict[str, Any]) -> None:
@@ -73,7 +97,7 @@ def test_names_are_not_fixed_so_that_two_copies_can_run(layer: dict[str, Any]) -
         assert volume["name"].startswith(layer["name"] + "_")
 
 
-@pytest.mark.parametrize("service", ["vllm", "locust", "prometheus", "hub", "grafana"])
+@pytest.mark.parametrize("service", ["vllm", "locust", "prometheus", "hub", "grafana", "edge"])
 def test_a_long_running_service_has_a_health_check(service: str, layer: dict[str, Any]) -> None:
     if service in layer["services"]:
         check = layer["services"][service]["healthcheck"]

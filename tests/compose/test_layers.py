@@ -90,8 +90,33 @@ def test_airgap_layer_leaves_grafana_out_until_it_is_asked_for() -> None:
     assert "profiles" not in render()["services"]["grafana"]
 
 
+def test_scale_layer_puts_one_address_before_all_engines() -> None:
+    services = render("gpu", "scale", ENGINES="4")["services"]
+    assert services["vllm"]["deploy"]["replicas"] == 4
+    assert "ports" not in services["vllm"]
+    assert [port["published"] for port in services["router"]["ports"]] == ["8000"]
+    assert services["locust"]["environment"]["LOCUST_HOST"] == "http://router:8000"
+    assert services["locust-worker"]["environment"]["ENGINE_URLS"] == "http://vllm:8000"
+
+
+def test_scale_layer_keeps_the_routers_api_on_this_box() -> None:
+    [port] = render("scale", BIND_ADDRESS="10.1.2.3", VLLM_API_KEY="k")["services"]["router"]["ports"]
+    assert port["host_ip"] == "127.0.0.1"
+
+
+def test_scale_layer_sends_no_request_twice_unless_asked() -> None:
+    assert "--retry-max-retries=1" in render("scale")["services"]["router"]["command"]
+    assert "--retry-max-retries=3" in render("scale", ROUTER_ATTEMPTS="3")["services"]["router"]["command"]
+
+
+def test_scale_layer_gives_each_engine_its_cards_by_its_number() -> None:
+    engine = render("gpu", "scale")["services"]["vllm"]
+    assert re.fullmatch(r"[a-z0-9-]+-vllm-", engine["environment"]["ENGINE_NAMES"])
+
+
 def test_jobs_start_only_when_asked_for() -> None:
-    assert render()["services"]["smoke"]["profiles"] == ["tools"]
+    services = render()["services"]
+    assert {tuple(services[name]["profiles"]) for name in ("smoke", "generate", "throughput")} == {("tools",)}
 
 
 def test_bind_address_and_ports_are_settings() -> None:
@@ -103,8 +128,9 @@ def test_bind_address_and_ports_are_settings() -> None:
         "LOCUST_PORT": "4",
     }
     ports = [port for service in render(**env)["services"].values() for port in service.get("ports", [])]
-    assert {port["host_ip"] for port in ports} == {"10.1.2.3"}
-    assert {port["published"] for port in ports} == {"1", "2", "3", "4"}
+    # Prometheus and Locust have no password of their own.
+    assert {port["published"] for port in ports if port["host_ip"] == "10.1.2.3"} == {"1", "2"}
+    assert {port["published"] for port in ports if port["host_ip"] == "127.0.0.1"} == {"3", "4"}
 
 
 def test_every_setting_is_in_env_example() -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from edge_door import EDGE, take_away
 from running_stack import wait_for
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ def broken(new_stack: Callable[..., Stack]) -> Stack:
         ({"MODEL_ID": "HuggingFaceTB/NoSuchModel"}, ["MODEL_ID", "HuggingFaceTB/NoSuchModel"]),
         ({"MODEL_ID": "not-an-id"}, ["MODEL_ID", "not-an-id"]),
         ({"MODEL_REVISION": "no-such-branch"}, ["MODEL_REVISION", "no-such-branch"]),
+        ({"BIND_ADDRESS": "0.0.0.0"}, ["BIND_ADDRESS", "0.0.0.0", "VLLM_API_KEY is empty"]),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
@@ -64,6 +66,29 @@ def test_engine_names_the_setting_and_up_fails(broken: Stack, env: dict[str, str
     for part in said:
         assert part in lines[-1]
     broken.compose("stop", "--timeout", "1", "vllm")
+
+
+def test_the_edge_does_not_open_without_a_key(broken: Stack) -> None:
+    done = broken.compose(*EDGE, "up", "-d", "--wait", "vllm", check=False)
+    assert done.returncode != 0
+    assert "VLLM_API_KEY is empty" in broken.logs("model").strip().splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("env", "said"),
+    [
+        ({}, "EDGE_DOMAIN is empty"),
+        ({"EDGE_DOMAIN": "https://a.test"}, "EDGE_DOMAIN=https://a.test is no host name"),
+        ({"EDGE_DOMAIN": "a.test", "EDGE_PASSWORD": "short"}, "EDGE_PASSWORD has 5 characters, 12 or more are needed"),
+    ],
+    ids=["domain", "address", "password"],
+)
+def test_the_edge_names_the_setting(broken: Stack, env: dict[str, str], said: str) -> None:
+    settings: dict[str, Any] = {"EDGE_PORT": str(broken.ports["GRAFANA_PORT"]), **env}
+    broken.compose(*EDGE, "up", "-d", "--build", "--no-deps", "edge", check=False, **settings)
+    wait_for("the edge gives up", lambda: broken.container("edge").attrs["RestartCount"] > 0 or None, timeout_s=30)
+    assert said in broken.compose(*EDGE, "logs", "--no-log-prefix", "edge").stdout.strip().splitlines()[-1]
+    take_away(broken)
 
 
 def test_restarts_end_after_five(broken: Stack) -> None:

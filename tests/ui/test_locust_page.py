@@ -81,7 +81,9 @@ def test_a_run_from_the_form_shows_both_endpoints_and_the_token_rate(stack: Stac
 def test_the_report_opens_from_a_file_with_every_chart_in_its_place(stack: Stack, page: Page, tmp_path: Path) -> None:
     def report() -> Path | None:
         stack.compose("cp", "locust:/reports", str(tmp_path))
-        return next(tmp_path.glob("reports/*/report.html"), None)
+        # A search leaves a report too, with no summary.json beside it.
+        reports = (found.parent / "report.html" for found in tmp_path.glob("reports/*/summary.json"))
+        return next((found for found in reports if found.exists()), None)
 
     page.goto(wait_for("the run's report", report, timeout_s=60).as_uri())
     expect(page.get_by_role("heading", name="Client beside server")).to_be_visible()

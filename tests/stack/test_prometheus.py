@@ -1,0 +1,58 @@
+"""What Prometheus itself promises: bounded storage, no dead targets, scrapes that a busy engine answers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+import yaml
+from running_stack import ROOT
+
+if TYPE_CHECKING:
+    from running_stack import Stack
+    from traffic import Run
+
+pytestmark = pytest.mark.timeout(600)
+CONFIGURATION = yaml.safe_load((ROOT / "docker/prometheus/prometheus.yml").read_text())
+
+
+def test_storage_is_bounded_by_time_and_by_size(stack: Stack) -> None:
+    assert stack.value("prometheus_tsdb_retention_limit_seconds") == 30 * 86400
+    assert stack.value("prometheus_tsdb_retention_limit_bytes") == 5 * 2**30
+
+
+def test_optional_services_that_are_not_there_leave_no_dead_target(stack: Stack) -> None:
+    targets = stack.prometheus("targets", state="active")["activeTargets"]
+    assert {target["labels"]["job"] for target in targets} == {"prometheus", "vllm", "locust"}
+    assert [target["scrapeUrl"] for target in targets if target["health"] != "up"] == []
+
+
+def test_services_are_found_by_dns_so_that_others_appear_by_themselves(calm_run: Run) -> None:
+    named = {job["job_name"] for job in CONFIGURATION["scrape_configs"] if "dns_sd_configs" in job}
+    assert named == {job["job_name"] for job in CONFIGURATION["scrape_configs"]} - {"prometheus"}
+    # Nobody told Prometheus of the host's exporter, which came and went with the calm run.
+    seen = calm_run.stack.prometheus(
+        "query_range", query='up{job="node"}', start=calm_run.started, end=calm_run.ended, step=5
+    )
+    assert len(seen["result"]) == 1
+
+
+def test_a_busy_engine_answers_within_the_scrape_timeout(overload: Run) -> None:
+    limit = int(CONFIGURATION["global"]["scrape_timeout"].removesuffix("s"))
+    within = {"start": overload.started, "end": overload.ended, "step": 5}
+    scrapes = {
+        query: [
+            float(value)
+            for series in overload.stack.prometheus("query_range", query=query, **within)["result"]
+            for _, value in series["values"]
+        ]
+        for query in ('up{job="vllm"}', 'scrape_duration_seconds{job="vllm"}')
+    }
+    answered, seconds = scrapes.values()
+    assert min(answered) == 1
+    assert max(seconds) < limit
+
+
+def test_creation_times_are_not_stored(calm_run: Run) -> None:
+    engine = {"match[]": '{job="vllm", __name__=~".+_created"}', "start": calm_run.started}
+    assert calm_run.stack.prometheus("series", **engine) == []

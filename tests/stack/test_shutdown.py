@@ -1,0 +1,141 @@
+"""The whole stack is stopped while it works: what runs ends whole, what is new is refused, nothing is lost."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import threading
+import time
+from collections import Counter
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
+
+import pytest
+from jobs.drill.load import Run, reports
+from jobs.drill.stack import Stack as Running
+from jobs.drill.users import Streams, ask
+from running_stack import wait_for
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from running_stack import Stack
+
+STREAMS, STREAM_TOKENS = 4, 160
+TOKENS = "sum(last_over_time(vllm:generation_tokens_total[5m]))"
+# compose.yaml's longest grace periods one after the other: the load test's worker and master, or the engine.
+STOPPED_WITHIN_S = 100
+# Killed at once, whatever the engine's 45 s say; a busy box's Docker takes a few seconds for all containers.
+KILLED_WITHIN_S = 15
+LONG_TOKENS = 1800
+KILLED = 128 + 9
+CTRL_C = b"\x03"
+
+
+@pytest.fixture(autouse=True)
+def up_again(stack: Stack) -> Iterator[None]:
+    """Leave the stack as it was found."""
+    yield
+    stack.compose("up", "-d", "--wait")
+
+
+@pytest.mark.timeout(400)
+def test_a_stop_under_load_ends_streams_whole_refuses_new_ones_and_loses_nothing(stack: Stack) -> None:
+    running = Running(stack.project)
+    known = set(reports(running))
+    before = running.value("sum(vllm:generation_tokens_total)") or 0.0
+    load = Run(running, users=4, run_time="10m")
+    load.wait_until_busy()
+    streams = Streams(running, STREAMS, STREAM_TOKENS)
+    wait_for("the streams begin", lambda: len(streams.begun) == STREAMS, 60)
+    url = f"{running.url('vllm', 8000)}/v1/completions"
+    body: dict[str, object] = {"model": running.model(), "prompt": "and you?", "max_tokens": 1}
+    begun = time.monotonic()
+    stopper = threading.Thread(target=stack.compose, args=("stop",))
+    stopper.start()
+    answers: Counter[str] = Counter()
+    while stopper.is_alive():
+        answers[ask(url, body, {}, 30)] += 1
+        time.sleep(0.3)
+    took_s = time.monotonic() - begun
+    assert streams.ended(5) == {"whole": STREAMS}
+    assert answers["503 with Retry-After"], answers
+    assert took_s < STOPPED_WITHIN_S
+    ended_at = time.time()
+    print(f"stopped in {took_s:.0f} s; new requests: {dict(answers)}")
+
+    stack.compose("up", "-d", "--wait")
+    (report,) = set(reports(running)) - known
+    summary = json.loads(running.shell("locust", f"cat {report}"))
+    print(f"the load test's report: {summary['requests']}, {summary['verdict']}")
+    assert summary["requests"]["ok"] >= 16
+    files = running.shell("locust", f"ls {PurePosixPath(report).parent}").split()
+    assert {"report.html", "requests.csv"} <= set(files), files
+    recorded = (running.value(TOKENS, ended_at) or 0.0) - before
+    print(f"Prometheus recorded {recorded:.0f} more tokens; the streams had {STREAMS * STREAM_TOKENS}")
+    assert recorded >= STREAMS * STREAM_TOKENS + summary["server"]["client_generation_tokens"]
+
+
+class Terminal:
+    """`docker compose up` in the foreground of a terminal of its own, as a person runs it."""
+
+    def __init__(self, stack: Stack) -> None:
+        """Start it."""
+        self._keys, screen = os.openpty()
+        self.text = ""
+        # setsid makes the terminal the process's own: only so do its keys become signals.
+        self.process = subprocess.Popen(
+            ["setsid", "--ctty", *stack.command("up")],
+            cwd=stack.folder,
+            env=stack.environment(TERM="xterm"),
+            stdin=screen,
+            stdout=screen,
+            stderr=screen,
+        )
+        os.close(screen)
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        # A terminal whose last process has ended says so with an error.
+        with contextlib.suppress(OSError):
+            while data := os.read(self._keys, 65536):
+                self.text += data.decode(errors="replace")
+
+    def press(self, keys: bytes) -> None:
+        os.write(self._keys, keys)
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        self._reader.join(timeout=10)
+        os.close(self._keys)
+
+
+@pytest.mark.timeout(400)
+def test_a_second_ctrl_c_ends_at_once_what_the_first_would_have_let_end(stack: Stack) -> None:
+    running = Running(stack.project)
+    terminal = Terminal(stack)
+    try:
+        wait_for("compose follows the stack", lambda: "Attaching to" in terminal.text, 60)
+        streams = Streams(running, STREAMS, LONG_TOKENS)
+        wait_for("the streams begin", lambda: len(streams.begun) == STREAMS, 60)
+        url = f"{running.url('vllm', 8000)}/v1/completions"
+        body: dict[str, object] = {"model": running.model(), "prompt": "and you?", "max_tokens": 1}
+        terminal.press(CTRL_C)
+        wait_for("new requests are refused", lambda: ask(url, body, {}, 30) == "503 with Retry-After", 30)
+        assert streams.ended(0) == {"open": STREAMS}
+        begun = time.monotonic()
+        terminal.press(CTRL_C)
+        terminal.process.wait(timeout=STOPPED_WITHIN_S)
+        took_s = time.monotonic() - begun
+    finally:
+        terminal.close()
+    print(f"ended {took_s:.1f} s after the second Ctrl-C")
+    assert took_s < KILLED_WITHIN_S, terminal.text
+    assert streams.ended(5) == {"truncated": STREAMS}
+    assert [one.name for one in running.containers() if one.status == "running"] == [], terminal.text
+    assert running.state("vllm")["ExitCode"] == KILLED
