@@ -184,6 +184,7 @@ class Coordinator:
         self._add(msg.node_id, msg.data)
         if self._run is not None and self._run.results is not None:
             self._run.results.leave(msg.node_id)
+        self._runner.send_message("loadtest_heard", None, msg.node_id)
 
     def _on_reset_stats(self, **_: Any) -> None:
         if self._run is not None:

@@ -89,6 +89,8 @@ class SingleRun:
         log.info("Run %s: model %s, seed %d", results.plan.run_id, results.plan.model, results.plan.seed)
 
     def add(self, process: str, report: Mapping[str, Any]) -> None:
+        if report["run"] != self.results.plan.run_id:
+            return  # a worker reports on the run before until it has heard of this one
         self._metrics.add(self.results.add_report(process, report))
 
     def tick(self) -> bool:

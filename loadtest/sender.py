@@ -34,6 +34,8 @@ log = logging.getLogger(__name__)
 ALONE = "local"  # the process's name where there is no master
 # Numbers that differ from request to request would make every failure a kind of its own in Locust's table.
 _VARYING = re.compile(r"\b(?=[0-9a-f-]*\d)[0-9a-f-]{8,}\b|\d{4,}")
+# For the master to say that it has this worker's last report: a process that ends does not wait for what it sent.
+_HEARD_TIMEOUT_S = 5.0
 # How far ahead a process that is alone sets the start of its schedule.
 LEAD_S = 0.2
 
@@ -54,22 +56,27 @@ class Sender:
         self._session: Session | None = None
         self._start: Callable[[float], None] | None = None  # what `go` does, once
         self._staged: tuple[RunOptions, RunPlan, Workload] | None = None
+        self._run_id = ""
         self._load_number: int | None = None
         hook: Any = environment.events  # untyped in Locust
         hook.test_start.add_listener(self._on_test_start)
         hook.test_stop.add_listener(self._on_test_stop)
         if not alone:
             self._master_time = MasterTime(self._runner)
+            self._heard = Event()
             hook.report_to_master.add_listener(self._on_report_to_master)
             hook.quitting.add_listener(self._on_quitting)
             self._runner.register_message("loadtest_go", self._on_go)
             self._runner.register_message("loadtest_begin", self._on_begin)
             self._runner.register_message("loadtest_end", self._on_end, concurrent=True)
             self._runner.register_message("loadtest_finish", self._on_finish, concurrent=True)
+            self._runner.register_message("loadtest_heard", lambda **_: self._heard.set())
 
     def take_report(self) -> dict[str, Any] | None:
-        """Return what happened since the last call; None when no run was started."""
-        return None if self._session is None else {**self._session.take_report(), "load": self._load_number}
+        """Return what happened since the last call, and of which run and load; None when no run was started."""
+        if self._session is None:
+            return None
+        return {**self._session.take_report(), "run": self._run_id, "load": self._load_number}
 
     @property
     def prepared(self) -> bool:
@@ -91,6 +98,7 @@ class Sender:
         options = read_options(values, self._environment.host or "")
         plan = RunPlan.from_wire(values["loadtest_plan"])
         workload = plan.load_workload(options)
+        self._run_id = plan.run_id
         if options.capacity is not None:
             self._staged = options, plan, workload
             LanguageModelUser.stay_until = Event()
@@ -221,6 +229,8 @@ class Sender:
             LanguageModelUser.session = None
             self._runner.stop()
             self._runner.send_message("loadtest_left", self.take_report())
+            if not self._heard.wait(_HEARD_TIMEOUT_S):
+                log.error("the master did not answer: what this load generator did last may miss in the results")
 
     def _on_test_stop(self, **_: Any) -> None:
         """Locust has stopped the users; stop the schedule too, and read what came in."""

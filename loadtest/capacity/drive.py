@@ -83,8 +83,10 @@ class Drive:
 
     def add(self, process: str, report: Mapping[str, Any]) -> None:
         """Take what a process has reported."""
-        if self.results is None or self._load is None or report["load"] != self._load.number:
-            return  # what it has to say of the load before
+        if self.results is None or self._load is None:
+            return
+        if (report["run"], report["load"]) != (self._plan.run_id, self._load.number):
+            return  # what it has to say of the load before, or of the run before
         self._metrics.add(self.results.add_report(process, report))
         self._fresh.set()
 

@@ -23,6 +23,9 @@ _FIT_STAGES = 4  # nearest to the edge, beside the first stage, which met an idl
 _SLACK = 1.05  # by which the edge may lie outside of one stage that met and one that missed: both are judged by chance
 _FULL_FITS = 3
 _CURVE_BETTER = 0.7
+# Requests in a batch of the curve. Near saturation neighbours share a queue for hundreds of requests: the scatter of
+# short batches says more than they know, and nothing takes the luck of their arrivals out.
+_CURVE_BATCH = 250
 # Simulated requests. Misses come in bursts: 100,000 leave a standard error of 0.7 % of the edge, 400,000 half of it.
 _LONG_RUN, _LAST_LONG_RUN = 40_000, 400_000
 
@@ -95,7 +98,7 @@ def _batches(stages: Sequence[StageResult]) -> list[Batch]:
     batches = []
     for stage in stages:
         requests = stage.requests
-        for start, end in split(len(requests), max(1, min(6, len(requests) // 40))):
+        for start, end in split(len(requests), max(1, len(requests) // _CURVE_BATCH)):
             missed = sum(not request.good for request in requests[start:end])
             batches.append(Batch(math.log(stage.plan.rate), end - start, missed))
     return batches

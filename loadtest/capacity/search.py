@@ -51,7 +51,7 @@ class Search:
         self._estimator = Estimator(settings)
         self._edge_stages = 0
         self._at_edge = False
-        self._voids = 0  # in a row
+        self._voids = 0  # stages in a row that told nothing
 
     def next_stage(self, elapsed_s: float) -> StagePlan | None:
         """Return what to run now, `elapsed_s` seconds into the search; None when it has ended."""
@@ -88,7 +88,8 @@ class Search:
             )
         )
         if result.void or result.client_limited or not requests:
-            self._voids += not result.client_limited
+            lowered_limit = result.client_limited and plan.rate > self._sent()
+            self._voids += not lowered_limit
             return
         self._voids = 0
         self._edge_stages += plan.purpose == "edge"
@@ -121,7 +122,7 @@ class Search:
     def _next(self, elapsed_s: float) -> StagePlan | None:
         settings = self.settings
         if self._voids >= _MOST_VOID:
-            return self._end_with("void")
+            return self._end_with("client" if self._verdicts[-1].client_limited else "void")
         if not self._counting():
             return self._plan("probe", min(settings.start_rate, self._limit()), 8, 40)
         low, high = self._bounds()
@@ -241,7 +242,13 @@ class Search:
     def _limit(self) -> float:
         """The highest rate that may be tried: what was asked for, or what the client can send."""
         beyond = [judged.plan.rate for judged in self._verdicts if judged.client_limited]
-        return min([self.settings.max_rate, *(rate * 0.8 for rate in beyond)])
+        # What it has sent once it can send again: a failure there was the box's hiccup.
+        can_send = max(self._sent(), min(beyond, default=math.inf) * 0.8)
+        return min(self.settings.max_rate, can_send)
+
+    def _sent(self) -> float:
+        """The highest rate that the client has sent in time, requests/s."""
+        return max((judged.plan.rate for _, judged in self._counting()), default=0.0)
 
     def _growth(self) -> float:
         """By how much to raise the rate: more while requests take no longer than they did alone."""

@@ -8,6 +8,7 @@ import itertools
 import json
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -312,6 +313,30 @@ def test_stopping_everything_concludes_the_run_and_loses_nothing(tmp_path: Path)
     surplus = summary["server"]["generation_tokens"] - summary["server"]["client_generation_tokens"]
     assert cut <= 8
     assert 0 <= surplus <= cut * 20
+
+
+def test_what_a_worker_has_still_to_say_of_the_run_before_does_not_end_the_next(tmp_path: Path) -> None:
+    def reports() -> list[Path]:
+        return list(tmp_path.glob("*/summary.json"))
+
+    with (
+        running_engine("--ttft-ms", "20", "--gap-ms", "5") as url,
+        page_with_workers(url, tmp_path, 1) as (root, (_, worker)),
+    ):
+        requests.post(f"{root}/stop", timeout=60)
+        wait_until(lambda: len(reports()) == 1)
+        form = {"user_count": 8, "spawn_rate": 8, "host": url, "max_requests": "40"}
+        assert requests.post(f"{root}/swarm", data=form, timeout=30).json()["success"]
+        wait_until(lambda: len(reports()) == 2)
+        # It is late with its next report, says in it that all has ended, and hears of the new run only then.
+        worker.send_signal(signal.SIGSTOP)
+        assert requests.post(f"{root}/swarm", data={**form, "max_requests": "200"}, timeout=30).json()["success"]
+        time.sleep(1.5)
+        worker.send_signal(signal.SIGCONT)
+        wait_until(lambda: len(reports()) == 3)
+    counts = [summary_of(path.parent)["requests"] for path in sorted(reports(), key=lambda path: path.stat().st_mtime)]
+    assert counts[1]["ok"] == 40
+    assert counts[2]["ok"] == counts[2]["total"] == 200
 
 
 def test_a_worker_that_is_told_to_end_hands_over_what_it_has_and_the_run_says_so(tmp_path: Path) -> None:

@@ -92,6 +92,35 @@ def test_a_client_that_cannot_send_more_ends_in_a_floor() -> None:
     assert 15 <= answer.low <= 30
 
 
+def test_a_rate_that_the_client_has_sent_once_is_tried_again_after_it_was_late_there() -> None:
+    search, random, elapsed, late = Search(SearchSettings()), Random(1), 0.0, 0  # noqa: S311
+    while (plan := search.next_stage(elapsed)) is not None:
+        result = run_stage(search, plan, edge_at(20.0)(plan.rate), random)
+        hiccup = plan.purpose == "edge" and late < 2
+        late += hiccup
+        elapsed += result.duration_s
+        search.add(StageResult(plan, result.requests, result.duration_s, client_limited=hiccup))
+    answer = search.answer()
+    assert answer.ended == "interval"
+    assert answer.low is not None
+    assert answer.high is not None
+    assert answer.low <= 20.0 <= answer.high
+
+
+def test_a_client_that_stays_late_where_it_had_sent_ends_the_search_with_what_is_known() -> None:
+    search, random, elapsed = Search(SearchSettings()), Random(1), 0.0  # noqa: S311
+    while (plan := search.next_stage(elapsed)) is not None:
+        result = run_stage(search, plan, edge_at(20.0)(plan.rate), random)
+        elapsed += result.duration_s
+        search.add(StageResult(plan, result.requests, result.duration_s, client_limited=plan.purpose == "edge"))
+    answer = search.answer()
+    assert (answer.bound, answer.ended) == ("edge", "client")
+    assert elapsed < 300
+    assert answer.low is not None
+    assert answer.high is not None
+    assert answer.low <= 20.0 <= answer.high
+
+
 def test_void_stages_say_nothing_and_three_in_a_row_end_it() -> None:
     search, random = Search(SearchSettings()), Random(1)  # noqa: S311
     rates = []
