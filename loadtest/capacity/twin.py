@@ -37,6 +37,8 @@ _LEAST_DISPERSION = 0.1
 # What the scatter does not show: a twin that misses as the engine does on the arrivals of minutes need not do so in the
 # long run. Standard error of the edge's log rate: docs/capacity-accuracy.md tells how it was found.
 _UNLIKE = 0.01
+# Of the luck that is taken off, so much may be the twin's own: the more luck, the less is known. Found in the same way.
+_LUCK_ERROR = 0.3
 
 
 class _Matching:
@@ -136,7 +138,9 @@ def edge_by_twin(
         return None
     # The twin's long run was not endless either.
     long_run = coefficient * crossing.error / edge.slope * student_quantile(settings.confidence, len(batches) - 2)
-    error = math.hypot(long_run, _UNLIKE * normal_quantile(settings.confidence))
+    twins, in_long_run = sum(expected + luck for *_, expected, luck in points), sum(point[3] for point in points)
+    luck = abs(math.log(max(twins, 1.0) / in_long_run)) * coefficient / edge.slope
+    error = math.hypot(long_run, math.hypot(_UNLIKE, _LUCK_ERROR * luck) * normal_quantile(settings.confidence))
     low = edge.mid * math.exp(-math.hypot(math.log(edge.mid / edge.low), error))
     high = edge.mid * math.exp(math.hypot(math.log(edge.high / edge.mid), error))
     return Edge(low, edge.mid, high, edge.slope), spec
