@@ -11,12 +11,30 @@ from loadtest.capacity.statistics import student_quantile
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-# What is believed of the slope (change of the log odds of a miss per change of the log rate) before anything is seen:
-# queues near saturation have 5 to 80 (an M/M/1 queue: 1 + wait limit * service rate). Log-normal.
-_SLOPE, _SLOPE_SIGMA = 18.0, 0.7
 _FEWEST_BATCHES = 6
-_SLOPES = tuple(_SLOPE * math.exp(_SLOPE_SIGMA * step / 4) for step in range(-12, 13))
 _REACH, _COARSE, _FINE = 0.25, 0.005, 0.0005  # of the log rate: how far around the guess, in which steps
+
+
+@dataclass(frozen=True, slots=True)
+class Slope:
+    """What is believed of the curve's slope (change of the log odds of a miss per change of the log rate): log-normal.
+
+    Without any knowledge: queues near saturation have 5 to 80 (an M/M/1 queue: 1 + wait limit * service rate).
+    """
+
+    middle: float = 18.0
+    sigma: float = 0.7
+
+    def grid(self) -> list[float]:
+        """Slopes to try, to three sigma on both sides."""
+        return [self.middle * math.exp(self.sigma * step / 4) for step in range(-12, 13)]
+
+    def penalty(self, slope: float) -> float:
+        """Minus the logarithm of the density, but for a constant."""
+        return (math.log(slope / self.middle) / self.sigma) ** 2 / 2
+
+
+_ANY_SLOPE = Slope()
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,27 +77,33 @@ def _likelihood(batches: Sequence[Batch], edge: float, slope: float, target: flo
     return total
 
 
-def fit_edge(
-    batches: Sequence[Batch], objective: float, confidence: float, guess: float, *, least_dispersion: float = 1.0
+def fit_edge(  # noqa: PLR0913  # what is known beforehand, with the batches
+    batches: Sequence[Batch],
+    objective: float,
+    confidence: float,
+    guess: float,
+    *,
+    least_dispersion: float = 1.0,
+    believed: Slope = _ANY_SLOPE,
 ) -> Edge | None:
     """Fit a logistic curve of misses against the log rate; None when the edge is not among the batches.
 
     Quasi-likelihood: the binomial likelihood over the dispersion of the batches around the curve (Pearson), with the
     slope's prior; the interval is where the profile falls by half the square of Student's t. `guess` is a log rate.
-    `least_dispersion` below 1 is for batches from which part of chance has been taken out.
+    `least_dispersion` below 1 is for batches from which part of chance has been taken out; `believed` is the prior.
     """
     shares = [1 - batch.missed / batch.requests for batch in batches]
     if len(batches) < _FEWEST_BATCHES or not min(shares) < objective < max(shares):
         return None
     target = log_odds(1 - objective)
-    dispersion = _Profile(batches, target, 1.0).around(guess, _REACH, _COARSE).dispersion(least_dispersion)
-    found = _Profile(batches, target, dispersion).around(guess, _REACH, _COARSE)
+    dispersion = _Profile(batches, target, 1.0, believed).around(guess, _REACH, _COARSE).dispersion(least_dispersion)
+    found = _Profile(batches, target, dispersion, believed).around(guess, _REACH, _COARSE)
     dispersion = found.dispersion(least_dispersion)
     fall = student_quantile(confidence, len(batches) - 2) ** 2 / 2
-    found = _Profile(batches, target, dispersion).around(found.best, _REACH, _COARSE)
+    found = _Profile(batches, target, dispersion, believed).around(found.best, _REACH, _COARSE)
     for step in (_COARSE, _FINE):
         reach = min(_REACH, max(4 * step, 1.5 * found.half_width(fall)))
-        found = _Profile(batches, target, dispersion).around(found.best, reach, max(step, reach / 60))
+        found = _Profile(batches, target, dispersion, believed).around(found.best, reach, max(step, reach / 60))
     low, high = found.inside(fall)
     if found.at_the_rim(fall):
         return None
@@ -89,8 +113,9 @@ def fit_edge(
 class _Profile:
     """The quasi-likelihood of the edge's log rate, each with its best slope."""
 
-    def __init__(self, batches: Sequence[Batch], target: float, dispersion: float) -> None:
+    def __init__(self, batches: Sequence[Batch], target: float, dispersion: float, believed: Slope) -> None:
         self._batches, self._target, self._dispersion = batches, target, dispersion
+        self._believed, self._slopes = believed, believed.grid()
         self._grid: list[float] = []
         self._values: list[float] = []
         self._step = 0.0
@@ -101,15 +126,15 @@ class _Profile:
         count = round(reach / step)
         self._step = step
         self._grid = [centre + step * number for number in range(-count, count + 1)]
-        found = [max((self._value(edge, slope), slope) for slope in _SLOPES) for edge in self._grid]
+        found = [max((self._value(edge, slope), slope) for slope in self._slopes) for edge in self._grid]
         self._values = [value for value, _ in found]
         top = max(range(len(found)), key=lambda number: self._values[number])
         self.best, self.slope = self._grid[top], found[top][1]
         return self
 
     def _value(self, edge: float, slope: float) -> float:
-        prior = (math.log(slope / _SLOPE) / _SLOPE_SIGMA) ** 2 / 2
-        return _likelihood(self._batches, edge, slope, self._target) / self._dispersion - prior
+        likelihood = _likelihood(self._batches, edge, slope, self._target)
+        return likelihood / self._dispersion - self._believed.penalty(slope)
 
     def dispersion(self, least: float) -> float:
         """Pearson's, of the batches around the best curve."""

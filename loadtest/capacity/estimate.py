@@ -22,7 +22,6 @@ _REACH = 0.12  # log rate around the estimate: farther stages say nothing about 
 _FIT_STAGES = 4  # nearest to the edge, beside the first stage, which met an idle engine, and one that missed
 _SLACK = 1.05  # by which the edge may lie outside of one stage that met and one that missed: both are judged by chance
 _FULL_FITS = 3
-_CURVE_BETTER = 0.7
 # Requests in a batch of the curve. Near saturation neighbours share a queue for hundreds of requests: the scatter of
 # short batches says more than they know, and nothing takes the luck of their arrivals out.
 _CURVE_BATCH = 250
@@ -64,17 +63,13 @@ class Estimator:
 
     def _edge(self, near: Sequence[StageResult], guess: float, requests: int) -> Edge | None:
         settings = self._settings
-        by_twin = None
         if self.twin is not None:
             found = edge_by_twin(self.twin.spec, near, settings, guess, requests)
             if found is not None:
-                by_twin, spec = found
+                edge, spec = found
                 self.twin = Twin(spec, self.twin.error)
-        by_curve = fit_edge(_batches(near), settings.objective, settings.confidence, math.log(guess))
-        if by_twin is None or by_curve is None:
-            return by_twin or by_curve
-        # A twin that explains little has an interval that is wider than without it.
-        return by_curve if by_curve.width < _CURVE_BETTER * by_twin.width else by_twin
+                return edge
+        return fit_edge(_batches(near), settings.objective, settings.confidence, math.log(guess))
 
     def _fit(self, stages: Sequence[StageResult], guess: float) -> None:
         """Fit the twin, and guess the edge from it alone while there is no estimate."""

@@ -15,7 +15,7 @@ import math
 from statistics import median
 from typing import TYPE_CHECKING
 
-from loadtest.capacity.edge import Batch, Edge, fit_edge, log_odds
+from loadtest.capacity.edge import Batch, Edge, Slope, fit_edge, log_odds
 from loadtest.capacity.longrun import find_crossing
 from loadtest.capacity.simulation.fit import replay, shapes
 from loadtest.capacity.statistics import normal_quantile, split, student_quantile
@@ -37,8 +37,8 @@ _LEAST_DISPERSION = 0.1
 # What the scatter does not show: a twin that misses as the engine does on the arrivals of minutes need not do so in the
 # long run. Standard error of the edge's log rate: docs/capacity-accuracy.md tells how it was found.
 _UNLIKE = 0.01
-# Of the luck that is taken off, so much may be the twin's own: the more luck, the less is known. Found in the same way.
-_LUCK_ERROR = 0.3
+_SLOPE_SIGMA = 0.2  # of the twin's slope, logarithmic
+_EXPLAINS_LITTLE = 0.5  # coefficient below which the twin's luck is not the engine's
 
 
 class _Matching:
@@ -114,7 +114,7 @@ def edge_by_twin(
 ) -> tuple[Edge, EngineSpec] | None:
     """Estimate the edge from `stages` near `guess` (requests/s), with about `requests` simulated in the long run.
 
-    Returns the twin at its right speed too.
+    Returns the twin at its right speed too; None where it explains little of what was measured.
     """
     matching = _Matching(spec, settings.limits, stages)
     log_cost = _match(matching)
@@ -132,15 +132,23 @@ def edge_by_twin(
     weight = sum(luck * luck for *_, luck in points)
     follows = sum((missed - expected) * luck for _, _, missed, expected, luck in points)
     coefficient = min(max(follows / weight, 0.0), 1.0) if weight else 0.0
+    if coefficient < _EXPLAINS_LITTLE:
+        return None
     batches = [Batch(log_rate, count, missed - coefficient * luck) for log_rate, count, missed, _, luck in points]
-    edge = fit_edge(batches, settings.objective, settings.confidence, middle, least_dispersion=_LEAST_DISPERSION)
+    edge = fit_edge(
+        batches,
+        settings.objective,
+        settings.confidence,
+        middle,
+        least_dispersion=_LEAST_DISPERSION,
+        # Few stages hardly show a slope; where it comes out too steep, the edge stays too near to the rates tried.
+        believed=Slope(crossing.slope, _SLOPE_SIGMA),
+    )
     if edge is None or len(batches) < _FEWEST_BATCHES:
         return None
     # The twin's long run was not endless either.
     long_run = coefficient * crossing.error / edge.slope * student_quantile(settings.confidence, len(batches) - 2)
-    twins, in_long_run = sum(expected + luck for *_, expected, luck in points), sum(point[3] for point in points)
-    luck = abs(math.log(max(twins, 1.0) / in_long_run)) * coefficient / edge.slope
-    error = math.hypot(long_run, math.hypot(_UNLIKE, _LUCK_ERROR * luck) * normal_quantile(settings.confidence))
+    error = math.hypot(long_run, _UNLIKE * normal_quantile(settings.confidence))
     low = edge.mid * math.exp(-math.hypot(math.log(edge.mid / edge.low), error))
     high = edge.mid * math.exp(math.hypot(math.log(edge.high / edge.mid), error))
     return Edge(low, edge.mid, high, edge.slope), spec

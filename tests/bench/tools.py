@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import string
 import subprocess
 import sys
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -68,14 +66,14 @@ def make_environment(folder: Path, *requirements: str) -> None:
 
 
 def make_tokenizer(folder: Path) -> Path:
-    """A small word tokenizer: rivals want one, and none is downloaded."""
+    """A tokenizer whose tokens are bytes: rivals want one, and none is downloaded; any text comes back from it."""
     folder.mkdir(parents=True, exist_ok=True)
-    words = ["".join(pair) for pair in product(string.ascii_lowercase, repeat=2)] + list(string.printable)
     vocabulary = {"<unk>": 0, "<s>": 1, "</s>": 2}
-    for word in words:
-        vocabulary.setdefault(word, len(vocabulary))
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))  # noqa: S106  # a word, not a password
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    for byte in sorted(pre_tokenizers.ByteLevel.alphabet()):
+        vocabulary[byte] = len(vocabulary)
+    tokenizer = Tokenizer(models.BPE(vocabulary, [], unk_token="<unk>"))  # noqa: S106  # a word, not a password
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.decoder = decoders.ByteLevel()
     tokenizer.save(str(folder / "tokenizer.json"))
     special = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>", "pad_token": "</s>"}
     template = "{% for message in messages %}{{ message['content'] }}{% endfor %}"

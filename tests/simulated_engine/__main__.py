@@ -6,7 +6,7 @@ import signal
 
 from loadtest.capacity.simulation.kinds import KINDS
 from tests.fault_engine.server import Settings
-from tests.simulated_engine.server import SimulatedEngine
+from tests.simulated_engine.server import COUNT_TOKENS, SimulatedEngine
 
 
 def main() -> None:
@@ -17,6 +17,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--slower", type=float, default=1.0, help="every cost times this")
     parser.add_argument("--max-num-queued-reqs", type=int, help="reject what would queue beyond it")
+    parser.add_argument("--tokens", default="words", choices=COUNT_TOKENS, help="what of a prompt counts as a token")
     parser.add_argument("--model", default="engine")
     parser.add_argument("--max-model-len", type=int, default=1_000_000)
     given = parser.parse_args()
@@ -24,7 +25,7 @@ def main() -> None:
     if given.max_num_queued_reqs is not None:
         spec = dataclasses.replace(spec, max_num_queued_reqs=given.max_num_queued_reqs)
     settings = Settings(models=(given.model,), max_model_len=given.max_model_len)
-    engine = SimulatedEngine(spec, given.seed, settings, given.port, given.host)
+    engine = SimulatedEngine(spec, given.seed, settings, given.port, given.host, COUNT_TOKENS[given.tokens])
     signal.signal(signal.SIGTERM, lambda *_: engine.stop())
     signal.signal(signal.SIGINT, lambda *_: engine.stop())
     print(f"http://{given.host}:{engine.port}", flush=True)

@@ -7,7 +7,7 @@ import math
 import time
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from loadtest.capacity.simulation.engine import Engine
 from loadtest.capacity.simulation.spec import Sequence
@@ -30,6 +30,23 @@ _REJECTED = {
 }
 
 
+def count_words(prompt: Any) -> int:
+    """Of the prompt's JSON, a text or the messages of a chat."""
+    return len(json.dumps(prompt).split())
+
+
+def count_bytes(prompt: Any) -> int:
+    """Of the text alone, as a tokenizer whose tokens are bytes does."""
+    if isinstance(prompt, str):
+        return len(prompt.encode())
+    if isinstance(prompt, dict):
+        return count_bytes(prompt.get("content") or prompt.get("text") or "")
+    return sum(map(count_bytes, prompt))
+
+
+COUNT_TOKENS = {"words": count_words, "bytes": count_bytes}
+
+
 @dataclass(slots=True, eq=False)
 class _Answer:
     """An answer under way: its client's wishes, and how much of it was sent."""
@@ -45,8 +62,17 @@ class _Answer:
 class SimulatedEngine(server.Engine):
     """Serves until `stop` is called. Its clock is the real one, in seconds since it was made."""
 
-    def __init__(self, spec: EngineSpec, seed: int, settings: Settings, port: int = 0, host: str = "127.0.0.1") -> None:
+    def __init__(  # noqa: PLR0917  # the engine, and where it is served
+        self,
+        spec: EngineSpec,
+        seed: int,
+        settings: Settings,
+        port: int = 0,
+        host: str = "127.0.0.1",
+        count_tokens: Callable[[Any], int] = count_words,
+    ) -> None:
         super().__init__(settings, port, host)
+        self._count_tokens = count_tokens
         self._origin_ns = time.time_ns()
         self._engine = Engine(spec, seed)
         self._figures = Figures(self._engine, settings.models[0])
@@ -74,8 +100,8 @@ class SimulatedEngine(server.Engine):
 
     def _begin(self, connection: Connection, endpoint: str, body: bytes, arrived_ns: int, fault: str) -> None:  # noqa: ARG002  # no faults here
         wanted = json.loads(body)
-        prompt = json.dumps(wanted["messages"] if endpoint == "chat" else wanted["prompt"])
-        tokens = len(prompt.split())
+        asked = wanted["messages"] if endpoint == "chat" else wanted["prompt"]
+        prompt, tokens = json.dumps(asked), self._count_tokens(asked)
         answer = _Answer(
             connection,
             endpoint,

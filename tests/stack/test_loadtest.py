@@ -78,5 +78,9 @@ def test_headless_run_from_this_box_as_the_readme_says(stack: Stack) -> None:
         timeout=180,
         check=False,
     )
-    assert done.returncode == 0, done.stdout + done.stderr
+    # On a busy box it may say, rightly, that it was too slow itself; nothing else may be wrong.
+    reasons = re.findall(r"^  - (.*)", done.stdout, re.MULTILINE)
+    slow = [reason for reason in reasons if reason.startswith("the client was the bottleneck")]
+    assert reasons == slow, done.stdout + done.stderr
+    assert done.returncode == (2 if slow else 0), done.stdout + done.stderr
     assert re.search(r"Aggregated +[1-9]\d* +0\(0\.00%\)", done.stdout + done.stderr)

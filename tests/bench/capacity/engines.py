@@ -63,12 +63,12 @@ def _sampler(mean: float, std: float) -> Sampler:
     return Lengths(mean, std).sampler()
 
 
-_JSON_WORDS = 3  # the served engine counts words: [{"role": "user", "content": ...
+JSON_WORDS = 3  # the served engine counts words: [{"role": "user", "content": ...
 SERVED: dict[str, tuple[Kind, Callable[[EngineSpec, int], Engine]]] = {
     f"{name} over HTTP": (
         replace(
             kind,
-            prompt=SentTokens(kind.prompt.mean, kind.prompt.std, added=_JSON_WORDS),
+            prompt=SentTokens(kind.prompt.mean, kind.prompt.std, added=JSON_WORDS),
             output=SentTokens(kind.output.mean, kind.output.std),
         ),
         Engine,

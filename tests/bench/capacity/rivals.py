@@ -7,8 +7,7 @@ guidellm's profile `goodput` searches the streams of a closed loop, and so does 
 capacity. `aiperf-rate` is the nearest to ours that can be put together from aiperf's options: its bisection, over the
 rate of Poisson arrivals. Each lives in an environment of its own, as for `tests.bench`.
 
-Only `batch_slots`, where prompts cost nothing, compares: with the word tokenizer of `tests.bench` aiperf writes prompts
-without spaces, and the served engine counts words.
+All have the same tokenizer, whose tokens are bytes, and the served engine counts bytes.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from __future__ import annotations
 import json
 import subprocess
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Protocol
@@ -24,9 +23,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 from rich.table import Table
 
 from loadtest.capacity.simulation.kinds import KINDS, Kind
+from tests.bench.capacity.engines import JSON_WORDS
 from tests.bench.capacity.served import limits_ms, search_served
 from tests.bench.capacity.truth import served
-from tests.bench.tools import MODEL, TOOLS
+from tests.bench.tools import MODEL, TOOLS, make_tokenizer
 from tests.fault_engine.process import running_engine
 
 if TYPE_CHECKING:
@@ -73,8 +73,8 @@ class Headroom:
 
     name = environment = "headroom"
 
-    def search(self, kind: Kind, url: str, environment: Path, out: Path, budget_s: float) -> Answer:  # noqa: ARG002  # it needs none
-        found = search_served(kind, url, out, budget_s)
+    def search(self, kind: Kind, url: str, environment: Path, out: Path, budget_s: float) -> Answer:
+        found = search_served(kind, url, out, budget_s, "--tokenizer", str(make_tokenizer(environment / "tokenizer")))
         return Answer(found.mid, None, found.low, found.high)
 
 
@@ -177,11 +177,13 @@ RIVALS: dict[str, Rival] = {rival.name: rival for rival in (Headroom(), Guidellm
 def compare(tool: Rival, engine: str, cache: Path, budget_s: float, keep: Path | None = None) -> Said:
     """Let `tool` search `engine`; `keep` is a folder for its files."""
     kind = KINDS[engine]
+    # The truth counts what the message's JSON adds.
+    kind = replace(kind, prompt=replace(kind.prompt, mean=kind.prompt.mean + JSON_WORDS))
     environment = cache / tool.environment
     TOOLS[tool.environment].install(environment)
     with (
         TemporaryDirectory() as scratch,
-        running_engine("--kind", engine, module="tests.simulated_engine") as url,
+        running_engine("--kind", engine, "--tokens", "bytes", module="tests.simulated_engine") as url,
     ):
         out = Path(scratch) if keep is None else keep / f"{engine}-{tool.name}"
         out.mkdir(parents=True, exist_ok=True)
