@@ -74,7 +74,7 @@ def second_engine() -> Iterator[Engine]:
     engine = Engine(folder / "sock")
     try:
         deadline = time.monotonic() + START_TIMEOUT_S
-        while "Version" not in engine.docker("version", check=False):
+        while not engine.docker("version", "--format", "{{.Server.Version}}", check=False):
             tail = (folder / "log").read_text()[-2000:]
             assert process.poll() is None, f"dockerd ended: {tail}"
             assert time.monotonic() < deadline, f"dockerd does not answer: {tail}"

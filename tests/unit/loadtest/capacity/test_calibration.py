@@ -15,9 +15,9 @@ from tests.bench.capacity.truth import misses, read
 
 @pytest.mark.timeout(600)
 def test_edges_are_true_and_their_intervals_hold() -> None:
-    runs = list(calibrate(list(KINDS), range(1), jobs=2, budget_s=300))
+    runs = list(calibrate(list(KINDS), range(1), jobs=2, budget_s=600))
     assert all(run.bound == "edge" for run in runs)
-    assert all(run.seconds < 330 for run in runs)
+    assert all(run.seconds < 630 for run in runs)
     assert median(abs(run.mid - 1) for run in runs) < 0.03
     assert max(abs(run.mid - 1) for run in runs) < 0.08
     assert sum(run.holds for run in runs) >= len(runs) - 1
