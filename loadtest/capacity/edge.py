@@ -102,7 +102,8 @@ def fit_edge(  # noqa: PLR0913  # what is known beforehand, with the batches
     fall = student_quantile(confidence, len(batches) - 2) ** 2 / 2
     found = _Profile(batches, target, dispersion, believed).around(found.best, _REACH, _COARSE)
     for step in (_COARSE, _FINE):
-        reach = min(_REACH, max(4 * step, 1.5 * found.half_width(fall)))
+        # On the grid so far, the interval may end anywhere before the next point.
+        reach = min(_REACH, found.half_width(fall) + 2 * found.step)
         found = _Profile(batches, target, dispersion, believed).around(found.best, reach, max(step, reach / 60))
     low, high = found.inside(fall)
     if found.at_the_rim(fall):
@@ -118,13 +119,13 @@ class _Profile:
         self._believed, self._slopes = believed, believed.grid()
         self._grid: list[float] = []
         self._values: list[float] = []
-        self._step = 0.0
+        self.step = 0.0
         self.best = self.slope = 0.0
 
     def around(self, centre: float, reach: float, step: float) -> Self:
         """Work it out on a grid."""
         count = round(reach / step)
-        self._step = step
+        self.step = step
         self._grid = [centre + step * number for number in range(-count, count + 1)]
         found = [max((self._value(edge, slope), slope) for slope in self._slopes) for edge in self._grid]
         self._values = [value for value, _ in found]
@@ -148,7 +149,7 @@ class _Profile:
     def inside(self, fall: float) -> tuple[float, float]:
         """The lowest and the highest log rate whose likelihood falls by no more."""
         within = self._within(fall)
-        return self._grid[within[0]] - self._step / 2, self._grid[within[-1]] + self._step / 2
+        return self._grid[within[0]] - self.step / 2, self._grid[within[-1]] + self.step / 2
 
     def half_width(self, fall: float) -> float:
         low, high = self.inside(fall)

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 from loadtest.capacity.answer import Limits
 from loadtest.capacity.edge import Batch, Edge, fit_edge
 from loadtest.capacity.longrun import find_crossing
-from loadtest.capacity.simulation.fit import Twin, fit_twin, shapes
+from loadtest.capacity.simulation.fit import Twin, fit_twin, measured_lengths
 from loadtest.capacity.statistics import split
 from loadtest.capacity.twin import edge_by_twin
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from loadtest.capacity.answer import SearchSettings
+    from loadtest.capacity.answer import Lengths, SearchSettings
     from loadtest.capacity.stage import StageResult
 
 _REACH = 0.12  # log rate around the estimate: farther stages say nothing about the edge
@@ -32,9 +32,13 @@ _LONG_RUN, _LAST_LONG_RUN = 40_000, 400_000
 class Estimator:
     """Learns with each stage."""
 
-    def __init__(self, settings: SearchSettings) -> None:
-        """Without limits in `settings`, there is nothing to hold a twin's requests against."""
+    def __init__(self, settings: SearchSettings, lengths: Lengths | None = None) -> None:
+        """Without limits in `settings`, there is nothing to hold a twin's requests against.
+
+        `lengths` are those of many requests of the workload; without them, the measured requests' stand for them.
+        """
         self._settings = settings
+        self._lengths = lengths
         self._wants_twin = settings.limits != Limits()
         self._fits = 0
         self.twin: Twin | None = None
@@ -64,7 +68,9 @@ class Estimator:
     def _edge(self, near: Sequence[StageResult], guess: float, requests: int) -> Edge | None:
         settings = self._settings
         if self.twin is not None:
-            found = edge_by_twin(self.twin.spec, near, settings, guess, requests)
+            found = edge_by_twin(
+                self.twin.spec, near, settings, self._lengths or measured_lengths(near), guess, requests
+            )
             if found is not None:
                 edge, spec = found
                 self.twin = Twin(spec, self.twin.error)
@@ -84,7 +90,8 @@ class Estimator:
         if self.edge is not None:
             return  # it guesses better
         settings = self._settings
-        crossing = find_crossing(twin.spec, settings, shapes(stages), guess=guess, requests=_LONG_RUN // 2)
+        lengths = self._lengths or measured_lengths(stages)
+        crossing = find_crossing(twin.spec, settings, lengths, guess=guess, requests=_LONG_RUN // 2)
         if crossing is not None:
             self.guess = crossing.rate
 

@@ -16,9 +16,8 @@ from loadtest.capacity.statistics import split
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from collections.abc import Sequence as Items
 
-    from loadtest.capacity.answer import Limits, SearchSettings
+    from loadtest.capacity.answer import Lengths, Limits, SearchSettings
     from loadtest.capacity.simulation.spec import EngineSpec
 
 _ASIDE = 0.03  # log rate: the share of misses is simulated on both sides of the crossing, and goes straight in between
@@ -34,33 +33,31 @@ class Crossing:
     error: float  # standard error of the log odds at `rate`, since the run was not endless
 
 
-def long_run_misses(
-    spec: EngineSpec, limits: Limits, shapes: Items[tuple[int, int]], rate: float, requests: int
-) -> list[bool]:
+def long_run_misses(spec: EngineSpec, limits: Limits, lengths: Lengths, rate: float, requests: int) -> list[bool]:
     """Whether each of many requests, Poisson arrivals of `rate` requests/s, missed; in the order in which they ended.
 
-    `shapes` are (prompt tokens, output tokens) to draw from. Every rate gets the same arrivals, only faster.
+    `lengths` are drawn from. Every rate gets the same arrivals, only faster.
     """
 
     def arrivals() -> Iterator[Sequence]:
-        random = Random(f"long run:{shapes[:20]}{spec.step_s}")  # noqa: S311  # repeatable, and another one each time
+        random = Random(f"long run:{lengths[:20]}{spec.step_s}")  # noqa: S311  # repeatable, and another one each time
         at = 0.0
         while True:
             at += random.expovariate(1.0)
-            prompt, output = shapes[int(random.random() * len(shapes))]
+            prompt, output = lengths[int(random.random() * len(lengths))]
             yield Sequence(at / rate, prompt, output)
 
     return [not limits.met(sequence) for sequence in run(Engine(spec, 0), islice(arrivals(), requests))]
 
 
 def find_crossing(
-    spec: EngineSpec, settings: SearchSettings, shapes: Items[tuple[int, int]], *, guess: float, requests: int
+    spec: EngineSpec, settings: SearchSettings, lengths: Lengths, *, guess: float, requests: int
 ) -> Crossing | None:
     """Find the rate at which this engine meets the objective in the long run of about `requests`; None if none does."""
     target, limits = log_odds(1 - settings.objective), settings.limits
 
     def odds(rate: float, count: int) -> tuple[float, float]:
-        misses = long_run_misses(spec, limits, shapes, rate, count)
+        misses = long_run_misses(spec, limits, lengths, rate, count)
         share = (sum(misses) + 0.5) / (count + 1)
         parts = [sum(misses[start:end]) / (end - start) for start, end in split(count, 20)]
         variance = sum((part - share) ** 2 for part in parts) / (len(parts) - 1) / len(parts)

@@ -52,6 +52,8 @@ log = logging.getLogger(__name__)
 
 # The share of the budget kept for the closed loops at the edge, and the most of it in seconds.
 _USERS_SHARE, _USERS_MOST_S, _USERS_LEAST_S = 0.1, 120.0, 3.0
+# Requests whose lengths stand for the workload in the long run.
+_LENGTHS = 20_000
 # Numbers of the closed loops, above those of the stages.
 _USERS_LOADS = 1_000_000
 # Rates that differ by less are the same to the client.
@@ -79,6 +81,7 @@ class CapacityRun:
         self._plan = plan
         self._folder = folder
         self._settings = _settings(options, capacity)
+        self._workload = workload
         self._search = Search(self._settings)
         self._drive = Drive(fleet, metrics, options, plan, workload, folder.rows if folder else None)
         self._began = 0.0  # monotonic
@@ -147,6 +150,7 @@ class CapacityRun:
     def _run(self) -> None:
         try:
             self._drive.await_processes(len(self._fleet.names()))
+            self._search = Search(self._settings, gevent.get_hub().threadpool.apply(_lengths, (self._workload,)))
             while (stage := self._search.next_stage(self._elapsed())) is not None:
                 self._run_stage(stage)
             self._find_users()
@@ -249,6 +253,16 @@ class CapacityRun:
         )
         self.finding.users.append(record)
         self.progress.end_users(record)
+
+
+def _lengths(workload: Workload) -> list[tuple[int, int]] | None:
+    """(prompt tokens, output tokens) of many requests; None where the server alone decides one of the two."""
+    if not workload.options.ignore_eos:
+        return None
+    count = min(_LENGTHS, workload.distinct or _LENGTHS)
+    specs = (workload.request(number) for number in range(count))
+    lengths = [(spec.prompt_tokens, spec.output_tokens) for spec in specs if spec.prompt_tokens is not None]
+    return lengths if len(lengths) == count else None
 
 
 def _settings(options: RunOptions, capacity: CapacityOptions) -> SearchSettings:

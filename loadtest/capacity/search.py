@@ -19,6 +19,7 @@ from loadtest.capacity.statistics import normal_quantile
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from loadtest.capacity.answer import Lengths
     from loadtest.capacity.stage import Purpose, StageRequest, StageResult
 
 _FEWEST_WARMUP = 3  # requests: the first ones of a stage find cold caches and connections
@@ -43,13 +44,13 @@ _MAYBE_NARROW = 1.3  # the twin's long run is short between stages, which widens
 class Search:
     """Ask `next_stage`, run it (`decide` says when it may end), `add` its result; again until there is none."""
 
-    def __init__(self, settings: SearchSettings) -> None:
-        """Start with nothing known of the engine."""
+    def __init__(self, settings: SearchSettings, lengths: Lengths | None = None) -> None:
+        """Start with nothing known of the engine; `lengths` as `Estimator` has them."""
         self.settings = settings
         self._results: list[StageResult] = []
         self._verdicts: list[StageVerdict] = []
         self._ended: Ended | None = None
-        self._estimator = Estimator(settings)
+        self._estimator = Estimator(settings, lengths)
         self._edge_stages = 0
         self._at_edge = False
         self._voids = 0  # stages in a row that told nothing

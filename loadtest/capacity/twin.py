@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING
 
 from loadtest.capacity.edge import Batch, Edge, Slope, fit_edge, log_odds
 from loadtest.capacity.longrun import find_crossing
-from loadtest.capacity.simulation.fit import replay, shapes
+from loadtest.capacity.simulation.fit import replay
 from loadtest.capacity.statistics import normal_quantile, split, student_quantile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from collections.abc import Sequence as Items
 
-    from loadtest.capacity.answer import Limits, SearchSettings
+    from loadtest.capacity.answer import Lengths, Limits, SearchSettings
     from loadtest.capacity.simulation.spec import EngineSpec
     from loadtest.capacity.stage import StageResult
 
@@ -109,19 +109,24 @@ def _match(matching: _Matching) -> float | None:
     return matching.best()
 
 
-def edge_by_twin(
-    spec: EngineSpec, stages: Items[StageResult], settings: SearchSettings, guess: float, requests: int
+def edge_by_twin(  # noqa: PLR0913, PLR0917  # what was measured, and what is asked
+    spec: EngineSpec,
+    stages: Items[StageResult],
+    settings: SearchSettings,
+    lengths: Lengths,
+    guess: float,
+    requests: int,
 ) -> tuple[Edge, EngineSpec] | None:
     """Estimate the edge from `stages` near `guess` (requests/s), with about `requests` simulated in the long run.
 
-    Returns the twin at its right speed too; None where it explains little of what was measured.
+    Their lengths are drawn from `lengths`. Returns the twin at its right speed too; None where it explains little of what was measured.
     """
     matching = _Matching(spec, settings.limits, stages)
     log_cost = _match(matching)
     if log_cost is None:
         return None
     spec = matching.spec(log_cost)
-    crossing = find_crossing(spec, settings, shapes(stages), guess=guess, requests=requests)
+    crossing = find_crossing(spec, settings, lengths, guess=guess, requests=requests)
     if crossing is None:
         return None
     target, middle = log_odds(1 - settings.objective), math.log(crossing.rate)

@@ -64,6 +64,9 @@ class Engine:
 def second_engine() -> Iterator[Engine]:
     """Start it, with nothing on it; stop it and delete all it had afterwards."""
     folder = Path(tempfile.mkdtemp(prefix="headroom-swarm-"))
+    # In memory: deleting half a million small files from a disk takes longer than the tests.
+    (folder / "data").mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=14g", "headroom-swarm", f"{folder}/data"], check=True)
     dockerd = [
         *("dockerd", "--host", f"unix://{folder}/sock", "--pidfile", f"{folder}/pid"),
         *("--data-root", f"{folder}/data", "--exec-root", f"{folder}/exec", "--cgroup-parent", folder.name),

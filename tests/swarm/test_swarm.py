@@ -1,6 +1,6 @@
 """The stack file on a swarm of one host: scaled and updated under load, no request lost.
 
-Not part of scripts/test: it copies 6 GB of images and takes a quarter of an hour. As root, after
+Not part of scripts/test: it copies 7 GB of images into memory, and takes ten minutes. As root, after
 docker/airgap/build-images.sh:
 
     pytest -s tests/swarm
@@ -139,7 +139,7 @@ class Load:
 
 def assert_nothing_failed(rows: list[dict[str, str]], during_s: float) -> None:
     failed = [row for row in rows if row["outcome"] not in {"ok", "cancelled"}]
-    print(f"{len(rows)} requests in {during_s:.0f} s, {len(failed)} failed", flush=True)
+    print(f"{len(rows)} requests in {during_s:.0f} s, {len(failed)} failed {failed or ''}", flush=True)
     assert failed == []
     assert len(rows) >= 0.9 * RATE * during_s
 

@@ -47,7 +47,7 @@ def replay(spec: EngineSpec, requests: Iterable[StageRequest], seed: int = 0) ->
     return sequences
 
 
-def shapes(stages: Iterable[StageResult]) -> list[tuple[int, int]]:
+def measured_lengths(stages: Iterable[StageResult]) -> list[tuple[int, int]]:
     """(prompt tokens, output tokens) of the requests that were measured."""
     return [(max(1, one.prompt_tokens), max(1, one.output_tokens)) for stage in stages for one in stage.requests]
 

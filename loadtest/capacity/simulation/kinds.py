@@ -40,6 +40,11 @@ class Kind:
     limits: Limits
     objective: float = 0.95
 
+    def lengths(self) -> list[tuple[int, int]]:
+        """(prompt tokens, output tokens) of many requests."""
+        random = Random("lengths")  # noqa: S311  # as below
+        return [(self.prompt.draw(random), self.output.draw(random)) for _ in range(20_000)]
+
     def arrivals(self, rate: float, seed: int | str) -> Iterator[Sequence]:
         """Yield requests without end: Poisson arrivals of `rate` requests/s."""
         random = Random(f"requests:{seed}")  # noqa: S311  # a repeatable test is the point

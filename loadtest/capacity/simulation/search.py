@@ -38,7 +38,7 @@ def search_kind(kind: Kind, seed: int, *, make: MakeEngine = Engine, **settings:
 
     `settings` are those of `SearchSettings` that the kind does not say; `make` may make another engine of its spec.
     """
-    search = Search(SearchSettings(objective=kind.objective, limits=kind.limits, **settings))
+    search = Search(SearchSettings(objective=kind.objective, limits=kind.limits, **settings), kind.lengths())
     elapsed, sent = 0.0, 0
     while (plan := search.next_stage(elapsed)) is not None:
         result = run_stage(kind, search, plan, seed, make)
