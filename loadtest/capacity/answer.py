@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Sequence as Items
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from loadtest.capacity.stage import Decision, StagePlan
 
 # (prompt tokens, output tokens) of many requests: what the workload is in the long run.
-Lengths = "Items[tuple[int, int]]"
+Lengths: TypeAlias = "Items[tuple[int, int]]"
 Bound = Literal["edge", "floor", "never_met"]
 # interval: narrow enough. budget: time is up. max_rate: the limit that was asked for. client: it cannot send more.
 # idle_engine: not even requests that come alone meet the SLO. void: stages were void again and again.

@@ -32,7 +32,7 @@ _EDGE_OFFSETS = (0.0, 0.04, -0.04)  # log rate: both sides of the estimate show 
 _EDGE_REQUESTS, _EDGE_SERVICES = 250, 15  # a stage at the edge: at least so many requests, and durations of one
 _FEWEST_REQUESTS = 40
 _MOST_VOID = 3
-# With five, the middle is off by 2 % (root mean square; docs/capacity-accuracy.md), and its scatter says less than that.
+# With five, the middle is off by 2 % (root mean square), and the scatter of so few says less.
 _FEWEST_EDGE_STAGES = 9
 # Log rate. Above the capacity by so much, a stage of 250 requests meets by luck 1 time in 10: its queue had no time to
 # grow, and where nothing missed nothing tells how much neighbours resemble each other.

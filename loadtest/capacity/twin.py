@@ -119,7 +119,8 @@ def edge_by_twin(  # noqa: PLR0913, PLR0917  # what was measured, and what is as
 ) -> tuple[Edge, EngineSpec] | None:
     """Estimate the edge from `stages` near `guess` (requests/s), with about `requests` simulated in the long run.
 
-    Their lengths are drawn from `lengths`. Returns the twin at its right speed too; None where it explains little of what was measured.
+    Their lengths are drawn from `lengths`. Returns the twin at its right speed
+    too; None where it explains little of what was measured.
     """
     matching = _Matching(spec, settings.limits, stages)
     log_cost = _match(matching)
