@@ -150,7 +150,9 @@ class CapacityRun:
     def _run(self) -> None:
         try:
             self._drive.await_processes(len(self._fleet.names()))
-            self._search = Search(self._settings, gevent.get_hub().threadpool.apply(_lengths, (self._workload,)))
+            self._search = Search(
+                self._settings, gevent.get_hub().threadpool.apply(self._workload.lengths, (_LENGTHS,))
+            )
             while (stage := self._search.next_stage(self._elapsed())) is not None:
                 self._run_stage(stage)
             self._find_users()
@@ -253,16 +255,6 @@ class CapacityRun:
         )
         self.finding.users.append(record)
         self.progress.end_users(record)
-
-
-def _lengths(workload: Workload) -> list[tuple[int, int]] | None:
-    """(prompt tokens, output tokens) of many requests; None where the server alone decides one of the two."""
-    if not workload.options.ignore_eos:
-        return None
-    count = min(_LENGTHS, workload.distinct or _LENGTHS)
-    specs = (workload.request(number) for number in range(count))
-    lengths = [(spec.prompt_tokens, spec.output_tokens) for spec in specs if spec.prompt_tokens is not None]
-    return lengths if len(lengths) == count else None
 
 
 def _settings(options: RunOptions, capacity: CapacityOptions) -> SearchSettings:

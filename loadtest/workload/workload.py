@@ -73,6 +73,14 @@ class Workload:
         body = self._bodies[endpoint].body(text, output_tokens)
         return RequestSpec(index, endpoint, body, prompt_tokens, output_tokens)
 
+    def lengths(self, most: int) -> list[tuple[int, int]] | None:
+        """(prompt tokens, output tokens) of up to `most` requests; None where the server alone decides one of them."""
+        if not self.options.ignore_eos:
+            return None
+        specs = [self.request(index) for index in range(min(most, self.distinct or most))]
+        lengths = [(spec.prompt_tokens, spec.output_tokens) for spec in specs if spec.prompt_tokens is not None]
+        return lengths if len(lengths) == len(specs) else None
+
     @property
     def common_tokens(self) -> dict[Endpoint, int]:
         """Tokens at the start of every prompt of an endpoint: the chat template's head and the shared prefix.

@@ -181,3 +181,11 @@ def test_prompts_of_a_trace_that_are_too_short_are_lengthened_and_counted(tmp_pa
 def test_a_trace_that_the_server_cannot_take_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"^--trace: 1 of 2 requests"):
         load(trace=trace(tmp_path, "0,300,10", "2,2000,49"), max_model_len=2048)
+
+
+def test_lengths_are_known_before_a_run_unless_the_server_decides_them(model: Path) -> None:
+    workload = load(endpoint="both", prompt_tokens="200:40", output_tokens="60:10", tokenizer=model, ignore_eos=True)
+    specs = [workload.request(index) for index in range(500)]
+    assert workload.lengths(500) == [(spec.prompt_tokens, spec.output_tokens) for spec in specs]
+    assert load(tokenizer=model).lengths(500) is None  # an answer ends when the model says so
+    assert load(ignore_eos=True).lengths(500) is None  # no tokenizer

@@ -1,0 +1,34 @@
+"""The curve of misses against the rate: its edge and the interval."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from loadtest.capacity.edge import Batch, Slope, fit_edge, log_odds
+
+OBJECTIVE, EDGE, SLOPE = 0.95, 15.1, 20.0
+
+
+def batches(count: int) -> list[Batch]:
+    """50 requests each around the edge, which miss exactly as the curve says."""
+    target = log_odds(1 - OBJECTIVE)
+    rates = [math.log(15.0) + (-0.04, 0.0, 0.04)[number % 3] for number in range(count)]
+    return [Batch(rate, 50, 50 / (1 + math.exp(-(target + SLOPE * (rate - math.log(EDGE)))))) for rate in rates]
+
+
+@pytest.mark.parametrize("count", range(20, 50))
+def test_however_narrow_the_interval_is_it_is_found(count: int) -> None:
+    """Narrower than the coarse grid: its ends lie between two points of it."""
+    found = fit_edge(
+        batches(count), OBJECTIVE, 0.95, math.log(15.0), least_dispersion=0.1, believed=Slope(SLOPE, sigma=0.2)
+    )
+    assert found is not None
+    assert found.low < EDGE < found.high
+    assert found.width < 0.011
+
+
+def test_there_is_no_edge_among_batches_that_all_met() -> None:
+    met = [Batch(math.log(rate), 50, 1.0) for rate in range(10, 20)]
+    assert fit_edge(met, OBJECTIVE, 0.95, math.log(15.0)) is None
