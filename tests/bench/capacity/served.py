@@ -35,7 +35,7 @@ def search_served(kind: Kind, url: str, folder: Path, budget_s: float, *options:
     started = time.monotonic()
     search = subprocess.run(
         [
-            *(sys.executable, "scripts/capacity", "--host", url, "--endpoint", "chat"),
+            *(sys.executable, "scripts/capacity", "--host", url, "--endpoint", "chat", "--ignore-eos"),
             *("--prompt-tokens", lengths(kind.prompt), "--output-tokens", lengths(kind.output)),
             *(part for name, ms in limits_ms(kind).items() for part in (f"--slo-{name}-ms", f"{ms:g}")),
             *("--slo-percentile", f"{kind.objective:.0%}".removesuffix("%")),
