@@ -2,7 +2,7 @@
 
 The router knows fixed addresses and its own API (/add_worker, /remove_worker), no name that stands for many. So each
 engine puts itself on the list, and does so again when the router has restarted. It joins under the name that Docker
-gives to every container, which leads to this one engine, also when its address changes.
+gives to every container, which leads to this one engine, also when its address changes; in a swarm by its address.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 PERIOD_S = 2.0
 # Of one call; adding waits for the router's own look at /health.
 TIMEOUT_S = 10.0
+# Of a connection to another engine: the kernel answers, however busy that one is.
+CONNECT_S = 2.0
 # From the router's choice of this engine to the request's arrival here.
 LAST_REQUESTS_S = 1.0
 
@@ -34,8 +36,8 @@ LAST_REQUESTS_S = 1.0
 class Registration:
     """Place of one engine on the list of every router that answers at `router`, a URL such as http://router:8000."""
 
-    def __init__(self, router: str, own: str, model: str) -> None:
-        """`own` is the engine's URL, as the routers reach it; `model` the name that it serves."""
+    def __init__(self, router: str, own: Callable[[str], str], model: str) -> None:
+        """`own` says the engine's URL as the router at a URL reaches it; `model` is the name that it serves."""
         parts = urllib.parse.urlsplit(router)
         self._router_host, self._router_port = parts.hostname or "", parts.port or 80
         self._own = own
@@ -58,7 +60,7 @@ class Registration:
         try:
             with self._asking:
                 for router in self._routers():
-                    self._ask(router, "remove_worker", self._own)
+                    self._ask(router, "remove_worker", self._own(router))
         except OSError as error:
             self._say(f"cannot leave the router: {error}")
             return
@@ -97,22 +99,23 @@ class Registration:
 
     def _step_back(self, router: str) -> None:
         """The engine stands still: leave until it moves."""
-        if self._own in self._known(router):
-            self._ask(router, "remove_worker", self._own)
+        own = self._own(router)
+        if own in self._known(router):
+            self._ask(router, "remove_worker", own)
             self._say("left the router: the engine makes no progress")
 
     def _look(self, router: str) -> None:
-        """Join `router` unless it knows us, and take one engine off its list whose container is gone."""
-        known = self._known(router)
-        if self._own not in known:
-            self._ask(router, "add_worker", self._own)
-            self._say(f"joined the router as {self._own}")
+        """Join `router` unless it knows us, and take one engine off its list that is not there; it may join again."""
+        own, known = self._own(router), self._known(router)
+        if own not in known:
+            self._ask(router, "add_worker", own)
+            self._say(f"joined the router as {own}")
         # One each time: together the engines look through the list in a few seconds, however many they are.
-        if others := [url for url in known if url != self._own]:
+        if others := [url for url in known if url != own]:
             other = random.choice(others)  # noqa: S311  # no secret
-            if not _resolves(other):
+            if not _listens(other):
                 self._ask(router, "remove_worker", other)
-                self._say(f"took {other} off the router's list: its container is gone")
+                self._say(f"took {other} off the router's list: nothing listens there")
 
     def _known(self, router: str) -> list[str]:
         urls: list[str] = json.loads(self._ask(router, "list_workers"))["urls"]
@@ -141,18 +144,25 @@ class Registration:
             self._said = what
 
 
-def own_url(port: int) -> str:
-    """URL of this container for others on its network.
+def own_url(router: str, port: int) -> str:
+    """URL of this container as `router` reaches it: by the container's id, which is its host name.
 
-    Docker resolves a container's id, which is its host name. ENGINE_HOST is another name for this container alone.
+    With ENGINE_BY_ADDRESS by its address: a swarm forgets a task's name two seconds before it tells the task to stop,
+    and requests that come meanwhile would find nobody.
     """
-    return f"http://{os.environ.get('ENGINE_HOST') or socket.gethostname()}:{port}"
+    host = socket.gethostname()
+    if os.environ.get("ENGINE_BY_ADDRESS"):
+        parts = urllib.parse.urlsplit(router)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as towards:
+            towards.connect((parts.hostname or "", parts.port or 80))  # sends nothing
+            host = towards.getsockname()[0]
+    return f"http://{host}:{port}"
 
 
-def _resolves(url: str) -> bool:
+def _listens(url: str) -> bool:
     parts = urllib.parse.urlsplit(url)
     try:
-        socket.getaddrinfo(parts.hostname, parts.port)
+        socket.create_connection((parts.hostname or "", parts.port or 80), CONNECT_S).close()
     except OSError:
         return False
     return True

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from functools import partial
 
 import access
 import machine
@@ -47,7 +48,8 @@ def main() -> int:
             cpu_counts=settings.device == "cpu",
         )
         router = os.environ.get("ROUTER_URL")
-        registration = Registration(router, own_url(engine.PORT), settings.served_model_name) if router else None
+        own = partial(own_url, port=engine.PORT)
+        registration = Registration(router, own, settings.served_model_name) if router else None
         return Supervisor(watch, registration).run(lambda: checked_command(settings))
     except engine.SettingError as error:
         say(str(error))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-OWN, OTHER, GONE = "http://localhost:8000", "http://127.0.0.1:8001", "http://no-such-container.invalid:8000"
+OWN, GONE = "http://localhost:8000", "http://no-such-container.invalid:8000"
 
 
 class Router(ThreadingHTTPServer):
@@ -95,7 +96,7 @@ def engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Engine:
 
 
 def joined(one: Router) -> router.Registration:
-    registration = router.Registration(one.url, OWN, "model")
+    registration = router.Registration(one.url, lambda _router: OWN, "model")
     registration.join()
     return registration
 
@@ -150,19 +151,30 @@ def test_a_stalled_engine_steps_back_until_it_moves(one: Router, engine: Engine)
     registration.leave(await_last=False)
 
 
-def test_an_engine_whose_container_is_gone_is_taken_off_and_others_stay(one: Router, engine: Engine) -> None:
+def test_engines_that_are_gone_are_taken_off_and_others_stay(one: Router, engine: Engine) -> None:
+    """Of one the name is gone; at the address of another nothing listens any more."""
     assert engine
-    one.engines = [GONE, OTHER]
-    registration = joined(one)
-    until(lambda: sorted(one.engines) == sorted([OTHER, OWN]))
-    registration.leave(await_last=False)
+    with socket.create_server(("127.0.0.1", 0)) as other, socket.create_server(("127.0.0.1", 0)) as gone:
+        there, ended = (f"http://127.0.0.1:{server.getsockname()[1]}" for server in (other, gone))
+        one.engines = [GONE, there, ended]
+        gone.close()
+        registration = joined(one)
+        until(lambda: sorted(one.engines) == sorted([there, OWN]))
+        registration.leave(await_last=False)
+
+
+def test_an_engine_says_its_name_and_in_a_swarm_its_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ENGINE_BY_ADDRESS", raising=False)
+    assert router.own_url("http://127.0.0.1:9", 8000) == f"http://{socket.gethostname()}:8000"
+    monkeypatch.setenv("ENGINE_BY_ADDRESS", "1")
+    assert router.own_url("http://127.0.0.1:9", 8000) == "http://127.0.0.1:8000"
 
 
 def test_no_router_is_said_once_and_does_not_keep_the_engine_from_stopping(
     engine: Engine, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert engine
-    registration = router.Registration("http://127.0.0.1:1", OWN, "model")
+    registration = router.Registration("http://127.0.0.1:1", lambda _router: OWN, "model")
     registration.join()
     until(lambda: "cannot reach the router" in capfd.readouterr().out)
     time.sleep(0.2)
