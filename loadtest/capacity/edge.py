@@ -11,7 +11,7 @@ from loadtest.capacity.statistics import student_quantile
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_FEWEST_BATCHES = 6
+_FEWEST_BATCHES, _FEWEST_STAGES = 6, 5
 _REACH, _COARSE, _FINE = 0.25, 0.005, 0.0005  # of the log rate: how far around the guess, in which steps
 
 
@@ -88,18 +88,19 @@ def fit_edge(  # noqa: PLR0913  # what is known beforehand, with the batches
 ) -> Edge | None:
     """Fit a logistic curve of misses against the log rate; None when the edge is not among the batches.
 
-    Quasi-likelihood: the binomial likelihood over the dispersion of the batches around the curve (Pearson), with the
-    slope's prior; the interval is where the profile falls by half the square of Student's t. `guess` is a log rate.
+    Quasi-likelihood: the binomial likelihood over the dispersion around the curve (Pearson; of the batches or, where it
+    is more, of whole stages, for a box may be slower for minutes), with the slope's prior; the interval is where the
+    profile falls by half the square of Student's t. `guess` is a log rate.
     `least_dispersion` below 1 is for batches from which part of chance has been taken out; `believed` is the prior.
     """
     shares = [1 - batch.missed / batch.requests for batch in batches]
     if len(batches) < _FEWEST_BATCHES or not min(shares) < objective < max(shares):
         return None
     target = log_odds(1 - objective)
-    dispersion = _Profile(batches, target, 1.0, believed).around(guess, _REACH, _COARSE).dispersion(least_dispersion)
+    dispersion, _ = _Profile(batches, target, 1.0, believed).around(guess, _REACH, _COARSE).dispersion(least_dispersion)
     found = _Profile(batches, target, dispersion, believed).around(guess, _REACH, _COARSE)
-    dispersion = found.dispersion(least_dispersion)
-    fall = student_quantile(confidence, len(batches) - 2) ** 2 / 2
+    dispersion, degrees = found.dispersion(least_dispersion)
+    fall = student_quantile(confidence, degrees) ** 2 / 2
     found = _Profile(batches, target, dispersion, believed).around(found.best, _REACH, _COARSE)
     for step in (_COARSE, _FINE):
         # On the grid so far, the interval may end anywhere before the next point.
@@ -137,14 +138,21 @@ class _Profile:
         likelihood = _likelihood(self._batches, edge, slope, self._target)
         return likelihood / self._dispersion - self._believed.penalty(slope)
 
-    def dispersion(self, least: float) -> float:
-        """Pearson's, of the batches around the best curve."""
-        squares = 0.0
+    def dispersion(self, least: float) -> tuple[float, int]:
+        """Pearson's around the best curve, of batches or stages, which is more; and its degrees of freedom."""
+        batches: list[tuple[float, float]] = []
+        stages: dict[float, tuple[float, float]] = {}
         for batch in self._batches:
             miss = 1 / (1 + math.exp(-(self._target + self.slope * (batch.log_rate - self.best))))
             miss = min(max(miss, 0.002), 0.998)
-            squares += (batch.missed - batch.requests * miss) ** 2 / (batch.requests * miss * (1 - miss))
-        return max(least, squares / (len(self._batches) - 2))
+            off, variance = batch.missed - batch.requests * miss, batch.requests * miss * (1 - miss)
+            batches.append((off, variance))
+            so_far = stages.get(batch.log_rate, (0.0, 0.0))
+            stages[batch.log_rate] = so_far[0] + off, so_far[1] + variance
+        found = _pearson(batches)
+        if len(stages) >= _FEWEST_STAGES:
+            found = max(found, _pearson(list(stages.values())))
+        return max(least, found[0]), found[1]
 
     def inside(self, fall: float) -> tuple[float, float]:
         """The lowest and the highest log rate whose likelihood falls by no more."""
@@ -163,3 +171,9 @@ class _Profile:
     def _within(self, fall: float) -> list[int]:
         top = max(self._values)
         return [number for number, value in enumerate(self._values) if value >= top - fall]
+
+
+def _pearson(groups: Sequence[tuple[float, float]]) -> tuple[float, int]:
+    """Dispersion of (deviation, variance) of groups around a curve with two parameters, and its degrees of freedom."""
+    degrees = len(groups) - 2
+    return sum(off * off / variance for off, variance in groups) / degrees, degrees

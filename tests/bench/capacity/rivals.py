@@ -7,7 +7,8 @@ guidellm's profile `goodput` searches the streams of a closed loop, and so does 
 capacity. `aiperf-rate` is the nearest to ours that can be put together from aiperf's options: its bisection, over the
 rate of Poisson arrivals. Each lives in an environment of its own, as for `tests.bench`.
 
-All have the same tokenizer, whose tokens are bytes, and the served engine counts bytes.
+The rivals have a tokenizer whose tokens are bytes, and the engine that is served to them counts bytes. Ours sends
+words, and its engine counts these: as many tokens either way.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from loadtest.capacity.simulation.kinds import KINDS, Kind
 from tests.bench.capacity.engines import JSON_WORDS
 from tests.bench.capacity.served import limits_ms, search_served
 from tests.bench.capacity.truth import served
-from tests.bench.tools import MODEL, TOOLS, make_tokenizer
+from tests.bench.tools import MODEL, TOOLS
 from tests.fault_engine.process import running_engine
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ class Rival(Protocol):
 
     name: str
     environment: str
+    tokens: str  # as the engine is to count them
 
     def search(self, kind: Kind, url: str, environment: Path, out: Path, budget_s: float) -> Answer:
         """Search, with its files in `out`."""
@@ -72,9 +74,10 @@ class Headroom:
     """Ours."""
 
     name = environment = "headroom"
+    tokens = "words"
 
-    def search(self, kind: Kind, url: str, environment: Path, out: Path, budget_s: float) -> Answer:
-        found = search_served(kind, url, out, budget_s, "--tokenizer", str(make_tokenizer(environment / "tokenizer")))
+    def search(self, kind: Kind, url: str, environment: Path, out: Path, budget_s: float) -> Answer:  # noqa: ARG002  # it needs none
+        found = search_served(kind, url, out, budget_s)
         return Answer(found.mid, None, found.low, found.high)
 
 
@@ -82,6 +85,7 @@ class Guidellm:
     """Doubles the streams from 4, then bisects, to 10 %."""
 
     name = environment = "guidellm"
+    tokens = "bytes"
 
     def search(self, kind: Kind, url: str, environment: Path, out: Path, budget_s: float) -> Answer:  # noqa: ARG002  # it has no budget
         data = {"kind": "synthetic_text"}
@@ -116,7 +120,7 @@ class Guidellm:
 class Aiperf:
     """Its bisection of the concurrency, from 1, to 5 %; it asks each value twice."""
 
-    name, environment = "aiperf", "aiperf"
+    name, environment, tokens = "aiperf", "aiperf", "bytes"
 
     def search(self, kind: Kind, url: str, environment: Path, out: Path, budget_s: float) -> Answer:  # noqa: ARG002  # it has no budget
         _run([*self._command(kind, url, environment, out), *self._wanted(kind)], out)
@@ -177,13 +181,13 @@ RIVALS: dict[str, Rival] = {rival.name: rival for rival in (Headroom(), Guidellm
 def compare(tool: Rival, engine: str, cache: Path, budget_s: float, keep: Path | None = None) -> Said:
     """Let `tool` search `engine`; `keep` is a folder for its files."""
     kind = KINDS[engine]
-    # The truth counts what the message's JSON adds.
-    kind = replace(kind, prompt=replace(kind.prompt, mean=kind.prompt.mean + JSON_WORDS))
+    if tool.tokens == "bytes":  # the truth counts the words that the message's JSON adds
+        kind = replace(kind, prompt=replace(kind.prompt, mean=kind.prompt.mean + JSON_WORDS))
     environment = cache / tool.environment
     TOOLS[tool.environment].install(environment)
     with (
         TemporaryDirectory() as scratch,
-        running_engine("--kind", engine, "--tokens", "bytes", module="tests.simulated_engine") as url,
+        running_engine("--kind", engine, "--tokens", tool.tokens, module="tests.simulated_engine") as url,
     ):
         out = Path(scratch) if keep is None else keep / f"{engine}-{tool.name}"
         out.mkdir(parents=True, exist_ok=True)

@@ -32,3 +32,20 @@ def test_however_narrow_the_interval_is_it_is_found(count: int) -> None:
 def test_there_is_no_edge_among_batches_that_all_met() -> None:
     met = [Batch(math.log(rate), 50, 1.0) for rate in range(10, 20)]
     assert fit_edge(met, OBJECTIVE, 0.95, math.log(15.0)) is None
+
+
+def test_a_box_that_is_slower_for_whole_stages_makes_the_interval_wider() -> None:
+    """The same batches, with the same scatter: here it goes with the stage, there it does not."""
+    target, widths = log_odds(1 - OBJECTIVE), []
+    for by_stage in (True, False):
+        scattered = []
+        for stage in range(9):
+            rate = math.log(15.0) + (-0.04, 0.0, 0.04)[stage % 3] + stage / 1e4
+            expected = 50 / (1 + math.exp(-(target + SLOPE * (rate - math.log(EDGE)))))
+            for batch in range(4):
+                sign = 1 if (stage if by_stage else batch) % 2 else -1
+                scattered.append(Batch(rate, 50, expected * (1 + 0.8 * sign)))
+        found = fit_edge(scattered, OBJECTIVE, 0.95, math.log(15.0), believed=Slope(SLOPE, sigma=0.2))
+        assert found is not None
+        widths.append(found.width)
+    assert widths[0] > 1.5 * widths[1]
