@@ -224,7 +224,7 @@ class Sender:
 
     def _on_quitting(self, **_: Any) -> None:
         """Told to end in the middle of a run: hand over what it has, before Locust says goodbye."""
-        if self._session is not None and self._runner.worker_state in {runners.STATE_SPAWNING, runners.STATE_RUNNING}:
+        if self._session is not None and self._runner.state in {runners.STATE_SPAWNING, runners.STATE_RUNNING}:
             # The master deals a worker's users out anew as soon as it has left, to us too if we leave second.
             LanguageModelUser.session = None
             self._runner.stop()

@@ -48,6 +48,7 @@ def test_a_headless_run_calls_both_endpoints_and_counts_each_request_once(proces
         run = run_locust("--host", url, "-u", "8", "-r", "8", "-t", "4s", "--output-tokens", "20", *processes)
         counted = requests.get(f"{url}/metrics", timeout=5).text
     assert run.returncode == 0, run.stdout
+    assert "did not answer" not in run.stdout
     rows = dict(re.findall(r"^POST +(/v1/\S+) +(\d+) +0\(0\.00%\)", run.stdout, re.MULTILINE))
     total = int(re.findall(r"^ +Aggregated +(\d+) ", run.stdout, re.MULTILINE)[0])
     ended = float(
