@@ -81,8 +81,7 @@ class CapacityRun:
         self._plan = plan
         self._folder = folder
         self._settings = _settings(options, capacity)
-        self._workload = workload
-        self._search = Search(self._settings)
+        self._search = Search(self._settings, workload.lengths(_LENGTHS))
         self._drive = Drive(fleet, metrics, options, plan, workload, folder.rows if folder else None)
         self._began = 0.0  # monotonic
         self._greenlet: Any = None
@@ -150,9 +149,6 @@ class CapacityRun:
     def _run(self) -> None:
         try:
             self._drive.await_processes(len(self._fleet.names()))
-            self._search = Search(
-                self._settings, gevent.get_hub().threadpool.apply(self._workload.lengths, (_LENGTHS,))
-            )
             while (stage := self._search.next_stage(self._elapsed())) is not None:
                 self._run_stage(stage)
             self._find_users()
