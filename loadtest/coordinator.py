@@ -125,7 +125,9 @@ class Coordinator:
 
     def _start(self, values: dict[str, Any]) -> None:
         options, plan, workload = self._plan(values, self._environment.host or "")
-        plan = plan.deal(self._fleet.names())
+        names = self._fleet.names()
+        self._check_users(options, len(names))
+        plan = plan.deal(names)
         self._fleet.new_run()
         folder = None
         if options.report_dir is not None:
@@ -144,15 +146,29 @@ class Coordinator:
         # Locust sends the options to each worker with its first users.
         values["loadtest_plan"] = plan.to_wire()
 
+    def _check_users(self, options: RunOptions, processes: int) -> None:
+        """Make sure that every request that was dealt to a process has a user who sends it. Raises InputError."""
+        pacing, users = options.pacing, int(self._runner.target_user_count)
+        if pacing.arrival == "closed" and pacing.max_requests is not None and users < processes:
+            raise InputError(
+                "--max-requests",
+                f"{users} users leave some of {processes} workers without one, and their share would never be sent",
+                f"give at least {processes} users, or start fewer workers",
+            )
+
     def refuse(self, problem: str) -> None:
-        """End a run that cannot start, with one line."""
+        """End a run that cannot start, with one line; one that has measured something keeps it, and is invalid."""
         log.error(problem)
+        if self._run is not None and self._going_on and self._run.refuse(problem):
+            gevent.spawn(self._end_run)
+            return
         self._run, self._going_on = None, False
         self._concluded.set()
         if self._environment.web_ui is None:
             self._environment.process_exit_code = INVALID
             gevent.spawn(self._runner.quit)
         else:
+            self._forget_the_search()
             gevent.spawn(self._runner.stop)
 
     # A run goes on.
@@ -211,8 +227,11 @@ class Coordinator:
         if self._environment.web_ui is None:  # with the page, runs come and go while the process stays
             self._environment.process_exit_code = self._run.exit_code
         else:
-            # A form that says nothing of a search, as that of a plain run, would repeat it.
-            vars(self._environment.parsed_options)["find_capacity"] = self._defaults["find_capacity"]
+            self._forget_the_search()
+
+    def _forget_the_search(self) -> None:
+        """A form that says nothing of a search, as that of a plain run, would repeat it."""
+        vars(self._environment.parsed_options)["find_capacity"] = self._defaults["find_capacity"]
 
     def _on_quitting(self, **_: Any) -> None:
         """Locust settles its exit code after this: a run that goes on is ended first, and its report written."""

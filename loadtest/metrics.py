@@ -75,6 +75,8 @@ class Metrics(Collector):
     def add(self, fresh: Store) -> None:
         """Count what a report brought."""
         self._store.merge(fresh)
+        for totals in self._store.endpoints.values():
+            totals.deltas_at.clear()  # a number for every second of this process's life, which no metric shows
 
     def registry(self) -> CollectorRegistry:
         """Return a registry that holds these metrics alone."""

@@ -98,8 +98,8 @@ def _cut_prompts(ours: Totals, cut: int) -> float:
 
 
 def _restarted(server: ServerCounters) -> list[str]:
-    restarted = server.started or server.generation_tokens < 0
-    return ["the server was restarted during the run"] if restarted else []
+    """Counters that fell: of a server that does not say when its process started, else its engine would be `gone`."""
+    return ["the server was restarted during the run"] if server.generation_tokens < 0 else []
 
 
 def _foreign(server: ServerCounters, admitted: int, tries: int) -> list[str]:

@@ -54,6 +54,7 @@ class Results:
         self.server_after: ServerCounters | None = None
         self.ended_at: float | None = None  # Unix time
         self.measured_from = 0.0  # Unix time; later than the start after a reset
+        self.refusals: list[str] = []  # what processes said that could not take part
         self._rows = rows
 
     def add_report(self, name: str, report: Mapping[str, Any]) -> Store:
@@ -97,11 +98,10 @@ class Results:
         if process is not None:
             process.left_after_s = time.time() - self.plan.started
 
-    def close_rows(self) -> None:
-        """Close what takes the rows."""
-        if self._rows is not None:
-            self._rows.close()
-            self._rows = None
+    @property
+    def measured_something(self) -> bool:
+        """Whether any request has ended."""
+        return any(store.combined().outcomes.total() for store in (self.measured, self.unmeasured))
 
     @property
     def all_ended(self) -> bool:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import csv
+import logging
+import os
+from contextlib import suppress
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -10,6 +13,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from loadtest.record import RequestRecord
+
+log = logging.getLogger(__name__)
 
 # Times in milliseconds but for sent_at, Unix seconds; empty for what was not seen.
 COLUMNS = (
@@ -59,28 +64,46 @@ class RowSink(Protocol):
     def add(self, process: str, rows: Iterable[Sequence[Any]]) -> None:
         """Take rows of one process."""
 
-    def close(self) -> None:
-        """Take no more."""
-
 
 class RowFile:
-    """`requests.csv`, written while the run goes on."""
+    """`requests.csv`, written while the run goes on. A full disk ends the file, not the run: `problem` says so then."""
 
     def __init__(self, path: Path) -> None:
         """Create the file, or empty it. Raises OSError."""
+        self._path = path
         self._file: IO[str] = path.open("w", encoding="utf-8", newline="")
         self._writer = csv.writer(self._file)
         self._writer.writerow((*COLUMNS, "process"))
+        self._file.flush()
+        self._whole = self._file.tell()  # bytes of whole rows that are on the disk
+        self.problem: str | None = None
 
     def add(self, process: str, rows: Iterable[Sequence[Any]]) -> None:
-        """Append the rows of one process."""
-        self._writer.writerows((*row, process) for row in rows)
-        # Once a second for each process: what came in is kept even if this process is killed.
-        self._file.flush()
+        """Append the rows of one process; nothing once the file has ended."""
+        if self._file.closed:
+            return
+        try:
+            self._writer.writerows((*row, process) for row in rows)
+            # Once a second for each process: what came in is kept even if this process is killed.
+            self._file.flush()
+            self._whole = self._file.tell()
+        except OSError as error:
+            self._give_up(error)
 
     def close(self) -> None:
         """Close the file."""
-        self._file.close()
+        try:
+            self._file.close()
+        except OSError as error:
+            self._give_up(error)
+
+    def _give_up(self, error: OSError) -> None:
+        self.problem = f"requests.csv, and charts made of it, end before the run does: {error.strerror}"
+        log.error("%s; all other figures go on", self.problem)
+        with suppress(OSError):
+            self._file.close()  # which tries once more to write what is left
+        with suppress(OSError):
+            os.truncate(self._path, self._whole)  # half a row could not be read
 
 
 def read_rows(path: Path) -> Iterator[dict[str, str]]:

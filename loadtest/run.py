@@ -10,9 +10,9 @@ from loadtest.reconcile import reconcile
 from loadtest.report.summary import summarize
 from loadtest.report.terminal import print_summary, verdict_text
 from loadtest.results import Results
-from loadtest.server import difference, read_counters, read_settled_counters
+from loadtest.server import ServerCounters, difference, read_counters, read_settled_counters
 from loadtest.store import Store
-from loadtest.verdict import judge_run
+from loadtest.verdict import INVALID, judge_run
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -50,6 +50,9 @@ class Run(Protocol):
 
     def reset(self) -> None:
         """Locust's statistics were reset."""
+
+    def refuse(self, problem: str) -> bool:
+        """A process cannot take part. True: something was measured, which is to be concluded; else the run is gone."""
 
     def stop(self) -> None:
         """Locust stops: have the workers end and hand over the rest."""
@@ -116,6 +119,14 @@ class SingleRun:
     def reset(self) -> None:
         self.results.reset()
 
+    def refuse(self, problem: str) -> bool:
+        if self.results.measured_something:
+            self.results.refusals.append(problem)
+            return True
+        if self._folder is not None:
+            self._folder.discard()
+        return False
+
     def stop(self) -> None:
         if self._fleet.alone:
             return
@@ -131,11 +142,12 @@ class SingleRun:
         results.server_after = read_settled_counters(results.options.target)
         reconciliation = reconcile_run(results, self._workload)
         verdict = judge_run(results, reconciliation)
+        if self._folder is not None:
+            results.notes += self._folder.close_rows()
         self._summary = summarize(results, verdict, reconciliation)
         self.exit_code = verdict.exit_code
-        if self._folder is not None:
-            self._folder.write(self._summary, results)
-            log.info("Report: %s", self._folder.path)
+        if self._folder is not None and not self._folder.write(self._summary, results):
+            self.exit_code = INVALID
         log.info(verdict_text(self._summary))
         for reason in verdict.reasons:
             log.info("  %s", reason)
@@ -146,13 +158,16 @@ class SingleRun:
 
 
 def reconcile_run(results: Results, workload: Workload) -> Reconciliation | None:
-    """Hold a run that has ended against the server's counters; None where it has none."""
-    if results.server_before is None or results.server_after is None:
+    """Hold a run that has ended against the server's counters; None where it had none.
+
+    Where none answers any more, the engines are gone with what they counted.
+    """
+    if results.server_before is None:
         return None
     everything = Store(results.options.slo)
     everything.merge(results.measured)
     everything.merge(results.unmeasured)
-    server = difference(results.server_before, results.server_after)
+    server = difference(results.server_before, results.server_after or ServerCounters())
     common = {str(endpoint): tokens for endpoint, tokens in workload.common_tokens.items()}
     lost = any(process.lost_after_s is not None for process in results.processes.values())
     return reconcile(server, everything, common, lost=lost)

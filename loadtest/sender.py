@@ -71,6 +71,10 @@ class Sender:
             self._runner.register_message("loadtest_end", self._on_end, concurrent=True)
             self._runner.register_message("loadtest_finish", self._on_finish, concurrent=True)
             self._runner.register_message("loadtest_heard", lambda **_: self._heard.set())
+            # A worker is given users as soon as it has connected, which may be before anybody could listen.
+            if self._runner.worker_state in {runners.STATE_SPAWNING, runners.STATE_RUNNING}:
+                self._on_test_start(environment)
+        LanguageModelUser.heard_of_runs.set()
 
     def take_report(self) -> dict[str, Any] | None:
         """Return what happened since the last call, and of which run and load; None when no run was started."""
@@ -107,6 +111,7 @@ class Sender:
         if not self._alone:
             self._tell_ready(None)
         elif self._session is not None:
+            self._session.users_may_send.set()
             self.go(time.time() + LEAD_S)
 
     def _prepare_single(self, options: RunOptions, plan: RunPlan, workload: Workload) -> None:
@@ -144,7 +149,8 @@ class Sender:
         self._close()
         session = Session(options, workload, self._tell_locust, first_measured=load.first_measured, keep_rows=True)
         if load.users:
-            numbers = request_numbers(load.pacing, number, processes)
+            # A process without a user must not hold numbers: the window waits for each in turn.
+            numbers = request_numbers(load.pacing, number, min(processes, load.users))
             session.take_numbers(load.first_request + request for request in numbers)
             self._start = lambda _: session.loop(load.share_of_users(number, processes), load.users_over_s)
         else:
@@ -169,8 +175,17 @@ class Sender:
             self._tell_ready(msg.data["load"]["number"])
 
     def _tell_ready(self, load: int | None) -> None:
-        """Set the clock before the common start comes, which is the master's time: clocks drift between loads too."""
-        self._master_time.set_clock(lambda: self._runner.send_message("loadtest_ready", load), self._refuse)
+        """Set the clock before anything is sent, and the common start comes, which is the master's time.
+
+        For each load anew: clocks drift.
+        """
+
+        def tell() -> None:
+            if self._session is not None:
+                self._session.users_may_send.set()
+            self._runner.send_message("loadtest_ready", load)
+
+        self._master_time.set_clock(tell, self._refuse)
 
     def _on_end(self, **_: Any) -> None:
         self._runner.send_message("loadtest_finished", self.end())

@@ -33,7 +33,7 @@ class ServerCounters:
     ttft_sum: float = 0.0  # seconds
     ttft_count: float = 0.0
     busy: float = 0.0  # requests that run or wait at this moment
-    started: float = 0.0  # Unix time at which the server's process started; 0 where it does not say
+    started: float = 0.0  # of one engine: Unix time at which its process started; 0 where it does not say
     ended: dict[str, float] = field(default_factory=dict)  # requests by finished_reason
     engines: dict[str, ServerCounters] = field(default_factory=dict)  # each engine's own, by its address
     joined: int = 0  # of a difference: engines that were not there before
@@ -115,14 +115,17 @@ def read_counters(target: Target) -> ServerCounters | None:
 
 
 def read_settled_counters(target: Target) -> ServerCounters | None:
-    """Ask until nothing runs on the server and its counters stand still, at most for some seconds."""
+    """Ask until nothing runs on the server and its counters stand still, at most for some seconds.
+
+    A server that is stopped meanwhile, as with the whole stack, has said what it said last.
+    """
     deadline = time.monotonic() + _SETTLE_S
     last = read_counters(target)
     while last is not None and time.monotonic() < deadline:
         time.sleep(_SETTLE_STEP_S)
         now = read_counters(target)
         if now is None or (now.busy == 0 and now == last):
-            return now
+            return last
         last = now
     return last
 
@@ -131,10 +134,7 @@ def difference(before: ServerCounters, after: ServerCounters) -> ServerCounters:
     """What the server counted in between; `busy` is that of `before`.
 
     An engine that joined meanwhile counts whole. One that is not there any more, or counts from 0 again, is `gone`.
-    `started`, of a server whose engines are not known: how much later its process started; not 0 is a restart.
     """
-    if not (before.engines and after.engines):
-        return replace(_minus(after, before), started=after.started - before.started)
     parts, gone = {}, []
     for address, now in after.engines.items():
         then = before.engines.get(address)

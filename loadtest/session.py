@@ -65,6 +65,7 @@ class Session:
         self._own: Group = Group()
         self._numbers: Iterator[int] | None = None
         self.in_flight = 0
+        self.users_may_send = Event()  # the clock that stamps their requests is right
         self.sent_all = Event()  # every request of this process was sent
         self.ended = Event()  # ... and has ended
         # What exists now stays: the collector need not look at it again while it holds up the reading.
@@ -132,6 +133,7 @@ class Session:
             if wait > 0:
                 gevent.sleep(wait)
             self._own.spawn(self._send_due, number, start_at + seconds)
+        gevent.sleep(0)  # the last one begins: before, nothing would be under way
         self._all_sent()
 
     def _send_due(self, number: int, due_at: float) -> None:

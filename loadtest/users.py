@@ -7,9 +7,9 @@ from locust.exception import StopUser
 
 from typing import TYPE_CHECKING, ClassVar
 
-if TYPE_CHECKING:
-    from gevent.event import Event
+from gevent.event import Event
 
+if TYPE_CHECKING:
     from loadtest.client.connection import Connection
     from loadtest.session import Session
 
@@ -22,16 +22,20 @@ class LanguageModelUser(User):
     """
 
     wait_time = constant(0)
+    heard_of_runs: ClassVar[Event] = Event()  # set as soon as `session` and `stay_until` can be believed
     session: ClassVar[Session | None] = None  # the run in this process; set before users start
     stay_until: ClassVar[Event | None] = None  # set where something else sends
     _connection: Connection | None = None
 
     def on_start(self) -> None:
         """Take a connection."""
+        self.heard_of_runs.wait()
         if self.session is not None:
             self._connection = self.session.connect()
             if self.stay_until is not None:
                 self.session.warm(self._connection)
+            else:
+                self.session.users_may_send.wait()
         elif self.stay_until is None:
             raise StopUser  # this process could not start the run, and has said why
 

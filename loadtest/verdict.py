@@ -70,6 +70,7 @@ def judge_run(results: Results, reconciliation: Reconciliation | None) -> Verdic
 def judge_server(results: Results, reconciliation: Reconciliation | None) -> list[str]:
     """Say what does not fit with the server's own counters, lost processes among it."""
     return [
+        *results.refusals,
         *_lost(results, reconciliation),
         *_left(results),
         *(reconciliation.problems if reconciliation is not None else ()),

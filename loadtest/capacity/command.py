@@ -147,7 +147,11 @@ def _run(options: argparse.Namespace) -> tuple[int, dict[str, Any] | None]:
         command.append("--ignore-eos")
     if options.processes > 1:
         command += ["--processes", str(options.processes)]
-    (folder / "capacity.json").unlink(missing_ok=True)
+    try:
+        (folder / "capacity.json").unlink(missing_ok=True)
+    except OSError as error:
+        problem = f"cannot write into {folder}: {error.strerror}"
+        raise InputError("--report-dir", problem, "give a folder that is yours") from None
     # Ctrl-C reaches Locust too, which ends the search and writes what is known; wait for that.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with subprocess.Popen(command, preexec_fn=_hear_interrupts) as locust:  # noqa: S603, PLW1509  # our own Locust; no threads here

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from jinja2 import UndefinedError
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from loadtest.capacity.gate import change, check_same, differences, read_result
 from loadtest.capacity.report.page import render_comparison
+from loadtest.report.files import write_page
+from loadtest.workload import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -29,16 +34,38 @@ def compare(arguments: Sequence[str]) -> int:
     old, *others = results.values()
     for new in others:
         check_same(old, new, "RESULT")
+    for name, result in results.items():
+        _check_shown(name, result)
+    write_page(given.report, render_comparison(results))
     _print(results)
-    partial = given.report.with_name(f"{given.report.name}.partial")
-    partial.write_text(render_comparison(results), encoding="utf-8")
-    partial.replace(given.report)
     print(f"Report: {given.report}")
     return 0
 
 
+def _check_shown(name: str, result: Mapping[str, Any]) -> None:
+    """Raise InputError unless the table and the page can be made of a result, which is tried."""
+    try:
+        _table({name: result})
+        render_comparison({name: result})
+        json.dumps(result, ensure_ascii=False).encode()  # halves of characters can be neither written nor printed
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError, UndefinedError) as error:
+        problem = f"{name} says too little to compare ({type(error).__name__}: {error})"
+        raise InputError("RESULT", problem, "search again with this version") from None
+
+
 def _print(results: Mapping[str, Mapping[str, Any]]) -> None:
+    console = Console()
+    if not console.is_terminal:
+        console.width = 140
+    console.print(_table(results))
     (_, old), *others = results.items()
+    for name, new in others:
+        for key, before, after in differences(old["run"], new["run"]):
+            print(f"{name}: {key}: {before} -> {after}")
+
+
+def _table(results: Mapping[str, Mapping[str, Any]]) -> Table:
+    old = next(iter(results.values()))
     table = Table(title="Capacity, requests/s")
     for column in ("", "low", "mid", "high", "output tokens/s", "limited by", "change"):
         table.add_column(column, justify="right" if column else "left")
@@ -47,14 +74,9 @@ def _print(results: Mapping[str, Mapping[str, Any]]) -> None:
         rates = [_number(capacity["requests_per_second"][bound], 2) for bound in ("low", "mid", "high")]
         tokens = _number(capacity["output_tokens_per_second"]["mid"], 0)
         moved = "" if result is old else change(old, result).drop_text()
-        table.add_row(name, *rates, tokens, limit["cause"] if limit else "-", moved)
-    console = Console()
-    if not console.is_terminal:
-        console.width = 140
-    console.print(table)
-    for name, new in others:
-        for key, before, after in differences(old["run"], new["run"]):
-            print(f"{name}: {key}: {before} -> {after}")
+        # As Text: in a name or a cause, brackets are no markup.
+        table.add_row(*map(Text, (name, *rates, tokens, limit["cause"] if limit else "-", moved)))
+    return table
 
 
 def _number(value: float | None, digits: int) -> str:

@@ -19,11 +19,12 @@ _REACH, _COARSE, _FINE = 0.25, 0.005, 0.0005  # of the log rate: how far around 
 class Slope:
     """What is believed of the curve's slope (change of the log odds of a miss per change of the log rate): log-normal.
 
-    Without any knowledge: queues near saturation have 5 to 80 (an M/M/1 queue: 1 + wait limit * service rate).
+    Without any knowledge: queues near saturation have 5 to 80 (an M/M/1 queue: 1 + wait limit * service rate), an
+    engine that stalls by itself 4. Where a shallow one is not believed, the interval is too narrow.
     """
 
     middle: float = 18.0
-    sigma: float = 0.7
+    sigma: float = 1.0
 
     def grid(self) -> list[float]:
         """Slopes to try, to three sigma on both sides."""

@@ -5,15 +5,18 @@ from __future__ import annotations
 import dataclasses
 import re
 import time
-from dataclasses import dataclass
+from collections import defaultdict
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import gevent
 import psutil
 import requests
 
+from loadtest.server import pages
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from loadtest.client.target import Target
 
@@ -46,8 +49,9 @@ class EngineSample:
     prefill_s: float = 0.0
     decode_s: float = 0.0
     ttft_s: float = 0.0
-    first_tokens: float = 0.0  # requests of which queue_s, prefill_s and ttft_s are the sums
-    ended: float = 0.0  # requests of which decode_s is the sum
+    first_tokens: float = 0.0  # requests of which ttft_s is the sum
+    ended: float = 0.0  # requests of which queue_s, prefill_s and decode_s are the sums: vLLM counts them at the end
+    engines: Mapping[str, EngineSample] = field(default_factory=dict)  # each one's own, by its address
 
 
 _SUMS = {
@@ -67,6 +71,7 @@ _SUMS = {
     "vllm:time_to_first_token_seconds_sum": "ttft_s",
     "vllm:time_to_first_token_seconds_count": "first_tokens",
 }
+_ADDED = (*_SUMS.values(), "waiting_capacity", "waiting_deferred")
 _BY_REASON = "vllm:num_requests_waiting_by_reason"
 _KV = "vllm:kv_cache_usage_perc"
 _CACHE_CONFIG = "vllm:cache_config_info"
@@ -74,7 +79,7 @@ _CACHE_CONFIG = "vllm:cache_config_info"
 
 def parse_sample(page: str, at: float, host_cpu: float) -> EngineSample | None:
     """Read a metrics page; None when it is not vLLM's. A full parser would cost the load generator ten times more."""
-    values: dict[str, float] = {}
+    values: dict[str, Any] = {}
     for line in page.splitlines():
         if not line.startswith(("vllm:", "process_cpu")):
             continue
@@ -94,17 +99,17 @@ def parse_sample(page: str, at: float, host_cpu: float) -> EngineSample | None:
 
 
 def read_cache_config(target: Target) -> dict[str, str]:
-    """Return the labels of `vllm:cache_config_info`, which are the engine's cache settings; empty without them."""
-    for line in _page(target).splitlines():
+    """Return the labels of `vllm:cache_config_info`, which are one engine's cache settings; empty without them."""
+    for line in _page(target.url("/metrics")).splitlines():
         if line.startswith(_CACHE_CONFIG) and (found := _LINE.match(line)):
             return {name: value for name, value in _LABEL.findall(found["labels"] or "") if value != "None"}
     return {}
 
 
-def theoretical_concurrency(cache_config: Mapping[str, str], tokens: float) -> float | None:
-    """Requests of `tokens` tokens each whose KV cache fits into the blocks: blocks * block size / tokens."""
+def theoretical_concurrency(cache_config: Mapping[str, str], engines: int, tokens: float) -> float | None:
+    """Requests of `tokens` tokens each whose KV cache fits into the engines' blocks: blocks * block size / tokens."""
     try:
-        return int(cache_config["num_gpu_blocks"]) * int(cache_config["block_size"]) / tokens
+        return engines * int(cache_config["num_gpu_blocks"]) * int(cache_config["block_size"]) / tokens
     except (KeyError, ValueError, ZeroDivisionError):
         return None
 
@@ -122,16 +127,49 @@ def _headers(target: Target) -> dict[str, str]:
     return {"Authorization": f"Bearer {target.api_key}"} if target.api_key else {}
 
 
-def _page(target: Target) -> str:
+def _page(url: str) -> str:
     try:
-        answer = requests.get(target.url("/metrics"), timeout=_TIMEOUT_S)
+        answer = requests.get(url, timeout=_TIMEOUT_S)
     except requests.RequestException:
         return ""
     return answer.text if answer.ok else ""
 
 
+def read_sample(target: Target) -> EngineSample | None:
+    """Ask every engine of `target` now; None when one does not answer, for without it counters would fall."""
+    host_cpu = psutil.cpu_percent() / 100
+    engines = {}
+    for address, url in sorted(pages(target).items()):
+        sample = parse_sample(_page(url), time.monotonic(), host_cpu)
+        if sample is None:
+            return None
+        engines[address] = sample
+    return add_up(engines) if engines else None
+
+
+def add_up(engines: Mapping[str, EngineSample]) -> EngineSample:
+    """Sum of `engines`, of which there is one at least; it keeps them."""
+    samples = engines.values()
+    return EngineSample(
+        at=max(sample.at for sample in samples),
+        host_cpu=max(sample.host_cpu for sample in samples),
+        kv_usage=max(sample.kv_usage for sample in samples),
+        engines=engines,
+        **{name: sum(getattr(sample, name) for sample in samples) for name in _ADDED},
+    )
+
+
+def by_engine(samples: Iterable[EngineSample]) -> list[list[EngineSample]]:
+    """The samples of each engine alone."""
+    series: defaultdict[str, list[EngineSample]] = defaultdict(list)
+    for sample in samples:
+        for address, own in (sample.engines or {"": sample}).items():
+            series[address].append(own)
+    return list(series.values())
+
+
 class EngineWatch:
-    """Samples the engine about once a second, from its start to `stop`."""
+    """Samples the engines about once a second, from its start to `stop`."""
 
     def __init__(self, target: Target) -> None:
         """Start."""
@@ -143,9 +181,9 @@ class EngineWatch:
     def _watch(self) -> None:
         while True:
             gevent.sleep(INTERVAL_S)
-            page = _page(self._target)
-            sample = parse_sample(page, time.monotonic(), psutil.cpu_percent() / 100)
-            if sample is not None:
+            sample = read_sample(self._target)
+            # An engine whose name is gone takes its counters with it: the sum says nothing from then on.
+            if sample is not None and not (self.samples and self.samples[-1].engines.keys() - sample.engines.keys()):
                 self.samples.append(sample)
 
     def stop(self) -> Sequence[EngineSample]:
@@ -160,6 +198,9 @@ def spans(samples: Sequence[EngineSample]) -> dict[str, Any]:
         return {}
     first, last = samples[0], samples[-1]
     seconds = last.at - first.at
+    series = by_engine(samples)
+    each_own = [own for one in series for own in one]
+    queued = [own for own in each_own if own.waiting > 0]
 
     def grown(name: str) -> float:
         return float(getattr(last, name) - getattr(first, name))
@@ -175,13 +216,15 @@ def spans(samples: Sequence[EngineSample]) -> dict[str, Any]:
         "samples": len(samples),
         "running_mean": mean("running"),
         "running_max": max(sample.running for sample in samples),
+        "running_mean_of_one": sum(own.running for own in each_own) / len(each_own),
+        "running_max_of_one": max(own.running for own in each_own),
         "waiting_mean": mean("waiting"),
         "waiting_capacity_mean": mean("waiting_capacity"),
         "waiting_deferred_mean": mean("waiting_deferred"),
         "queued_share": sum(sample.waiting > 0 for sample in samples) / len(samples),
-        # While some wait: does the batch stay at one size, and is the KV cache full?
-        "running_while_queued": [sample.running for sample in samples if sample.waiting > 0],
-        "kv_usage_while_queued": [sample.kv_usage for sample in samples if sample.waiting > 0],
+        # Where some wait: does that engine's batch stay at one size, and is its KV cache full?
+        "running_while_queued": [own.running for own in queued],
+        "kv_usage_while_queued": [own.kv_usage for own in queued],
         "kv_usage_mean": mean("kv_usage"),
         "kv_usage_max": max(sample.kv_usage for sample in samples),
         "preemptions": grown("preemptions"),
@@ -191,10 +234,16 @@ def spans(samples: Sequence[EngineSample]) -> dict[str, Any]:
         "output_tokens_per_s": grown("output_tokens") / seconds,
         "steps_per_s": grown("steps") / seconds,
         "tokens_per_step": each("step_tokens", "steps"),
-        "front_end_cpu": grown("front_end_cpu_s") / seconds,
+        "front_end_cpu": max(_front_end_cpu(one) for one in series),
         "host_cpu": mean("host_cpu"),
         "queue_s": each("queue_s", "ended"),
         "prefill_s": each("prefill_s", "ended"),
         "decode_s": each("decode_s", "ended"),
         "ttft_s": each("ttft_s", "first_tokens"),
     }
+
+
+def _front_end_cpu(one: Sequence[EngineSample]) -> float:
+    """The share of a core that one engine's API server took."""
+    seconds = one[-1].at - one[0].at
+    return (one[-1].front_end_cpu_s - one[0].front_end_cpu_s) / seconds if seconds else 0.0

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from loadtest.capacity.answer import Limits
 from loadtest.capacity.edge import Batch, Edge, fit_edge
 from loadtest.capacity.longrun import find_crossing
-from loadtest.capacity.simulation.fit import Twin, fit_twin, measured_lengths
+from loadtest.capacity.simulation.fit import Twin, fit_twin, longest_request, measured_lengths
 from loadtest.capacity.statistics import split
 from loadtest.capacity.twin import edge_by_twin
 
@@ -39,6 +39,7 @@ class Estimator:
         """
         self._settings = settings
         self._lengths = lengths
+        self._longest = max((prompt + output for prompt, output in lengths or ()), default=0)  # tokens of a request
         self._wants_twin = settings.limits != Limits()
         self._fits = 0
         self.twin: Twin | None = None
@@ -82,11 +83,13 @@ class Estimator:
         near = sorted(stages[1:], key=lambda stage: abs(math.log(stage.plan.rate / guess)))
         chosen = [stages[0], *near[:_FIT_STAGES]]
         beyond = [stage for stage in near[_FIT_STAGES:] if stage.plan.rate > guess]
-        twin = fit_twin([*chosen, *beyond[:1]], start=self.twin if self._fits >= _FULL_FITS else None)
+        # The fit sees the first requests of some stages. The engine held all of them, and will hold those to come.
+        self._longest = max(self._longest, longest_request(stages))
+        start = self._holding_all(self.twin) if self._fits >= _FULL_FITS else None
+        self.twin = twin = self._holding_all(fit_twin([*chosen, *beyond[:1]], start=start) or self.twin)
         self._fits += 1
         if twin is None:
             return
-        self.twin = twin
         if self.edge is not None:
             return  # it guesses better
         settings = self._settings
@@ -94,6 +97,9 @@ class Estimator:
         crossing = find_crossing(twin.spec, settings, lengths, guess=guess, requests=_LONG_RUN // 2)
         if crossing is not None:
             self.guess = crossing.rate
+
+    def _holding_all(self, twin: Twin | None) -> Twin | None:
+        return None if twin is None else Twin(twin.spec.holding(self._longest), twin.error)
 
 
 def _batches(stages: Sequence[StageResult]) -> list[Batch]:

@@ -51,7 +51,7 @@ def read_result(path: Path, option: str) -> dict[str, Any]:
 
 
 def _check_shape(result: Mapping[str, Any]) -> None:
-    """Raise ValueError, KeyError or TypeError unless the result holds what a comparison reads."""
+    """Raise ValueError, KeyError or TypeError unless the result holds what the gate reads."""
     rates = [result["capacity"]["requests_per_second"][bound] for bound in ("low", "mid", "high")]
     # Which of them a bound has; an interval of nothing or of negative rates has no ratio.
     known = {"edge": 3, "floor": 1, "never_met": 0}[result["capacity"]["bound"]]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from loadtest.capacity.advice import NEXT
+from loadtest.capacity.engine import by_engine
 from loadtest.capacity.stage_record import Misses, count_misses
 from loadtest.capacity.step_law import fit_step_law
 from loadtest.capacity.users import counting
@@ -79,7 +80,7 @@ def find_limit(finding: Finding) -> dict[str, Any] | None:
         idle=_waits(lightest),
         edge=_waits(worst),
         engine=worst.evidence,
-        law=fit_step_law([record.samples for record in stages]),
+        law=fit_step_law([one for record in stages for one in by_engine(record.samples)]),
         rate=worst.result.plan.rate,
     )
     cause = judge(evidence)
@@ -169,7 +170,7 @@ def _prompts_fill_the_steps(evidence: EdgeEvidence) -> bool:
     if law is not None and engine.get("steps_per_s"):
         return law.shares(engine["steps_per_s"], prompts, outputs)[1] > 0.5
     # Too short a search for a law: steps of many prompt tokens that take much longer than under light load.
-    tokens, running = engine.get("tokens_per_step") or 0.0, engine.get("running_mean", 0.0)
+    tokens, running = engine.get("tokens_per_step") or 0.0, engine.get("running_mean_of_one", 0.0)
     longer = (evidence.edge.tpot or 0.0) > _MUCH_LONGER * (evidence.idle.tpot or math.inf)
     return bool(longer and tokens > _MANY_PROMPT_TOKENS * running)
 
@@ -211,7 +212,7 @@ def describe(cause: Cause, evidence: EdgeEvidence) -> list[str]:
         lines.append(f"time per output token, mean: {_ms(edge.tpot)} (under light load {_ms(idle.tpot)})")
     if engine:
         queued = engine.get("running_while_queued") or []
-        plateau = f"; while some waited {min(queued):.0f} to {max(queued):.0f} ran" if queued else ""
+        plateau = f"; where some waited {min(queued):.0f} to {max(queued):.0f} ran" if queued else ""
         lines.append(
             f"running {engine['running_mean']:.1f} (most {engine['running_max']:.0f}), waiting "
             f"{engine['waiting_mean']:.1f} ({engine['waiting_capacity_mean']:.1f} for capacity, "

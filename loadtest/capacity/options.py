@@ -44,6 +44,10 @@ def read_capacity_options(values: Mapping[str, Any], *, slo_asked: bool) -> Capa
         return None
     if not slo_asked:
         raise InputError("--find-capacity", "there is no SLO to keep", "give --slo-ttft-ms, --slo-tpot-ms or both")
+    percentile = _number(values, "slo_percentile")
+    if percentile is not None and percentile >= 100:
+        # All that are due: the more are sent, the surer one of them misses, at any rate.
+        raise InputError("--slo-percentile", f"a search needs one below 100, not {percentile:g}", "give for example 99")
     for key in ("rate", "max_requests", "trace", "warmup_requests"):
         if str(values[key]).strip() not in {"", "0"}:
             option = "--" + key.replace("_", "-")

@@ -6,7 +6,7 @@ import dataclasses
 import logging
 import time
 from itertools import takewhile
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import gevent
 
@@ -17,7 +17,7 @@ from loadtest.capacity.progress import Progress
 from loadtest.capacity.search import Search
 from loadtest.capacity.stage import Decision, StageResult
 from loadtest.capacity.stage_record import StageRecord, latencies
-from loadtest.capacity.summary import Finding, exit_code, summarize_search
+from loadtest.capacity.summary import INVALID, Finding, exit_code, summarize_search
 from loadtest.capacity.terminal import print_capacity
 from loadtest.capacity.users import (
     FEWEST_REQUESTS,
@@ -31,9 +31,10 @@ from loadtest.capacity.window import due_times
 from loadtest.options import Pacing
 from loadtest.pacing import Load
 from loadtest.record import Outcome
+from loadtest.server import pages
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from loadtest.capacity.drive import Driven
     from loadtest.capacity.metrics import CapacityMetrics
@@ -49,6 +50,8 @@ if TYPE_CHECKING:
     from loadtest.workload import Workload
 
 log = logging.getLogger(__name__)
+
+Answered = TypeVar("Answered")
 
 # The share of the budget kept for the closed loops at the edge, and the most of it in seconds.
 _USERS_SHARE, _USERS_MOST_S, _USERS_LEAST_S = 0.1, 120.0, 3.0
@@ -108,6 +111,7 @@ class CapacityRun:
         target = self._options.target
         self.finding.cache_config = read_cache_config(target)
         self.finding.engine_version = read_version(target)
+        self.finding.engines = len(pages(target))
         self._began = time.monotonic()
         self._capacity_metrics.follow(self.progress)
         log.info("Search %s: model %s, seed %d", self._plan.run_id, self._plan.model, self._plan.seed)
@@ -123,6 +127,17 @@ class CapacityRun:
     def reset(self) -> None:
         log.warning("a search keeps its numbers: it measures each stage on its own")
 
+    def refuse(self, problem: str) -> bool:
+        if self.finding.stages:
+            self.finding.problem = problem
+            return True
+        # Not waited for: it may wait for messages itself, which the greenlet that is here has to bring.
+        self._greenlet.kill(block=False)
+        self.progress.running = False
+        if self._folder is not None:
+            self._folder.discard()
+        return False
+
     def stop(self) -> None:
         if not self._done:  # an interrupt may have ended the greenlet itself
             self.finding.stopped = True
@@ -132,12 +147,13 @@ class CapacityRun:
     def conclude(self) -> None:
         self.finding.answer = self._search.answer()
         self.finding.duration_s = time.monotonic() - self._began
+        if self._folder is not None:
+            self.finding.notes += self._folder.close_rows()
         self.summary = summarize_search(self.finding)
         self.exit_code = exit_code(self.summary)
         self.progress.end(self.summary)
-        if self._folder is not None:
-            self._folder.write_capacity(self.summary, latencies(self.finding.stages))
-            log.info("Report: %s", self._folder.path)
+        if self._folder is not None and not self._folder.write_capacity(self.summary, latencies(self.finding.stages)):
+            self.exit_code = INVALID
         self._capacity_metrics.found(self.summary)
 
     def print(self) -> None:
@@ -149,7 +165,7 @@ class CapacityRun:
     def _run(self) -> None:
         try:
             self._drive.await_processes(len(self._fleet.names()))
-            while (stage := self._search.next_stage(self._elapsed())) is not None:
+            while (stage := _in_thread(self._search.next_stage, self._elapsed())) is not None:
                 self._run_stage(stage)
             self._find_users()
         except NobodyToSendError as error:
@@ -184,8 +200,7 @@ class CapacityRun:
             void=driven.void,
             client_limited=self._client_is_at_its_limit(driven, plan.rate),
         )
-        # It may simulate for seconds: in a thread, heartbeats to the workers go on.
-        gevent.get_hub().threadpool.apply(self._search.add, (result,))
+        _in_thread(self._search.add, result)
         record = StageRecord(
             result=result,
             load=load,
@@ -251,6 +266,12 @@ class CapacityRun:
         )
         self.finding.users.append(record)
         self.progress.end_users(record)
+
+
+def _in_thread(ask: Callable[[Any], Answered], what: Any) -> Answered:
+    """Ask the search, which may simulate for seconds: in a thread, the page and heartbeats to the workers go on."""
+    answered: Answered = gevent.get_hub().threadpool.apply(ask, (what,))
+    return answered
 
 
 def _settings(options: RunOptions, capacity: CapacityOptions) -> SearchSettings:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 # Batches of a window: enough to see how much they differ, each long enough to be nearly independent of the next.
-BATCHES = 20
+_BATCHES = 20
 _FEWEST_PER_BATCH = 5
 
 
@@ -32,11 +32,15 @@ def normal_quantile(confidence: float) -> float:
 
 
 def student_quantile(confidence: float, degrees: float) -> float:
-    """Two-sided quantile of Student's t; within 0.1 % from 3 degrees of freedom on.
+    """Two-sided quantile of Student's t; within 0.1 % from 3 degrees of freedom on."""
+    return _student(normal_quantile(confidence), degrees)
+
+
+def _student(x: float, degrees: float) -> float:
+    """The quantile of Student's t that is as sure as `x` is of a normal distribution.
 
     The expansion in 1/degrees of Fisher and Cornish (1960), Abramowitz and Stegun 26.7.5.
     """
-    x = normal_quantile(confidence)
     if degrees < 3:
         return {1: 12.706, 2: 4.303}[max(1, int(degrees))] * x / 1.96
     terms = (
@@ -69,7 +73,7 @@ def dispersion(good: Sequence[bool]) -> float:
 
     Batch means: with m batches of n requests, variance of the batches' shares over p (1 - p) / n.
     """
-    batches = min(BATCHES, len(good) // _FEWEST_PER_BATCH)
+    batches = _batches(len(good))
     share = sum(good) / len(good) if good else 0.0
     if batches < 4 or not 0 < share < 1:
         return 1.0
@@ -79,6 +83,11 @@ def dispersion(good: Sequence[bool]) -> float:
     return max(1.0, variance * size / (share * (1 - share)))
 
 
+def _batches(count: int) -> int:
+    """Into how many so many requests are divided."""
+    return min(_BATCHES, count // _FEWEST_PER_BATCH)
+
+
 def judge_share(good: Sequence[bool], z: float) -> Share:
     """The share of good requests, in due order, with a Wilson interval on the effective number of requests."""
     count = len(good)
@@ -86,7 +95,7 @@ def judge_share(good: Sequence[bool], z: float) -> Share:
         return Share(0.0, 0.0, 1.0, 0.0)
     spread = dispersion(good)
     if spread > 1:
-        z *= 1 + (z * z + 1) / (4 * (BATCHES - 1))  # the spread itself is known from so many batches: Student's t
+        z = _student(z, _batches(count) - 1)  # the spread itself is known from so many batches
     share = sum(good) / count
     return Share(share, *wilson(share, count / spread, z), count / spread)
 

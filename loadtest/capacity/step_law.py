@@ -32,10 +32,13 @@ class StepLaw:
         return parts[0] / total, parts[1] / total, parts[2] / total
 
 
-def fit_step_law(stages: Sequence[Sequence[EngineSample]]) -> StepLaw | None:
-    """Fit the law by least squares over the spans in which the engine never stood still; None for too few of them."""
+def fit_step_law(series: Sequence[Sequence[EngineSample]]) -> StepLaw | None:
+    """Fit the law by least squares over the spans in which the engine never stood still; None for too few of them.
+
+    Each of the `series` is of one engine in one stage: engines take their steps at the same time.
+    """
     rows: list[tuple[Vector, float]] = []
-    for samples in stages:
+    for samples in series:
         for first, last in pairwise(samples):
             steps = last.steps - first.steps
             if first.running > 0 and last.running > 0 and steps > 0:

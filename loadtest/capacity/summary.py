@@ -38,6 +38,7 @@ class Finding:
     budget_s: float
     cache_config: Mapping[str, str] = field(default_factory=dict)
     engine_version: str | None = None
+    engines: int = 1
     stages: list[StageRecord] = field(default_factory=list)
     users: list[UsersRecord] = field(default_factory=list)
     answer: Answer | None = None
@@ -76,7 +77,7 @@ def summarize_search(finding: Finding) -> dict[str, Any]:
                 "littles_law": little(answer, finding.stages),
                 "closed_loop": _closed_loop(finding.users),
                 "theoretical_concurrency": (
-                    theoretical_concurrency(finding.cache_config, prompt + output)
+                    theoretical_concurrency(finding.cache_config, finding.engines, prompt + output)
                     if prompt is not None and output is not None
                     else None
                 ),

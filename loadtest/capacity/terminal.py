@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -60,34 +61,50 @@ def print_capacity(summary: Mapping[str, Any], console: Console | None = None) -
     """Print the result, then what it rests on."""
     console = console or Console()
     if not console.is_terminal:
-        console.width = 110
+        console.width = _WIDE
     run = summary["run"]
     console.print()
     console.print(headline(summary), markup=False, highlight=False)
     console.print(
         f"{run['model']['name']}: {workload_text(run)}; {slo_text(run['slo'])}", markup=False, highlight=False
     )
-    console.print(_stages(summary))
+    console.print(_stages(summary, console.width))
     for label, text in _lines(summary):
         console.print(f"{label:<14}{text}", markup=False, highlight=False, soft_wrap=True)
 
 
-def _stages(summary: Mapping[str, Any]) -> Table:
-    table = Table(title="Stages: Poisson arrivals; shares of all due requests; milliseconds of those that ended ok")
-    for column in ("", "requests/s", "requests", "good", "interval", "TTFT p50", "p95", "TPOT p50", "p95", ""):
-        table.add_column(column, justify="left" if not column else "right", no_wrap=True)
-    for stage in summary["stages"]:
-        share = stage["share"]
-        table.add_row(
-            f"{stage['number']} {stage['purpose']}",
-            f"{stage['rate']:.2f}",
-            f"{stage['requests']:,}",
-            "-" if share is None else f"{share:.1%}",
-            "-" if share is None else f"{stage['share_low']:.1%} to {stage['share_high']:.1%}",
-            *(_number(stage[name][percentile]) for name in ("ttft_ms", "tpot_ms") for percentile in ("p50", "p95")),
-            "void" if stage["void"] else stage["decision"],
-        )
+# Width of the table with all its columns, and those that a narrow terminal does without: it would cut figures off.
+_WIDE = 112
+_WIDE_ONLY = {"interval", "TTFT p50", "TPOT p50"}
+
+
+def _stages(summary: Mapping[str, Any], width: int) -> Table:
+    title = "Stages: Poisson arrivals; shares of all due requests; milliseconds of those that ended ok"
+    table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for number, stage in enumerate(summary["stages"]):
+        row = {name: text for name, text in _row(stage).items() if width >= _WIDE or name not in _WIDE_ONLY}
+        for name in row if number == 0 else ():
+            table.add_column(name, justify="left" if name in {"stage", "verdict"} else "right", no_wrap=True)
+        table.add_row(*row.values())
     return table
+
+
+def _row(stage: Mapping[str, Any]) -> dict[str, str]:
+    share = stage["share"]
+    latencies = {
+        f"{name.upper()} {percentile}": _number(stage[f"{name}_ms"][percentile])
+        for name in ("ttft", "tpot")
+        for percentile in ("p50", "p95")
+    }
+    return {
+        "stage": f"{stage['number']} {stage['purpose']}",
+        "requests/s": f"{stage['rate']:.2f}",
+        "requests": f"{stage['requests']:,}",
+        "good": "-" if share is None else f"{share:.1%}",
+        "interval": "-" if share is None else f"{stage['share_low']:.1%} to {stage['share_high']:.1%}",
+        **latencies,
+        "verdict": "void" if stage["void"] else stage["decision"],
+    }
 
 
 def _number(value: float | None) -> str:

@@ -111,6 +111,11 @@ def _match(matching: _Matching) -> float | None:
     return matching.best()
 
 
+def _unlike(coefficient: float) -> float:
+    """Standard error of the log rate that the scatter does not show, of a twin with this coefficient."""
+    return math.hypot(_UNLIKE, _UNLIKE_IN_PART * (1 - coefficient) ** 2)
+
+
 def edge_by_twin(  # noqa: PLR0913, PLR0917  # what was measured, and what is asked
     spec: EngineSpec,
     stages: Items[StageResult],
@@ -156,8 +161,7 @@ def edge_by_twin(  # noqa: PLR0913, PLR0917  # what was measured, and what is as
         return None
     # The twin's long run was not endless either.
     long_run = coefficient * crossing.error / edge.slope * student_quantile(settings.confidence, len(batches) - 2)
-    unlike = math.hypot(_UNLIKE, _UNLIKE_IN_PART * (1 - coefficient) ** 2)
-    error = math.hypot(long_run, unlike * normal_quantile(settings.confidence))
+    error = math.hypot(long_run, _unlike(coefficient) * normal_quantile(settings.confidence))
     low = edge.mid * math.exp(-math.hypot(math.log(edge.mid / edge.low), error))
     high = edge.mid * math.exp(math.hypot(math.log(edge.high / edge.mid), error))
     return Edge(low, edge.mid, high, edge.slope), spec

@@ -67,6 +67,4 @@ def void_reasons(results: Results, reconciliation: Reconciliation | None, client
         for name, process in results.processes.items()
         if process.left_after_s is not None
     ]
-    if results.server_before is not None and results.server_after is None:
-        reasons.append("the server no longer answered with its counters")
     return tuple(reasons)

@@ -52,9 +52,6 @@ class Window:
             self.last_number = max(self.last_number, number)
         self._extend()
 
-    def close(self) -> None:
-        """The search's rows stay open: other stages follow."""
-
     def _extend(self) -> None:
         while not self._cut:
             number = self._load.first_request + len(self._complete)

@@ -176,11 +176,14 @@ class Connection:
             self.close()
 
     def _still_open(self) -> bool:
-        """Whether the last exchange's connection can be used again; closes it otherwise."""
+        """Whether the connection is there and can be used; closes one that cannot."""
         if self._sock is None:
             return False
         try:
-            self._sock.recv(1, socket.MSG_PEEK)
+            while data := self._sock.recv(READ_BYTES):
+                # Servers that speak TLS 1.3 send session tickets after the handshake; they are no answer to anything.
+                if self._tls is None or self._tls.decrypt(data):
+                    break
         except BlockingIOError:
             return True
         except OSError:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loadtest.capacity.report.page import Latencies, render_capacity
@@ -11,10 +14,11 @@ from loadtest.rows import RowFile, read_rows
 from loadtest.workload import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
+    from collections.abc import Callable, Mapping
 
     from loadtest.results import Results
+
+log = logging.getLogger(__name__)
 
 _ROWS = "requests.csv"
 
@@ -42,25 +46,59 @@ class ReportFolder:
         except OSError as error:
             raise _unusable(path, error) from None
 
-    def write(self, summary: Mapping[str, Any], results: Results) -> None:
-        """Finish all three files; each appears whole or not at all."""
-        results.close_rows()
-        rows = self.path / _ROWS
-        (self.path / f"{_ROWS}.partial").replace(rows)
-        self._put("summary.json", json.dumps(summary, indent=2, allow_nan=False) + "\n")
-        self._put("report.html", render_page(summary, results, read_rows(rows)))
-
-    def write_capacity(self, summary: Mapping[str, Any], latencies: Latencies) -> None:
-        """Finish the files of a search: `capacity.json` in the place of `summary.json`."""
+    def close_rows(self) -> tuple[str, ...]:
+        """Take no more rows; returns what the report's reader must know of them."""
         self.rows.close()
-        (self.path / f"{_ROWS}.partial").replace(self.path / _ROWS)
-        self._put("capacity.json", json.dumps(summary, indent=2, allow_nan=False) + "\n")
-        self._put("report.html", render_capacity(summary, latencies))
+        return (self.rows.problem,) if self.rows.problem else ()
 
-    def _put(self, name: str, text: str) -> None:
-        partial = self.path / f"{name}.partial"
+    def write(self, summary: Mapping[str, Any], results: Results) -> bool:
+        """Finish all three files; each appears whole or not at all. False, with a line in the log, if one does not."""
+        return self._finish("summary.json", summary, lambda rows: render_page(summary, results, read_rows(rows)))
+
+    def write_capacity(self, summary: Mapping[str, Any], latencies: Latencies) -> bool:
+        """Finish the files of a search: `capacity.json` in the place of `summary.json`."""
+        return self._finish("capacity.json", summary, lambda _: render_capacity(summary, latencies))
+
+    def _finish(self, name: str, summary: Mapping[str, Any], page: Callable[[Path], str]) -> bool:
+        rows = self.path / _ROWS
+        self.rows.close()
+        try:
+            (self.path / f"{_ROWS}.partial").replace(rows)
+            _put(self.path / name, json.dumps(summary, indent=2, allow_nan=False) + "\n")
+            _put(self.path / "report.html", page(rows))
+        except OSError as error:
+            problem = error.strerror
+        else:
+            log.info("Report: %s", self.path)
+            return True
+        log.error("--report-dir: cannot write all of the report into %s: %s; make room", self.path, problem)
+        return False
+
+    def discard(self) -> None:
+        """Take away what a run that did not come about has begun."""
+        self.rows.close()
+        (self.path / f"{_ROWS}.partial").unlink(missing_ok=True)
+        with suppress(OSError):  # not empty: it is not this run's alone
+            self.path.rmdir()
+
+
+def write_page(path: Path, page: str) -> None:
+    """Write the page that `--report` names; it appears whole or not at all. Raises InputError."""
+    try:
+        _put(path, page)
+    except OSError as error:
+        raise InputError("--report", f"cannot write {path}: {error.strerror}", "give another file") from None
+
+
+def _put(path: Path, text: str) -> None:
+    partial = Path(f"{path}.partial")
+    try:
         partial.write_text(text, encoding="utf-8")
-        partial.replace(self.path / name)
+        partial.replace(path)
+    except OSError:
+        with suppress(OSError):
+            partial.unlink()
+        raise
 
 
 def _unusable(path: Path, error: OSError) -> InputError:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import logging
 import shutil
@@ -9,6 +11,7 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry, generate_latest
 
+from loadtest.capacity.compare import compare
 from loadtest.capacity.gate import check_same, gate, read_result
 from loadtest.capacity.metrics import CapacityMetrics
 from loadtest.capacity.planner.command import read_box
@@ -19,6 +22,8 @@ GOOD: dict[str, Any] = {
     "capacity": {
         "bound": "edge",
         "requests_per_second": {"low": 1.0, "mid": 1.5, "high": 2.0},
+        "ended": "interval",
+        "confidence": 0.95,
         "output_tokens_per_second": {"low": 10.0, "mid": 15.0, "high": 20.0},
         "prompt_tokens_mean": 64.0,
         "output_tokens_mean": 16.0,
@@ -27,11 +32,26 @@ GOOD: dict[str, Any] = {
     "run": {
         "id": "a",
         "started": 1_700_000_000.0,
-        "workload": {"endpoint": "chat", "prompt_tokens": "64"},
+        "workload": {"endpoint": "chat", "prompt_tokens": "64", "output_tokens": "16", "dataset": None},
         "slo": {"ttft_ms": 500.0, "tpot_ms": 50.0, "e2e_ms": None, "percentile": 95.0},
         "model": {"name": "m"},
         "engine": {"settings": {}, "cache_config": {}},
     },
+    "stages": [
+        {
+            "number": 0,
+            "rate": 1.5,
+            "requests": 100,
+            "share": 0.95,
+            "share_low": 0.9,
+            "share_high": 0.98,
+            "void": [],
+            "ttft_ms": {"p50": 100.0, "p95": 400.0, "p99": None},
+            "tpot_ms": {"p50": 20.0, "p95": 40.0, "p99": None},
+            "goodput_requests_per_s": 1.4,
+            "output_tokens_per_s": 24.0,
+        }
+    ],
 }
 _FLOOR = GOOD["capacity"] | {"bound": "floor", "requests_per_second": {"low": 1.0, "mid": None, "high": None}}
 _SEEDS = [
@@ -83,8 +103,24 @@ def capacity_box(data: bytes) -> None:
     assert 0 < box.low <= box.mid <= box.high
 
 
+def capacity_comparison(data: bytes) -> None:
+    """A result is refused in one line, or shown beside another."""
+    results = [scratch_file("old.json", json.dumps(GOOD).encode()), scratch_file("new.json", data)]
+    page = scratch() / "comparison.html"
+    page.unlink(missing_ok=True)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            compare([*map(str, results), "--report", str(page)])
+    except InputError as error:
+        assert "\n" not in str(error)
+        assert not page.exists()
+        return
+    assert page.exists()
+
+
 TARGETS: dict[str, Hostile] = {
     "capacity_baseline": Hostile(capacity_baseline, _SEEDS),
+    "capacity_comparison": Hostile(capacity_comparison, _SEEDS),
     "capacity_reports": Hostile(capacity_reports, _SEEDS),
     "capacity_box": Hostile(capacity_box, _SEEDS),
 }

@@ -14,6 +14,7 @@ from loadtest.capacity.planner.fleet import Load
 from loadtest.capacity.planner.page import headline, render_plan
 from loadtest.capacity.planner.plan import Box, make_plan
 from loadtest.capacity.simulation.spec import EngineSpec
+from loadtest.report.files import write_page
 from loadtest.workload import InputError
 from loadtest.workload.trace import Trace
 
@@ -41,16 +42,8 @@ def plan(arguments: Sequence[str]) -> int:
         [prompt for prompt, _ in shapes],
         [output for _, output in shapes],
     )
-    try:
-        found = make_plan(box, load, given.window, lambda line: print(line, flush=True))
-    except ValueError as error:
-        raise InputError("--trace", str(error), "give requests that one box can serve, or a looser SLO") from None
-    partial = given.report.with_name(f"{given.report.name}.partial")
-    try:
-        partial.write_text(render_plan(found, box, given.trace.name), encoding="utf-8")
-        partial.replace(given.report)
-    except OSError as error:
-        raise InputError("--report", f"cannot write {given.report}: {error.strerror}", "give another file") from None
+    found = make_plan(box, load, given.window, lambda line: print(line, flush=True))
+    write_page(given.report, render_plan(found, box, given.trace.name))
     print(headline(found))
     for note in found.notes:
         print(f"Note: {note}")

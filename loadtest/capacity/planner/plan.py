@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass
 from statistics import mean
 from typing import TYPE_CHECKING
 
 from loadtest.capacity.planner.fleet import Window, simulate_fleet
+from loadtest.workload import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,10 +55,14 @@ class Plan:
 
 
 def make_plan(box: Box, load: Load, window_s: float, progress: Callable[[str], None] = lambda _: None) -> Plan:
-    """Find the numbers of boxes. Raises ValueError when no number keeps the SLO."""
-    counts = [0] * (int(load.times[-1] // window_s) + 1)
-    for time in load.times:
-        counts[int(time // window_s)] += 1
+    """Find the numbers of boxes. Raises InputError when no number keeps the SLO, or no window can be judged."""
+    counts = list(Counter(time // window_s for time in load.times).values())
+    if max(counts) < _FEWEST_IN_WINDOW:
+        raise InputError(
+            "--window",
+            f"none of {window_s:g} s has {_FEWEST_IN_WINDOW} requests, and fewer cannot be judged",
+            "give a larger one, or a trace of more requests",
+        )
     peak = max(counts) / window_s
     tried: dict[tuple[str, int], list[Window]] = {}
 
@@ -82,13 +88,13 @@ def make_plan(box: Box, load: Load, window_s: float, progress: Callable[[str], N
         windows=tuple(tried["mid", boxes]),
         with_most=tuple(tried["low", most]),
         tried=tuple((speed, count, _worst(windows)) for (speed, count), windows in sorted(tried.items())),
-        notes=tuple(_notes(box, load)),
+        notes=tuple(_notes(box, load, counts)),
     )
 
 
 def _worst(windows: list[Window]) -> float:
-    """The share of good requests in the worst window that has enough of them."""
-    return min((window.share for window in windows if window.requests >= _FEWEST_IN_WINDOW), default=1.0)
+    """The share of good requests in the worst window that has enough of them; one of them has."""
+    return min(window.share for window in windows if window.requests >= _FEWEST_IN_WINDOW)
 
 
 def _fewest(worst: Callable[[int], float], objective: float, start: int) -> int:
@@ -97,9 +103,11 @@ def _fewest(worst: Callable[[int], float], objective: float, start: int) -> int:
     while worst(met) < objective:
         missed, met = met, max(met + 1, round(met * 1.4))
         if met > _MOST_BOXES:
-            raise ValueError(
+            raise InputError(
+                "--trace",
                 f"with {missed} boxes only {worst(missed):.1%} of the requests are good in the worst window: "
-                "single requests are too long for the SLO, whatever the number of boxes"
+                "single requests are too long for the SLO, whatever the number of boxes",
+                "give requests that one box can serve, or a looser SLO",
             )
     while met - missed > 1:
         middle = (missed + met) // 2
@@ -107,8 +115,14 @@ def _fewest(worst: Callable[[int], float], objective: float, start: int) -> int:
     return met
 
 
-def _notes(box: Box, load: Load) -> list[str]:
+def _notes(box: Box, load: Load, counts: list[int]) -> list[str]:
+    """What a reader must know; `counts` are the requests of each window that has any."""
     notes = []
+    if few := sum(count < _FEWEST_IN_WINDOW for count in counts):
+        notes.append(
+            f"{few} of {len(counts)} windows have fewer than {_FEWEST_IN_WINDOW} requests and were not judged: "
+            "a larger --window takes them in"
+        )
     for what, measured, recorded in (
         ("prompts", box.prompt_tokens, mean(load.prompts)),
         ("outputs", box.output_tokens, mean(load.outputs)),

@@ -52,6 +52,12 @@ def measured_lengths(stages: Iterable[StageResult]) -> list[tuple[int, int]]:
     return [(max(1, one.prompt_tokens), max(1, one.output_tokens)) for stage in stages for one in stage.requests]
 
 
+def longest_request(stages: Iterable[StageResult]) -> int:
+    """Tokens of the longest request that was sent, its output included; 0 when none was."""
+    sent = (one for stage in stages for one in (*stage.warmup, *stage.requests))
+    return max((max(1, one.prompt_tokens) + max(1, one.output_tokens) for one in sent), default=0)
+
+
 def fit_twin(stages: Items[StageResult], start: Twin | None = None) -> Twin | None:
     """Fit an engine to what was measured in `stages`; None when there is nothing to fit to.
 

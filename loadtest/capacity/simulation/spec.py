@@ -40,6 +40,10 @@ class EngineSpec:
         costs = ("step_s", "prefill_token_s", "sequence_s", "context_token_s", "request_s", "output_token_s")
         return replace(self, **{name: getattr(self, name) * factor for name in costs})
 
+    def holding(self, tokens: int) -> EngineSpec:
+        """The same engine, with KV blocks for one request of `tokens` at least."""
+        return replace(self, kv_blocks=max(self.kv_blocks, self.blocks(tokens)))
+
     def blocks(self, tokens: int) -> int:
         """KV blocks that hold `tokens`."""
         return -(-tokens // self.block_size)

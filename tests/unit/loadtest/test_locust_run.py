@@ -8,6 +8,7 @@ import itertools
 import json
 import os
 import re
+import resource
 import signal
 import socket
 import subprocess
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def run_locust(*arguments: str) -> subprocess.CompletedProcess[str]:
+def run_locust(*arguments: str, largest_file: int | None = None) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "locust", "-f", "loadtest/locustfile.py", "--headless", "--only-summary"]
     if "--processes" in arguments:  # not Locust's own port: workers of another run on this machine would join this one
         port = str(free_port())
@@ -39,6 +40,9 @@ def run_locust(*arguments: str) -> subprocess.CompletedProcess[str]:
         text=True,
         timeout=120,
         check=False,
+        preexec_fn=None
+        if largest_file is None
+        else lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file,) * 2),
     )
 
 
@@ -110,7 +114,7 @@ def test_open_loop_keeps_one_schedule_over_all_processes(tmp_path: Path, process
 
 
 def test_a_seed_used_twice_finds_a_warm_cache_and_that_makes_the_run_invalid(tmp_path: Path) -> None:
-    with running_engine("--ttft-ms", "5", "--gap-ms", "1") as url:
+    with running_engine("--ttft-ms", "5", "--gap-ms", "20") as url:
         once = run_locust("--host", url, "--max-requests", "40", "--seed", "1", "-u", "4", "-r", "4", *SHORT)
         again = run_locust(
             *("--host", url, "--max-requests", "40", "--seed", "1", "-u", "4", "-r", "4"),
@@ -124,7 +128,7 @@ def test_a_seed_used_twice_finds_a_warm_cache_and_that_makes_the_run_invalid(tmp
 
 
 def test_a_missed_slo_ends_with_1_and_a_valid_report(tmp_path: Path) -> None:
-    with running_engine("--ttft-ms", "30", "--gap-ms", "1") as url:
+    with running_engine("--ttft-ms", "30", "--gap-ms", "20") as url:
         run = run_locust(
             *("--host", url, "--max-requests", "30", "--warmup-requests", "10", "--slo-ttft-ms", "10"),
             *("-u", "4", "-r", "4", "--report-dir", str(tmp_path), *SHORT),
@@ -163,6 +167,25 @@ def test_an_engine_that_hangs_until_the_end_misses_the_slo(tmp_path: Path, fault
     assert summary["verdict"]["slo_attainment"] == pytest.approx(ok / (ok + 4))
 
 
+@pytest.mark.parametrize("processes", [[], ["--processes", "2"]])
+def test_a_disk_that_gets_full_costs_rows_and_charts_but_no_figure(tmp_path: Path, processes: list[str]) -> None:
+    with running_engine("--ttft-ms", "20", "--gap-ms", "1") as url:
+        run = run_locust(
+            *("--host", url, "-u", "4", "-r", "4", "--max-requests", "300", "--report-dir", str(tmp_path)),
+            *(*SHORT, *processes),
+            largest_file=16_000,
+        )
+    assert run.returncode == 2, run.stdout  # there is no report.html
+    assert "Traceback" not in run.stdout
+    assert run.stdout.count("end before the run does: File too large; all other") == 1
+    assert run.stdout.count("cannot write all of the report") == 1
+    assert re.search(r"^Note +requests.csv, and charts", run.stdout, re.MULTILINE)  # under the table of figures
+    summary = summary_of(tmp_path)
+    assert summary["requests"]["ok"] == 300
+    assert len(rows_of(tmp_path)) < 300
+    assert {path.name for path in tmp_path.iterdir()} == {"summary.json", "requests.csv"}
+
+
 def test_other_traffic_on_the_server_makes_a_run_invalid(tmp_path: Path) -> None:
     with running_engine("--ttft-ms", "5", "--gap-ms", "1") as url:
         command = [sys.executable, "-m", "locust", "-f", "loadtest/locustfile.py", "--headless", "--only-summary"]
@@ -176,6 +199,18 @@ def test_other_traffic_on_the_server_makes_a_run_invalid(tmp_path: Path) -> None
                 requests.post(f"{url}/v1/completions", json=body, timeout=5)
             assert process.wait(timeout=60) == 2
     assert any("somebody else used the server" in reason for reason in summary_of(tmp_path)["verdict"]["reasons"])
+
+
+def test_an_engine_that_is_gone_at_the_end_makes_a_run_invalid(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "locust", "-f", "loadtest/locustfile.py", "--headless", "--only-summary"]
+    with running_engine("--ttft-ms", "20", "--gap-ms", "5") as url:
+        command += ["--host", url, "-u", "2", "-r", "2", "-t", "8s", "--report-dir", str(tmp_path), *SHORT]
+        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        partial = tmp_path / "requests.csv.partial"
+        wait_until(lambda: partial.exists() and len(partial.read_text().splitlines()) > 4)
+    assert process.wait(timeout=60) == 2
+    (reason,) = summary_of(tmp_path)["verdict"]["reasons"]
+    assert "stopped or restarted during the run" in reason
 
 
 def test_a_killed_worker_is_said_and_the_rest_is_kept(tmp_path: Path) -> None:
@@ -371,7 +406,8 @@ locust.main.main()
 """
 
 
-def test_a_worker_on_a_host_with_a_wrong_clock_keeps_the_schedule(tmp_path: Path) -> None:
+def run_with_a_wrong_clock(folder: Path, *arguments: str) -> tuple[list[dict[str, str]], dict[str, Any]]:
+    """60 requests by two workers, one of them on such a host: their rows in order, and the summary."""
     port = free_port()
     with running_engine("--ttft-ms", "20", "--gap-ms", "5") as url:
         common = ["-f", "loadtest/locustfile.py", "--host", url, *SHORT]
@@ -383,18 +419,148 @@ def test_a_worker_on_a_host_with_a_wrong_clock_keeps_the_schedule(tmp_path: Path
         try:
             run = run_locust(
                 *("--master", "--expect-workers", "2", f"--master-bind-port={port}", "--host", url),
-                *("--arrival", "constant", "--rate", "20", "--max-requests", "60", "-u", "2"),
-                *("--report-dir", str(tmp_path), *SHORT),
+                *("--max-requests", "60", "-u", "2", "--report-dir", str(folder), *SHORT, *arguments),
             )
         finally:
             for process in workers:
                 process.terminate()
                 process.wait(timeout=20)
-    rows = sorted(rows_of(tmp_path), key=lambda row: int(row["index"]))
+    rows = sorted(rows_of(folder), key=lambda row: int(row["index"]))
     assert [row["outcome"] for row in rows] == ["ok"] * 60, run.stdout
     assert len({row["process"] for row in rows}) == 2
+    assert all(0 < float(row["ttft_ms"]) < 5000 for row in rows)
+    return rows, summary_of(folder)
+
+
+def test_a_worker_on_a_host_with_a_wrong_clock_keeps_the_schedule(tmp_path: Path) -> None:
+    rows, summary = run_with_a_wrong_clock(tmp_path, "--arrival", "constant", "--rate", "20")
     # Both send at the same moments of one clock: the master's error is at most half a round trip on this host.
     moments = [float(row["sent_at"]) - int(row["index"]) / 20 for row in rows]
     assert max(moments) - min(moments) < 1
-    assert 2.9 < summary_of(tmp_path)["run"]["duration_s"] < 10
-    assert all(0 < float(row["ttft_ms"]) < 5000 for row in rows)
+    assert 2.9 < summary["run"]["duration_s"] < 10
+
+
+def test_users_of_a_worker_on_a_host_with_a_wrong_clock_send_nothing_before_it_is_set(tmp_path: Path) -> None:
+    rows, summary = run_with_a_wrong_clock(tmp_path, "-r", "2")
+    sent = [float(row["sent_at"]) for row in rows]
+    assert max(sent) - min(sent) < 60
+    assert summary["run"]["duration_s"] < 60
+
+
+def test_an_open_loop_waits_for_its_last_answer_though_nothing_else_is_under_way(tmp_path: Path) -> None:
+    # Longer than a report takes to tell the end.
+    with running_engine("--ttft-ms", "3000", "--gap-ms", "5") as url:
+        run = run_locust(
+            *("--host", url, "--arrival", "constant", "--rate", "1", "--max-requests", "1", "-u", "1"),
+            *("--report-dir", str(tmp_path), *SHORT),
+        )
+    counts = summary_of(tmp_path)["requests"]
+    assert (counts["ok"], counts["cancelled"]) == (1, 0), run.stdout
+
+
+def test_a_share_of_requests_that_no_user_would_send_is_refused(engine: str) -> None:
+    run = run_locust("--host", engine, "--processes", "2", "-u", "1", "--max-requests", "4", *SHORT)
+    assert run.returncode == 2
+    assert "--max-requests: 1 users leave some of 2 workers without one" in run.stdout
+
+
+# A host that is slow between connecting to the master and loading the load test's hooks.
+SLOW_TO_LISTEN = """
+import gevent, locust.main
+from locust.env import Environment
+create = Environment.create_worker_runner
+def slowly(self, *args):
+    runner = create(self, *args)
+    gevent.sleep(1)
+    return runner
+Environment.create_worker_runner = slowly
+locust.main.main()
+"""
+
+
+def test_a_worker_that_was_given_users_before_it_could_listen_sends_its_share(tmp_path: Path) -> None:
+    port = free_port()
+    start = ["-f", "loadtest/locustfile.py"]
+    worker = [sys.executable, "-c", SLOW_TO_LISTEN, *start, "--worker", f"--master-port={port}"]
+    with running_engine("--ttft-ms", "20", "--gap-ms", "5") as url, subprocess.Popen(worker, cwd=ROOT) as process:
+        try:
+            run = run_locust(
+                *("--master", "--expect-workers", "1", f"--master-bind-port={port}", "--host", url, "-t", "20s"),
+                *("--max-requests", "20", "-u", "2", "--report-dir", str(tmp_path), *SHORT),
+            )
+        finally:
+            process.terminate()
+    assert summary_of(tmp_path)["requests"]["ok"] == 20, run.stdout
+
+
+# A host on which a file of the workload is not there.
+CANNOT_PREPARE = """
+import locust.main
+from loadtest.workload import InputError, Workload
+def load(settings):
+    raise InputError("--dataset", "it is not on this host", "copy it there")
+Workload.load = load
+locust.main.main()
+"""
+
+
+def test_a_search_that_a_worker_cannot_prepare_is_over_and_leaves_nothing(tmp_path: Path) -> None:
+    with (
+        running_engine("--ttft-ms", "20", "--gap-ms", "5") as url,
+        page_with_workers(url, tmp_path, 1) as (root, (master, _)),
+    ):
+        requests.post(f"{root}/stop", timeout=60)
+        wait_until(lambda: bool(list(tmp_path.glob("*/summary.json"))))
+        (port,) = (part.split("=")[1] for part in master.args if "--master-bind-port=" in str(part))
+
+        def begun_and_over() -> bool:
+            metrics = requests.get(f"{root}/metrics", timeout=5).text
+            begun = "headroom_capacity_search_stages" in metrics
+            return begun and "headroom_capacity_search_running 0.0" in metrics
+
+        with subprocess.Popen(
+            [sys.executable, "-c", CANNOT_PREPARE, "-f", "loadtest/locustfile.py", "--worker", f"--master-port={port}"],
+            cwd=ROOT,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        ) as broken:
+            try:
+                wait_until(lambda: len(page_of(root)["workers"]) == 2)
+                form = {"user_count": 8, "spawn_rate": 8, "prompt_tokens": "20", "output_tokens": "20", "host": url}
+                search = {**form, "find_capacity": "true", "slo_ttft_ms": "500"}
+                assert requests.post(f"{root}/swarm", data=search, timeout=30).json()["success"]
+                wait_until(begun_and_over)
+            finally:
+                broken.kill()
+    assert len(list(tmp_path.iterdir())) == 1  # the search has left nothing
+
+
+def test_a_worker_that_joins_and_cannot_prepare_ends_a_run_that_keeps_what_it_has(tmp_path: Path) -> None:
+    port = free_port()
+    start = ["-f", "loadtest/locustfile.py"]
+    quiet: dict[str, Any] = {"cwd": ROOT, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with running_engine("--ttft-ms", "20", "--gap-ms", "5") as url, contextlib.ExitStack() as stack:
+        master = [*start, "--master", "--headless", "--enable-rebalancing", "--expect-workers", "1"]
+        master += [f"--master-bind-port={port}", "-u", "4", "-r", "4", "-t", "60s"]
+        master += ["--host", url, "--report-dir", str(tmp_path), *SHORT]
+        worker = [*start, "--worker", f"--master-port={port}"]
+
+        def begin(*how: str) -> subprocess.Popen[bytes]:
+            process = stack.enter_context(subprocess.Popen([sys.executable, *how], **quiet))
+            stack.callback(process.kill)
+            return process
+
+        leader = begin("-m", "locust", *master)
+        begin("-m", "locust", *worker)
+        partial = tmp_path / "requests.csv.partial"
+        wait_until(lambda: partial.exists() and len(partial.read_text().splitlines()) > 10)
+        begin("-c", CANNOT_PREPARE, *worker)
+        assert leader.wait(timeout=50) == 2
+    summary = summary_of(tmp_path)
+    assert any("--dataset: it is not on this host" in reason for reason in summary["verdict"]["reasons"])
+    assert summary["requests"]["ok"] > 8
+
+
+def page_of(root: str) -> dict[str, Any]:
+    told: dict[str, Any] = requests.get(f"{root}/stats/requests", timeout=5).json()
+    return told

@@ -50,6 +50,18 @@ def test_every_name_of_the_contract_is_exported() -> None:
     assert set(exported(record())) >= NAMES
 
 
+def test_nothing_is_kept_for_each_second_of_a_life() -> None:
+    # A load generator runs for weeks.
+    metrics = Metrics(lambda: 0)
+    store = Store(options().slo)
+    store.add(record())
+    assert store.combined().deltas_at
+    metrics.start_run(Results(options(), plan()))
+    metrics.add(store)
+    assert not metrics._store.combined().deltas_at
+    assert store.combined().deltas_at  # the run's own results, which plot them, have them still
+
+
 def test_counters_and_histograms_are_zero_before_the_first_run() -> None:
     # A counter that first appears with a run's first requests in it has lost them: Prometheus sees no increase.
     page = generate_latest(Metrics(lambda: 0).registry()).decode()

@@ -14,6 +14,11 @@ def test_nothing_given_is_a_closed_loop_on_both_endpoints() -> None:
     assert not made.slo.asked
 
 
+def test_only_a_search_cannot_ask_for_every_request() -> None:
+    assert options("--slo-ttft-ms", "500", "--slo-percentile", "100").slo_percentile == 100
+    assert options("--find-capacity", "--slo-ttft-ms", "500", "--slo-percentile", "99.9").capacity is not None
+
+
 def test_limits_are_given_in_milliseconds_and_kept_in_seconds() -> None:
     slo = options("--slo-ttft-ms", "500", "--slo-tpot-ms", "50").slo
     assert (slo.ttft, slo.tpot, slo.e2e) == (0.5, 0.05, None)
@@ -36,6 +41,10 @@ def test_a_trace_is_replayed_unless_another_arrival_is_asked_for() -> None:
         (["--max-requests", "10", "--warmup-requests", "10"], "--max-requests"),
         (["--max-requests", "1.5"], "--max-requests: '1.5' is not a whole number"),
         (["--slo-percentile", "101"], "--slo-percentile"),
+        (
+            ["--find-capacity", "--slo-ttft-ms", "500", "--slo-percentile", "100"],
+            "--slo-percentile: a search needs one",
+        ),
         (["--request-timeout", "-1"], "--request-timeout"),
         (["--burstiness", "nan"], "--burstiness"),
     ],

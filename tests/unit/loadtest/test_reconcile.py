@@ -7,7 +7,7 @@ import pytest
 from loadtest.options import Slo
 from loadtest.reconcile import Reconciliation, reconcile
 from loadtest.record import Outcome
-from loadtest.server import ServerCounters, difference, parse_counters
+from loadtest.server import ServerCounters, add_up, difference, parse_counters
 from loadtest.store import Store
 from tests.unit.loadtest.make import record
 
@@ -123,6 +123,6 @@ def test_a_page_without_vllms_counters_is_none() -> None:
 def test_a_difference_is_what_came_in_between() -> None:
     before = ServerCounters(prompt_tokens=1, generation_tokens=2, busy=4, ended={"stop": 1})
     after = ServerCounters(prompt_tokens=11, generation_tokens=22, ended={"stop": 3, "abort": 2})
-    between = difference(before, after)
+    between = difference(add_up({"a": before}), add_up({"a": after}))
     assert (between.prompt_tokens, between.generation_tokens, between.busy) == (10, 20, 4)
     assert between.ended == {"stop": 2, "abort": 2}

@@ -17,6 +17,7 @@ from loadtest.rows import to_row
 from loadtest.verdict import judge_run
 from loadtest.web import table
 from loadtest.workload import InputError
+from tests.unit.loadtest.full import full_disk
 from tests.unit.loadtest.make import record, results
 
 if TYPE_CHECKING:
@@ -30,7 +31,6 @@ def written(folder: Path, *records: RequestRecord) -> dict[str, str]:
     run = results(*records, arguments=SLO)
     report = ReportFolder(folder)
     report.rows.add("local", [to_row(each, measured=True, good=True) for each in records])
-    run._rows = report.rows
     report.write(summarize(run, judge_run(run, None), None), run)
     return {path.name: path.read_text() for path in folder.iterdir()}
 
@@ -83,6 +83,21 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="--report-dir"):
         ReportFolder.check(tmp_path / "file" / "below")
+
+
+def test_what_a_full_disk_keeps_out_of_the_report_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run = results(*RECORDS, arguments=SLO)
+    report = ReportFolder(tmp_path)
+    with full_disk(after=4096):
+        report.rows.add("local", [to_row(each, measured=True, good=True) for each in RECORDS])
+        run.notes += report.close_rows()
+        summary = summarize(run, judge_run(run, None), None)
+        assert not report.write(summary, run)
+    assert summary["verdict"]["valid"]
+    (note,) = summary["run"]["workload"]["notes"]
+    assert note.startswith("requests.csv, and charts made of it, end before the run does")
+    assert f"cannot write all of the report into {tmp_path}: File too large; make room" in caplog.messages[-1]
+    assert {path.name for path in tmp_path.iterdir()} == {"requests.csv"}
 
 
 def test_the_terminal_shows_an_invalid_run_first() -> None:

@@ -12,7 +12,7 @@ from loadtest import server
 from loadtest.client.target import Target, TargetError
 from loadtest.options import Slo
 from loadtest.reconcile import reconcile
-from loadtest.server import add_up, difference, pages, parse_counters, read_counters
+from loadtest.server import add_up, difference, pages, parse_counters, read_counters, read_settled_counters
 from loadtest.store import Store
 from tests.unit.loadtest.make import record
 
@@ -37,13 +37,15 @@ class Engine(ThreadingHTTPServer):
     def __init__(self, address: str) -> None:
         super().__init__((address, 0), Page)
         self.page = ""
+        self.answers = float("inf")  # how often it still answers: then it has ended
 
 
 class Page(BaseHTTPRequestHandler):
     server: Engine
 
     def do_GET(self) -> None:
-        self.send_response(200)
+        self.server.answers -= 1
+        self.send_response(200 if self.server.answers >= 0 else 503)
         self.end_headers()
         self.wfile.write(self.server.page.encode())
 
@@ -74,6 +76,18 @@ def test_pages_of_all_engines_are_added_up(two: tuple[Engine, Engine]) -> None:
         f"127.0.0.1:{one.server_port}": 10,
         f"127.0.0.1:{other.server_port}": 7,
     }
+
+
+def test_an_engine_that_ends_while_its_counters_settle_has_said_its_last(two: tuple[Engine, Engine]) -> None:
+    engine, _ = two
+    # Somebody's stream still runs at the first look; the whole stack is being stopped.
+    engine.page = PAGE.format(prompt=100, generated=10, ended=1, started=5).replace("} 0\n", "} 1\n", 1)
+    engine.answers = 1
+    target = Target.parse(f"http://127.0.0.1:{engine.server_port}")
+    found = read_settled_counters(target)
+    assert found is not None
+    assert (found.generation_tokens, found.busy) == (10, 1)
+    assert read_settled_counters(target) is None
 
 
 def test_a_name_stands_for_all_its_addresses(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -80,6 +80,14 @@ def test_a_floor_ends_with_0_a_table_and_a_report(tmp_path: Path) -> None:
     assert len({row.split(",", 1)[0] for row in rows}) == len(rows)  # no request number comes twice
 
 
+def test_processes_without_a_user_do_not_keep_the_closed_loop_waiting(tmp_path: Path) -> None:
+    with engine() as url:
+        run = capacity(url, tmp_path, "--processes", "3", "--budget", "30s", "--start-rate", "1", "--max-rate", "1")
+    users = result_of(tmp_path)["users"]
+    assert [tried["users"] for tried in users][:1] == [1], run.stdout
+    assert users[0]["requests"] > 0, run.stdout
+
+
 def test_another_load_generator_on_the_server_voids_the_stages(tmp_path: Path) -> None:
     stop = threading.Event()
 
@@ -185,8 +193,9 @@ def test_ctrl_c_ends_with_130_and_writes_what_is_known(tmp_path: Path) -> None:
 
 def test_the_gate_fails_an_engine_that_became_slower_and_compare_shows_both(tmp_path: Path) -> None:
     # A TPOT limit that both meet, and a second rate beyond the slower engine's 4.5 requests/s: that it is missed proves
-    # the drop, however few requests a slow machine leaves for the rest of the search.
-    settings = ("--slo-tpot-ms", "200", "--interval", "20")
+    # the drop, however few requests a slow machine leaves for the rest of the search. With some seeds the requests of
+    # that rate come twice as fast by chance, and then prove less.
+    settings = ("--slo-tpot-ms", "200", "--interval", "20", "--seed", "5")
     with engine() as url:
         first = capacity(url, tmp_path / "before", *settings, "--start-rate", "8", "--budget", "120s")
     assert first.returncode == 0, first.stdout

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from random import Random
+from statistics import median
 
 import pytest
 
@@ -49,3 +51,25 @@ def test_a_box_that_is_slower_for_whole_stages_makes_the_interval_wider() -> Non
         assert found is not None
         widths.append(found.width)
     assert widths[0] > 1.5 * widths[1]
+
+
+def test_where_misses_hardly_depend_on_the_rate_the_interval_is_as_wide_as_that_makes_it() -> None:
+    """An engine that stalls by itself: slope 4, misses in bursts (dispersion 20), 38 stages of 250 requests."""
+    target, slope, dispersion, stages, requests = log_odds(1 - OBJECTIVE), 4.0, 20.0, 38, 250
+    expected = requests * (1 - OBJECTIVE)
+    widths = []
+    for seed in range(60):
+        random = Random(seed)  # noqa: S311  # repeatable
+        uneven = []
+        for number in range(stages):
+            rate = math.log(EDGE) + (-0.04, 0.0, 0.04)[number % 3]
+            share = 1 / (1 + math.exp(-(target + slope * (rate - math.log(EDGE)))))
+            burst = random.gammavariate(expected / dispersion, dispersion) / expected  # 1 in the mean
+            uneven.append(Batch(rate, requests, min(float(requests), requests * share * burst)))
+        found = fit_edge(uneven, OBJECTIVE, 0.95, math.log(EDGE))
+        if found is not None:
+            widths.append(found.width)
+    # Of a binomial share's logarithm of the odds, over the slope: what can be known when the slope is.
+    knowable = 2 * 1.96 * math.sqrt(dispersion / (stages * requests * OBJECTIVE * (1 - OBJECTIVE))) / slope
+    assert len(widths) >= 50
+    assert median(widths) > 0.9 * knowable

@@ -4,7 +4,18 @@ from pathlib import Path
 
 import pytest
 
-from loadtest.capacity.engine import EngineSample, parse_sample, spans, theoretical_concurrency
+from loadtest.capacity import engine
+from loadtest.capacity.engine import (
+    EngineSample,
+    EngineWatch,
+    add_up,
+    by_engine,
+    parse_sample,
+    read_sample,
+    spans,
+    theoretical_concurrency,
+)
+from loadtest.client.target import Target
 
 PAGE = """# HELP vllm:num_requests_running Number of requests in model execution batches.
 # TYPE vllm:num_requests_running gauge
@@ -38,11 +49,63 @@ def test_a_page_of_another_server_is_no_sample() -> None:
 
 def test_every_series_that_is_read_is_one_of_the_engines() -> None:
     captured = (Path(__file__).parents[3] / "rules/metrics/vllm-0.32.0.txt").read_text()
-    from loadtest.capacity import engine  # noqa: PLC0415
-
     for name in (*engine._SUMS, engine._BY_REASON, engine._KV, engine._CACHE_CONFIG):
         base = name.removesuffix("_sum").removesuffix("_count")
         assert f"# TYPE {name} " in captured or f"# TYPE {base} histogram" in captured, name
+
+
+ROUTER = Target.parse("http://router:8000", engines="http://127.0.0.1:1 http://127.0.0.1:2")
+
+
+def behind_a_router(monkeypatch: pytest.MonkeyPatch, *pages: str) -> None:
+    """The pages of the engines at ports 1 and 2; an empty one for an engine that does not answer."""
+    urls = {f"http://127.0.0.1:{port}/metrics": page for port, page in enumerate(pages, 1)}
+    monkeypatch.setattr(engine, "_page", urls.__getitem__)
+
+
+def test_behind_a_router_every_engine_is_asked_and_their_series_are_added_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    behind_a_router(monkeypatch, PAGE, PAGE.replace("} 0.75", "} 0.5").replace("_running{engine", "_running{x"))
+    sample = read_sample(ROUTER)
+    assert sample is not None
+    assert (sample.running, sample.waiting, sample.waiting_capacity, sample.steps) == (10, 14, 12, 20)
+    assert (sample.kv_usage, sample.front_end_cpu_s) == (0.75, 25.0)
+    assert {address: own.kv_usage for address, own in sample.engines.items()} == {
+        "127.0.0.1:1": 0.75,
+        "127.0.0.1:2": 0.5,
+    }
+
+
+def test_a_sample_that_lacks_an_engine_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    behind_a_router(monkeypatch, PAGE, "")
+    assert read_sample(ROUTER) is None
+    # The second time its name is gone, as when its container was removed.
+    both = add_up({"a": EngineSample(1.0, 0.5, steps=10), "b": EngineSample(1.0, 0.5, steps=10)})
+    one = add_up({"a": EngineSample(2.0, 0.5, steps=11)})
+    coming = iter((both, one, None, both))
+    monkeypatch.setattr(engine, "read_sample", lambda _target: next(coming))
+    monkeypatch.setattr(engine, "INTERVAL_S", 0.0)
+    watch = EngineWatch(ROUTER)
+    watch._greenlet.join()  # the end of `coming` ends it
+    assert watch.stop() == [both, both]
+
+
+def test_what_is_one_engines_limit_is_not_added_up() -> None:
+    """Two engines of 8 slots: the first is full and has a queue, the second has room."""
+    samples = [
+        add_up(
+            {
+                "a": EngineSample(at, 0.5, 8, waiting=2, kv_usage=0.4, front_end_cpu_s=0.5 * at),
+                "b": EngineSample(at, 0.5, 8 * at / 10, kv_usage=0.95, front_end_cpu_s=0.6 * at),
+            }
+        )
+        for at in (5.0, 10.0)
+    ]
+    figures = spans(samples)
+    assert (figures["running_max"], figures["running_max_of_one"]) == (16, 8)
+    assert (figures["running_mean"], figures["running_mean_of_one"]) == (14, 7)
+    assert (figures["running_while_queued"], figures["kv_usage_while_queued"]) == ([8, 8], [0.4, 0.4])
+    assert figures["front_end_cpu"] == pytest.approx(0.6)
+    assert [[own.running for own in one] for one in by_engine(samples)] == [[8, 8], [4, 8]]
 
 
 def test_counters_become_rates_and_means_over_the_stage() -> None:
@@ -60,5 +123,6 @@ def test_counters_become_rates_and_means_over_the_stage() -> None:
 
 def test_theoretical_concurrency_is_what_the_blocks_hold() -> None:
     cache = {"num_gpu_blocks": "182", "block_size": "128"}
-    assert theoretical_concurrency(cache, 64 + 16) == pytest.approx(182 * 128 / 80)
-    assert theoretical_concurrency({}, 80) is None
+    assert theoretical_concurrency(cache, 1, 64 + 16) == pytest.approx(182 * 128 / 80)
+    assert theoretical_concurrency(cache, 3, 64 + 16) == pytest.approx(3 * 182 * 128 / 80)
+    assert theoretical_concurrency({}, 1, 80) is None

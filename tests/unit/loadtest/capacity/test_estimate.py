@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from loadtest.capacity import estimate
 from loadtest.capacity.answer import SearchSettings
 from loadtest.capacity.estimate import Estimator
 from loadtest.capacity.search import Search
+from loadtest.capacity.simulation.fit import Twin
 from loadtest.capacity.simulation.kinds import KINDS
 from loadtest.capacity.simulation.search import run_stage
 from loadtest.capacity.stage import StagePlan
+
+if TYPE_CHECKING:
+    from loadtest.capacity.stage import StageResult
 
 
 def test_the_long_run_has_the_workload_s_lengths_and_not_those_that_happened_to_be_sent() -> None:
@@ -26,3 +36,35 @@ def test_the_long_run_has_the_workload_s_lengths_and_not_those_that_happened_to_
         assert estimator.guess is not None
         guesses.append(estimator.guess)
     assert 0.8 < guesses[1] / guesses[0] < 0.95
+
+
+@pytest.mark.parametrize("where", ["requests", "warmup", "lengths"])
+def test_a_twin_holds_longer_requests_than_those_it_was_fitted_to(monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    kind = KINDS["batch_slots"]
+    settings = SearchSettings(limits=kind.limits)
+    stages = [
+        run_stage(kind, Search(settings), StagePlan(number, rate, "edge", 2.0, 250, 250), seed=3)
+        for number, rate in enumerate((14.5, 15.5, 16.5))
+    ]
+    started: list[Twin | None] = []
+
+    def fit(_stages: list[StageResult], start: Twin | None = None) -> Twin:
+        """As from stages whose requests all had 64 + 22 tokens: 6 blocks hold one."""
+        started.append(start)
+        return Twin(replace(kind.engine, kv_blocks=8 * 6), 0.1)
+
+    monkeypatch.setattr(estimate, "fit_twin", fit)
+    monkeypatch.setattr(estimate, "_FULL_FITS", 1)
+    lengths = kind.lengths()[:2000]
+    estimator = Estimator(settings, [*lengths, (1000, 22)] if where == "lengths" else lengths)
+    estimator.learn(stages[:2], 14.5, 15.5)
+    if where != "lengths":
+        sent = getattr(stages[2], where)
+        longer: dict[str, Any] = {where: (*sent[:-1], replace(sent[-1], prompt_tokens=1000))}
+        stages[2] = replace(stages[2], **longer)
+    estimator.learn(stages, 14.5, 16.5)
+    assert estimator.twin is not None
+    assert estimator.twin.spec.kv_blocks == 64
+    assert started[0] is None
+    assert started[1] is not None
+    assert started[1].spec.kv_blocks == 64

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from random import Random
 from typing import Any
 
 import pytest
+from made import record
 
-from loadtest.capacity.limits import EdgeEvidence, Waits, describe, judge
+from loadtest.capacity.advice import NEXT
+from loadtest.capacity.answer import Answer, SearchSettings
+from loadtest.capacity.engine import EngineSample, add_up, spans
+from loadtest.capacity.limits import EdgeEvidence, Waits, describe, find_limit, judge
 from loadtest.capacity.stage_record import Misses
 from loadtest.capacity.step_law import StepLaw
+from loadtest.capacity.summary import Finding
+from tests.unit.loadtest.make import options, plan
 
 IDLE = Waits(queue=0.001, prefill=0.02, outside=0.005, tpot=0.02, tpot_outside=0.0)
 BUSY = {
     "running_mean": 7.9,
     "running_max": 8.0,
+    "running_mean_of_one": 7.9,
+    "running_max_of_one": 8.0,
     "waiting_mean": 3.0,
     "waiting_capacity_mean": 3.0,
     "waiting_deferred_mean": 0.0,
@@ -77,6 +86,8 @@ def test_each_cause_is_told_from_its_evidence(cause: str) -> None:
         # Prompts in the steps that cost little do not hinder a larger batch.
         (evidence(queue=0.4, law=StepLaw(0.02, 0.0001, 0.0001), tpot=0.06), "batch_slots"),
         (evidence(queue=0.4, engine={"tokens_per_step": 2048.0}, tpot=0.022), "batch_slots"),
+        # Of 40 engines: each one's steps against each one's batch.
+        (evidence(queue=0.4, engine={"tokens_per_step": 2048.0, "running_mean": 316.0}, tpot=0.12), "prefill_compute"),
         # A full cache in which nothing waits is no limit.
         (evidence(prefill=0.4, engine={"kv_usage_while_queued": [], "kv_usage_max": 0.95}), "prefill_compute"),
     ],
@@ -88,6 +99,34 @@ def test_what_looks_like_another_cause_is_told_apart(seen: EdgeEvidence, cause: 
 def test_without_the_engines_series_the_misses_alone_decide() -> None:
     nothing = Waits(None, None, None, 0.06, None)
     assert judge(EdgeEvidence(TPOT, nothing, nothing, {})) == "decode_speed"
+
+
+def test_the_next_batch_size_is_one_engines() -> None:
+    behind_a_router = BUSY | {"running_max": 16.0}
+    assert NEXT["batch_slots"](behind_a_router, {}, TTFT)[0] == "VLLM_EXTRA_ARGS=--max-num-seqs=16"
+
+
+def test_the_law_of_the_step_is_one_engines_though_two_take_steps_at_once() -> None:
+    random = Random(1)  # noqa: S311  # repeatable
+    engines = {address: EngineSample(0.0, 0.5, running=4) for address in "ab"}
+    samples = [add_up(engines)]
+    for _ in range(30):
+        for address, one in engines.items():
+            prompt, output = random.uniform(0, 3000), random.uniform(100, 300)
+            engines[address] = replace(
+                one,
+                at=one.at + 1,
+                steps=one.steps + (1 - 0.0002 * prompt - 0.0009 * output) / 0.01,
+                prompt_tokens=one.prompt_tokens + prompt,
+                output_tokens=one.output_tokens + output,
+            )
+        samples.append(add_up(dict(engines)))
+    stage = replace(record(10.0, missed=20, evidence=spans(samples)), samples=samples)
+    answer = Answer("edge", "interval", 9.8, 10.0, 10.2, 0.95, ())
+    slo = options("--find-capacity", "--slo-ttft-ms", "500")
+    found = find_limit(Finding(slo, plan(), (), SearchSettings(), 60.0, stages=[stage], answer=answer))
+    assert found is not None
+    assert "0.2 ms a prompt token, 0.9 ms an output token, 10 ms a step" in found["evidence"][-1]
 
 
 @pytest.mark.parametrize("cause", CASES)

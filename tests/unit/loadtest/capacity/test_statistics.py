@@ -31,6 +31,15 @@ def test_neighbours_that_miss_together_count_for_less() -> None:
     assert wide.high - wide.low > 2 * (narrow.high - narrow.low)
 
 
+@pytest.mark.parametrize(
+    ("requests", "student"), [(20, 3.182), (40, 2.365), (100, 2.093), (400, 2.093)], ids=["4", "8", "20", "at most 20"]
+)
+def test_a_spread_that_few_batches_tell_is_less_sure(requests: int, student: float) -> None:
+    good = [place >= requests // 4 for place in range(requests)]  # the first quarter missed
+    share = judge_share(good, 1.96)
+    assert (share.low, share.high) == pytest.approx(wilson(0.75, share.effective, student), rel=2e-3)
+
+
 def test_interval_holds_the_share_of_a_queue_as_often_as_it_says() -> None:
     """A two-state chain: long good times, short bad ones, as a queue has them; in the long run 10 % are bad."""
     draw = random.Random(7)  # noqa: S311

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from itertools import islice
+from random import Random
 from typing import TYPE_CHECKING
 
 from made import record, request
 
-from loadtest.capacity.answer import Limits
+from loadtest.capacity import twin
+from loadtest.capacity.answer import Limits, SearchSettings
+from loadtest.capacity.simulation.fit import replay
+from loadtest.capacity.simulation.kinds import KINDS
 from loadtest.capacity.simulation.spec import EngineSpec
-from loadtest.capacity.twin import _Matching
+from loadtest.capacity.twin import _Matching, edge_by_twin
 
 if TYPE_CHECKING:
+    import pytest
+
+    from loadtest.capacity.edge import Edge
     from loadtest.capacity.stage import StageResult
 
 LIMITS = Limits(ttft_s=0.5)
@@ -32,3 +41,52 @@ def test_a_stage_whose_requests_all_outlast_it_makes_no_batch() -> None:
 def test_requests_that_later_arrivals_could_touch_are_in_no_batch() -> None:
     matching = _Matching(EngineSpec(), LIMITS, [stage(2.0)])
     assert matching.requests == 80
+
+
+KIND = KINDS["batch_slots"]  # 15.5 requests/s
+RATES = (15.0, 15.5, 16.0, 15.2, 15.7, 15.4, 15.9, 15.1, 15.6)
+
+
+def misses(stage: StageResult) -> list[bool]:
+    return [not KIND.limits.met(sequence) for sequence in replay(KIND.engine, stage.requests)]
+
+
+def arrivals(rate: float, seed: int) -> StageResult:
+    sequences = islice(KIND.arrivals(rate, seed), 400)
+    requests = tuple(
+        request(one.arrived, prompt_tokens=one.prompt_tokens, output_tokens=one.output_tokens) for one in sequences
+    )
+    return record(rate, requests).result
+
+
+def measured(own_luck: float) -> list[StageResult]:
+    """Stages of an engine that has its twin's luck in this share of its batches, and luck of its own in the others."""
+    random = Random(3)  # noqa: S311  # repeatable
+    stages = []
+    for number, rate in enumerate(RATES):
+        stage = arrivals(rate, number)
+        twins, others = misses(stage), misses(arrivals(rate, 100 + number))
+        chosen = [twins if random.random() < own_luck else others for _ in range(8)]
+        missed = [chosen[place // 50][place] for place in range(400)]
+        requests = [replace(one, good=not miss) for one, miss in zip(stage.requests, missed, strict=True)]
+        stages.append(replace(stage, requests=tuple(requests)))
+    return stages
+
+
+def edge(stages: list[StageResult]) -> Edge:
+    settings = SearchSettings(limits=KIND.limits)
+    found = edge_by_twin(KIND.engine, stages, settings, KIND.lengths()[:2000], 15.5, 60_000)
+    assert found is not None
+    return found[0]
+
+
+def test_a_twin_that_explains_luck_only_in_part_has_a_wider_interval(monkeypatch: pytest.MonkeyPatch) -> None:
+    alike, in_part = measured(1.0), measured(0.75)
+    wide = edge(in_part).width
+    with monkeypatch.context() as patch:
+        patch.setattr(twin, "_UNLIKE_IN_PART", 0.0)
+        without = edge(in_part).width
+        of_alike = edge(alike).width
+    assert wide > 1.1 * without
+    # The twin that is the engine itself pays nothing for it.
+    assert edge(alike).width < 1.02 * of_alike

@@ -9,10 +9,13 @@ from loadtest.capacity.window import Window, due_times
 from loadtest.options import Pacing
 from loadtest.pacing import Load
 from loadtest.record import Outcome
-from loadtest.rows import to_row
+from loadtest.rows import RowFile, to_row
+from tests.unit.loadtest.full import full_disk
 from tests.unit.loadtest.make import record
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from loadtest.workload import Workload
 
 FIRST = 500
@@ -46,6 +49,15 @@ def test_requests_come_in_due_order_and_stop_at_the_first_that_is_under_way(wind
     due = list(islice(due_times(LOAD), 4))
     assert [request.due_s for request in (*window.warmup, *window.measured)] == due
     assert window.last_number == FIRST + 5
+
+
+def test_a_full_disk_keeps_no_request_from_the_search(tmp_path: Path) -> None:
+    rows = RowFile(tmp_path / "requests.csv")
+    window = Window(LOAD, cast("Workload", Asked()), rows)
+    with full_disk(after=(tmp_path / "requests.csv").stat().st_size):
+        window.add("a", [row(0), row(1), row(2)])
+    assert len(window.measured) == 1
+    assert rows.problem
 
 
 def test_a_cancelled_request_ends_the_window_for_good(window: Window) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import select
 import ssl
 import subprocess
 import sys
@@ -47,6 +48,19 @@ def test_https_has_the_kernels_time_stamps_too(tls_url: str, certificate: Path) 
     assert [(record.outcome, record.detail) for record in records] == [("ok", "")] * 3
     assert all(record.kernel_stamped and len(record.gaps) == 5 for record in records)
     assert connection.opened == 1
+
+
+def test_a_connection_opened_ahead_is_used_though_the_servers_tickets_lie_in_it(
+    tls_url: str, certificate: Path
+) -> None:
+    where = Target.parse(tls_url)
+    connection = Connection(where, ssl.create_default_context(cafile=str(certificate)))
+    connection.open()
+    assert connection._sock is not None  # nothing else tells that the tickets are there
+    assert select.select([connection._sock], [], [], 10)[0]
+    record = ask(connection, where)
+    connection.close()
+    assert (record.outcome, connection.opened) == ("ok", 1)
 
 
 def test_a_certificate_that_nobody_vouches_for_is_a_failed_connection(tls_url: str) -> None:

@@ -25,6 +25,16 @@ def test_words_of_one_token_add_up_in_any_order(model: Path) -> None:
         assert {len(raw.encode(text, add_special_tokens=False).ids) for text in texts} == {length}
 
 
+def test_a_file_is_read_once_for_each_of_its_versions(tmp_path: Path, model: Path) -> None:
+    # A master that reads it for every run grows by the cache of each: the library does not give that back.
+    folder = copy(model, tmp_path)
+    first, again = Tokenizer.read(folder), Tokenizer.read(folder)
+    assert first._encoder is again._encoder
+    file = folder / "tokenizer.json"
+    file.write_text(file.read_text() + "\n")
+    assert Tokenizer.read(folder)._encoder is not first._encoder
+
+
 def test_a_word_that_merges_with_its_neighbour_is_not_used(tmp_path: Path, bos_model: Path) -> None:
     folder = copy(bos_model, tmp_path)
     file = folder / "tokenizer.json"

@@ -57,13 +57,25 @@ def test_boxes_are_enough_for_the_peak_not_for_the_mean() -> None:
 def test_what_no_number_of_boxes_can_serve_is_said() -> None:
     slow = Load([float(index) for index in range(100)], [64] * 100, [22] * 100)
     impossible = Box(SPEC, Limits(ttft_s=0.001), 0.95, 1.0, 1.0, 1.0, 64, 22)
-    with pytest.raises(ValueError, match="too long for the SLO"):
+    with pytest.raises(InputError, match="too long for the SLO"):
         make_plan(impossible, slow, 50.0)
 
 
 def test_lengths_unlike_those_measured_are_said() -> None:
-    other = Load([0.0, 10.0], [6400, 6400], [22, 22])
-    assert any("prompts have 6400 tokens" in note for note in make_plan(BOX, other, 50.0).notes)
+    other = Load([float(second) for second in range(40)], [320] * 40, [22] * 40)
+    (note,) = make_plan(BOX, other, 40.0).notes
+    assert "prompts have 320 tokens" in note
+
+
+def test_windows_with_too_few_requests_to_judge_are_said() -> None:
+    times = [*(second / 10 for second in range(100)), 12.0, 45.0]  # windows of 10 s: 100 requests, 1, none twice, 1
+    (note,) = make_plan(BOX, Load(times, [64] * 102, [22] * 102), 10.0).notes
+    assert note.startswith("2 of 3 windows have fewer than 20 requests")
+
+
+def test_a_plan_from_windows_that_cannot_be_judged_is_refused() -> None:
+    with pytest.raises(InputError, match=r"--window: none of 0.1 s has 20 requests"):
+        make_plan(BOX, load(20.0, 300, peak=3.0), 0.1)
 
 
 def result_file(folder: Path, **changed: object) -> Path:

@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import copy
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from loadtest.capacity.compare import compare
+from loadtest.workload import InputError
+from tests.fuzz.capacity import GOOD
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def results(folder: Path, new: Any = GOOD) -> list[str]:
+    paths = [folder / "old.json", folder / "new[/b].json"]
+    for path, content in zip(paths, (GOOD, new), strict=True):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(content))
+    return [str(path) for path in paths]
+
+
+def test_results_are_shown_beside_each_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page = tmp_path / "page.html"
+    assert compare([*results(tmp_path), "--report", str(page)]) == 0
+    assert "+0.0%" in capsys.readouterr().out
+    assert "Capacity compared" in page.read_text()
+
+
+@pytest.mark.parametrize(
+    "missing",
+    [
+        ("stages",),
+        ("stages", 0, "share"),
+        ("capacity", "output_tokens_per_second"),
+        ("capacity", "confidence"),
+        ("verdict", "limit"),
+        ("run", "slo", "percentile"),
+        ("run", "workload", "dataset"),
+    ],
+)
+def test_a_result_that_says_too_little_is_named_and_nothing_is_written(
+    tmp_path: Path, missing: tuple[Any, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    short = copy.deepcopy(GOOD)
+    part: Any = short
+    for key in missing[:-1]:
+        part = part[key]
+    del part[missing[-1]]
+    page = tmp_path / "page.html"
+    with pytest.raises(InputError, match=r"^RESULT: .*new.* says too little|^RESULT: was measured with"):
+        compare([*results(tmp_path, short), "--report", str(page)])
+    assert capsys.readouterr().out == ""
+    assert not page.exists()
+
+
+@pytest.mark.parametrize("report", ["none/page.html", "folder", "old.json/page.html"])
+def test_a_page_that_cannot_be_written_is_said_in_one_line_and_leaves_nothing(tmp_path: Path, report: str) -> None:
+    (tmp_path / "folder").mkdir()
+    given = results(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(InputError, match=r"^--report: cannot write .*; give another file$"):
+        compare([*given, "--report", str(tmp_path / report)])
+    assert sorted(tmp_path.rglob("*")) == before

@@ -1,0 +1,81 @@
+"""What a search inside Locust is made with."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
+
+import gevent
+import pytest
+from gevent.monkey import get_original
+
+from loadtest.capacity import run
+from loadtest.capacity.drive import Drive
+from loadtest.capacity.metrics import CapacityMetrics
+from loadtest.capacity.run import CapacityRun
+from loadtest.fleet import Fleet
+from loadtest.metrics import Metrics
+from tests.unit.loadtest.make import options, plan
+
+if TYPE_CHECKING:
+    from loadtest.capacity.answer import Lengths, SearchSettings
+
+LENGTHS = [(64, 16), (80, 12)]
+
+
+def make(*arguments: str) -> CapacityRun:
+    workload = SimpleNamespace(lengths=lambda most: LENGTHS[:most], notes=())
+    return CapacityRun(
+        Fleet(SimpleNamespace(clients=[]), pytest.fail),
+        Metrics(lambda: 0),
+        CapacityMetrics(None),
+        options("--find-capacity", "--slo-ttft-ms", "500", *arguments),
+        plan(),
+        cast("Any", workload),
+        None,
+    )
+
+
+def test_the_search_gets_the_lengths_of_the_workload_not_of_what_happens_to_be_sent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Prompts that are 1 % longer by chance move the edge by 1.7 %.
+    given: list[Lengths | None] = []
+
+    class Search:
+        def __init__(self, _settings: SearchSettings, lengths: Lengths | None = None) -> None:
+            given.append(lengths)
+
+    monkeypatch.setattr(run, "Search", Search)
+    make()
+    assert given == [LENGTHS]
+
+
+def test_the_engines_behind_a_router_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "read_cache_config", lambda _target: {})
+    monkeypatch.setattr(run, "read_version", lambda _target: None)
+    search = make("--engine-urls", "http://127.0.0.1:1 http://127.0.0.1:2")
+    search.start()
+    search.stop()
+    assert search.finding.engines == 2
+
+
+def test_a_search_that_thinks_long_of_its_next_stage_does_not_hold_up_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    beats: list[bool] = []
+    seen: list[bool] = []
+    hold_thread = get_original("time", "sleep")
+
+    def next_stage(_elapsed_s: float) -> None:
+        for _ in range(100):
+            hold_thread(0.02)
+            if beats:
+                break
+        seen.extend(beats)
+
+    monkeypatch.setattr(Drive, "await_processes", lambda *_: None)
+    search = make()
+    monkeypatch.setattr(search._search, "next_stage", next_stage)
+    gevent.spawn(beats.append, True)  # as a heartbeat, or the page
+    search._run()
+    assert seen == [True]
+    assert search.finding.problem is None

@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from loadtest.rows import RowFile, read_rows, to_row
+from tests.unit.loadtest.full import full_disk
+from tests.unit.loadtest.make import record
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+ROW = to_row(record(), measured=True, good=True)
+
+
+def test_a_full_disk_ends_the_rows_after_a_whole_one_and_is_said_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "requests.csv"
+    rows = RowFile(path)
+    rows.add("local", [ROW] * 10)
+    with full_disk(after=path.stat().st_size + 250):
+        rows.add("local", [ROW] * 10)
+        rows.add("local", [ROW])
+    rows.add("local", [ROW])  # there is room again: a gap in the middle would be worse than an end
+    rows.close()
+    assert rows.problem is not None
+    assert rows.problem.endswith("File too large")
+    assert [message for message in caplog.messages if "requests.csv" in message] == [
+        f"{rows.problem}; all other figures go on"
+    ]
+    kept = list(read_rows(path))
+    assert len(kept) == 10
+    assert all(row["process"] == "local" for row in kept)
+
+
+def test_a_disk_that_is_full_from_the_start_is_told_then(tmp_path: Path) -> None:
+    with full_disk(after=0), pytest.raises(OSError, match="File too large"):
+        RowFile(tmp_path / "requests.csv")
