@@ -1,7 +1,7 @@
 """The half of scripts/backup that runs in a container, as the volume's own user: a volume to and from a tar stream.
 
 inside.py save       the volume at /volume, to standard output
-inside.py check      exit code 0 when the volume is empty, 3 when not
+inside.py check      exit code 0 when no file is in the volume, 3 when one is
 inside.py restore    from standard input; what was there is deleted once all has arrived
 """
 
@@ -48,6 +48,11 @@ def kept(volume: Path) -> list[Path]:
     return sorted(path for path in volume.iterdir() if path.name not in LEFT_OUT)
 
 
+def holds_files(volume: Path) -> bool:
+    """Whether there is anything to lose; images bring empty folders with them, as Caddy's does."""
+    return any(not found.is_dir() for path in kept(volume) for found in (path, *path.rglob("*")))
+
+
 def save(volume: Path, out: IO[bytes]) -> None:
     """Write the volume as a compressed tar. Raises BackupError or OSError."""
     require_unused(volume)
@@ -90,7 +95,7 @@ def main(arguments: list[str]) -> int:
     """Carry out one command; the exit code."""
     commands: dict[str, Callable[[], int | None]] = {
         "save": lambda: save(VOLUME, sys.stdout.buffer),
-        "check": lambda: NOT_EMPTY if kept(VOLUME) else 0,
+        "check": lambda: NOT_EMPTY if holds_files(VOLUME) else 0,
         "restore": lambda: restore(VOLUME, sys.stdin.buffer),
     }
     try:

@@ -32,18 +32,23 @@ class BackupError(Exception):
 
 @dataclass(frozen=True)
 class Kept:
-    """A volume that is worth keeping: its key in compose.yaml, its owner, and the service that must pause."""
+    """A volume that is worth keeping: its key in the compose files, its owner and service, and when that must pause."""
 
     volume: str
     user: str
     service: str
-    pauses: bool
+    pauses_to_save: bool
+    pauses_to_restore: bool
 
 
 VOLUMES = (
-    Kept("prometheus-data", "65534:65534", "prometheus", pauses=True),
-    Kept("reports", "1000:1000", "locust", pauses=False),
-    Kept("grafana-data", "472:0", "grafana", pauses=True),
+    Kept("prometheus-data", "65534:65534", "prometheus", pauses_to_save=True, pauses_to_restore=True),
+    Kept("reports", "1000:1000", "locust", pauses_to_save=False, pauses_to_restore=False),
+    Kept("grafana-data", "472:0", "grafana", pauses_to_save=True, pauses_to_restore=True),
+    # Writes its silences to the disk when it stops, else every 15 minutes.
+    Kept("alertmanager-data", "65534:65534", "alertmanager", pauses_to_save=True, pauses_to_restore=True),
+    # Certificates, and the key of the authority that clients trust. Nobody's request waits for a copy of them.
+    Kept("edge-data", "1000:1000", "edge", pauses_to_save=False, pauses_to_restore=True),
 )
 
 
@@ -54,13 +59,16 @@ class Stack:
         """Read it. Raises DockerError."""
         self.model: dict[str, Any] = json.loads(docker("compose", "--profile", "*", "config", "--format", "json"))
         self.image = self.model["services"]["locust"]["image"]
+        self.all_run_again = True
 
     def name(self, kept: Kept) -> str:
         """The volume's name in Docker."""
         return str(self.model["volumes"][kept.volume]["name"])
 
     def has(self, kept: Kept) -> bool:
-        """Whether the volume is there."""
+        """Whether the volume is there, and of this stack: that of a layer which is not chosen is not."""
+        if kept.volume not in self.model["volumes"]:
+            return False
         try:
             docker("volume", "inspect", self.name(kept))
         except DockerError:
@@ -76,20 +84,37 @@ class Stack:
             *("--entrypoint", "python3", self.image, "/backup/inside.py", command),
         ]
 
+    def services_on(self) -> set[str]:
+        """What is switched on: by .env, or by an option of the command that made its container."""
+        made = docker("compose", "--profile", "*", "ps", "--all", "--services")
+        return {*docker("compose", "config", "--services").split(), *made.split()}
+
     @contextmanager
-    def paused(self, chosen: Sequence[Kept]) -> Iterator[None]:
-        """Stop the services that write to the volumes, and start those that ran again, whatever happens."""
-        running = docker("compose", "ps", "--services", "--status", "running").split()
-        services = [kept.service for kept in chosen if kept.pauses and kept.service in running]
+    def paused(self, services: Sequence[str]) -> Iterator[None]:
+        """Stop those of the services that run, and start them again, whatever happens."""
+        compose = ("compose", "--profile", "*")
+        running = docker(*compose, "ps", "--services", "--status", "running").split()
+        services = [service for service in services if service in running]
         begun = time.monotonic()
-        if services:
-            docker("compose", "stop", *services)
         try:
+            if services:
+                docker(*compose, "stop", *services)
             yield
         finally:
             if services:
-                docker("compose", "start", *services)
-                print(f"{', '.join(services)} paused for {time.monotonic() - begun:.0f} s", flush=True)
+                self._start_again(services, begun)
+
+    def _start_again(self, services: Sequence[str], begun: float) -> None:
+        """Raises nothing: what was saved or restored by then stays so, and what failed before is to be told too."""
+        try:
+            # Not `start`, which passes over what runs: Docker may still be at a stop that was cut short.
+            docker("compose", "--profile", "*", "restart", *services)
+        except DockerError as error:
+            self.all_run_again = False
+            fix = f"docker compose --profile '*' restart {' '.join(services)}"
+            print(f"backup: {', '.join(services)} may be stopped still ({error}): {fix}", file=sys.stderr)
+        else:
+            print(f"{', '.join(services)} paused for {time.monotonic() - begun:.0f} s", flush=True)
 
 
 def save(stack: Stack, folder: Path) -> None:
@@ -100,27 +125,41 @@ def save(stack: Stack, folder: Path) -> None:
     if folder.exists():
         raise BackupError(f"{folder} is there already: name another folder")
     part = folder.with_name(folder.name + ".part")
-    part.mkdir(parents=True)
     try:
-        with stack.paused(chosen):
+        part.mkdir(parents=True)
+    except FileExistsError:
+        raise BackupError(f"{part} is there already: delete it, unless another save is under way") from None
+    except OSError as error:
+        raise _cannot_write(folder, error) from None
+    try:
+        with stack.paused([kept.service for kept in chosen if kept.pauses_to_save]):
             volumes = {kept.volume: _save_one(stack, kept, part) for kept in chosen}
-        images = {name: service["image"] for name, service in stack.model["services"].items()}
-        manifest = {"created": _now(), "project": stack.model["name"], "images": images, "volumes": volumes}
-        (part / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
-    except BaseException:
-        shutil.rmtree(part)
+            images = {name: service["image"] for name, service in stack.model["services"].items()}
+            manifest = {"created": _now(), "project": stack.model["name"], "images": images, "volumes": volumes}
+            (part / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
+            # Here already: a copy that is whole is kept, whatever becomes of the services.
+            part.rename(folder)
+            print(f"saved in {folder}", flush=True)
+    except BaseException as error:
+        shutil.rmtree(part, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise _cannot_write(folder, error) from None
         raise
-    part.rename(folder)
-    print(f"saved in {folder}")
+
+
+def _cannot_write(folder: Path, error: OSError) -> BackupError:
+    return BackupError(f"{folder} cannot be written ({error.strerror}): make room, or name another folder")
 
 
 def _save_one(stack: Stack, kept: Kept, folder: Path) -> dict[str, Any]:
     digest, size, shown = hashlib.sha256(), 0, time.monotonic()
+    target = folder / f"{kept.volume}.tar.gz"
+    target.touch(mode=0o600)  # the edge's holds a private key, Grafana's the users' passwords
     with (
         subprocess.Popen(  # noqa: S603  # our own arguments
             stack.inside(kept, "save"), stdout=subprocess.PIPE, stderr=subprocess.PIPE
         ) as copy,
-        (folder / f"{kept.volume}.tar.gz").open("wb") as file,
+        target.open("wb") as file,
     ):
         assert copy.stdout is not None and copy.stderr is not None  # noqa: S101, PT018  # for the type checker
         while block := copy.stdout.read(_BLOCK):
@@ -141,11 +180,18 @@ def restore(stack: Stack, folder: Path, *, replace: bool) -> None:
     """Bring every volume of a backup back. Raises BackupError or DockerError before anything is changed."""
     volumes = _verified(folder)
     chosen = [kept for kept in VOLUMES if kept.volume in volumes]
-    # A volume takes its owner from its own service's image, so that must be the first to mount it.
-    services = [kept.service for kept in chosen if kept.service in stack.model["services"]]
-    present = [kept for kept in chosen if stack.has(kept) or kept.service in services]
-    docker("compose", "--profile", "*", "create", "--no-recreate", *_first_time(stack, present), timeout_s=600)
-    with stack.paused(present):
+    on = stack.services_on()
+    present = [kept for kept in chosen if kept.service in on]
+    for kept in chosen:
+        if kept not in present:
+            print(f"{kept.volume}: left out, {kept.service} is off here (COMPOSE_FILE, COMPOSE_PROFILES)", flush=True)
+    if not present:
+        raise BackupError(f"{folder} holds nothing for this stack: look at COMPOSE_FILE")
+    # A volume takes its owner from its own service's image, so that must be the first to mount it. All of them: Compose
+    # makes volumes of services too that have no container yet.
+    services = [kept.service for kept in present]
+    docker("compose", "--profile", "*", "create", "--no-recreate", *services, timeout_s=600)
+    with stack.paused([kept.service for kept in present if kept.pauses_to_restore]):
         if not replace:
             _require_empty(stack, present)
         for kept in present:
@@ -156,11 +202,6 @@ def restore(stack: Stack, folder: Path, *, replace: bool) -> None:
             if done.returncode:
                 raise BackupError(f"{kept.volume} cannot be restored, it is as it was: {done.stderr.strip()}")
             print(f"{kept.volume}: {volumes[kept.volume]['bytes'] / 1e6:.1f} MB restored", flush=True)
-
-
-def _first_time(stack: Stack, present: Sequence[Kept]) -> list[str]:
-    """Services whose containers must be made, so that their volumes get their owner."""
-    return [kept.service for kept in present if not stack.has(kept)] or [present[0].service]
 
 
 def _require_empty(stack: Stack, chosen: Sequence[Kept]) -> None:
@@ -193,8 +234,10 @@ def _now() -> str:
 
 
 def main() -> int:
-    """Exit code: 0 when all is done, 1 with one line on standard error when not."""
-    parser = argparse.ArgumentParser(prog="scripts/backup", description="Save metrics, reports and Grafana's own data.")
+    """Exit code: 0 when all is done, 1 with one line on standard error for each thing that is not."""
+    parser = argparse.ArgumentParser(
+        prog="scripts/backup", description="Save metrics, reports, users and certificates."
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     save_parser = commands.add_parser("save", help="copy the volumes; Prometheus and Grafana pause meanwhile")
     save_parser.add_argument("folder", nargs="?", type=Path, help="default: backups/<time>")
@@ -214,4 +257,4 @@ def main() -> int:
     except KeyboardInterrupt:
         print("backup: stopped", file=sys.stderr)
         return 130
-    return 0
+    return 0 if stack.all_run_again else 1

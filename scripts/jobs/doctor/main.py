@@ -14,8 +14,10 @@ from jobs.doctor.finding import FAIL, OK, WARN, Finding, fail, ok
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# Sizes of the two default models, in bytes, for before anything can say; twice that in memory on a CPU (float32).
+# Sizes of the two default models, in bytes, and the type that they are stored in, for before anything can say.
 _DEFAULT_MODEL_BYTES = {"cpu": 1e9, "gpu": 15.3e9}
+_DEFAULT_MODEL_CONFIG = {"torch_dtype": "bfloat16"}
+_DEFAULT_CACHE_GIB = 1.0
 _COLOURS = {OK: "\x1b[32m", WARN: "\x1b[33m", FAIL: "\x1b[31m"}
 
 
@@ -43,11 +45,11 @@ def examine() -> Iterator[Finding]:
     ports = stack.published(boxes)
     size = found.bytes if found.ready else _DEFAULT_MODEL_BYTES["gpu" if on_gpu else "cpu"]
     if not on_gpu:
-        cache = float(model["services"]["vllm"]["environment"].get("CPU_KV_CACHE_GIB") or 1)
-        weights = 2 * size / 2**30
+        cache = _gib(model["services"]["vllm"]["environment"].get("CPU_KV_CACHE_GIB"))
+        weights = values.cpu_weight_bytes(model, size, found.config or _DEFAULT_MODEL_CONFIG) / 2**30
         needed = weights + cache + 2
         yield from box.check_memory(
-            needed, f"weights {weights:.1f}, KV cache {cache:g}, processes 2", engine_runs=bool(ports.get("vllm"))
+            needed, f"weights {weights:.1f}, KV cache {cache:g}, processes 2", engine_runs=stack.runs("vllm", boxes)
         )
     missing = 0 if found.ready else size
     yield from box.check_disk(docker_info["DockerRootDir"], model, on_gpu=on_gpu, model_bytes=missing)
@@ -55,6 +57,14 @@ def examine() -> Iterator[Finding]:
     yield from stack.check_model(model, found)
     yield from stack.check_containers(model, boxes)
     yield from stack.check_targets(stack.prometheus_at(boxes))
+
+
+def _gib(text: str | None) -> float:
+    """The KV cache's size; its default for what is no number, which check_values has told of."""
+    try:
+        return float(text or _DEFAULT_CACHE_GIB)
+    except ValueError:
+        return _DEFAULT_CACHE_GIB
 
 
 def show(finding: Finding, width: int, *, colour: bool) -> str:

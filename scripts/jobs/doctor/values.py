@@ -24,8 +24,9 @@ from delivery import settings as delivery  # noqa: E402
 
 # Settings of Compose itself, which .env.example does not list.
 _COMPOSE = re.compile(r"COMPOSE_\w+|DOCKER_\w+")
-_LINE = re.compile(r"^\s*(?:export\s+)?([A-Za-z_]\w*)\s*=", re.MULTILINE)
-SECRETS = ("VLLM_API_KEY", "MODEL_TOKEN", "GRAFANA_ADMIN_PASSWORD", "ALERT_WEBHOOK_URL")
+# Name and value, as Compose reads a line.
+_LINE = re.compile(r"^\s*(?:export\s+)?([A-Za-z_]\w*)\s*[=:][ \t]*(\S*)", re.MULTILINE)
+SECRETS = ("VLLM_API_KEY", "MODEL_TOKEN", "GRAFANA_ADMIN_PASSWORD", "EDGE_PASSWORD", "ALERT_WEBHOOK_URL")
 
 
 def check_values(model: Mapping[str, Any]) -> Iterator[Finding]:
@@ -38,6 +39,11 @@ def check_values(model: Mapping[str, Any]) -> Iterator[Finding]:
         *_readable_secrets(ROOT / ".env"),
     ]
     yield from found or [ok("settings", "no contradiction", "")]
+
+
+def cpu_weight_bytes(model: Mapping[str, Any], on_disk: float, config: Mapping[str, Any]) -> float:
+    """Bytes that the weights take in an engine on a CPU, as it judges them itself before it starts."""
+    return vllm.weight_bytes(on_disk, config, _environment(model, "vllm").get("DTYPE") or vllm.DEFAULT_DTYPE["cpu"])
 
 
 def _environment(model: Mapping[str, Any], service: str) -> dict[str, str]:
@@ -136,7 +142,7 @@ def _secret_files(model: Mapping[str, Any]) -> Iterator[Finding]:
 def _names(file: Path, example: Path) -> Iterator[Finding]:
     """Names in .env that no service reads, most often misspelt."""
     known = set(re.findall(r"^#? ?([A-Z_]+)=", example.read_text(), re.MULTILINE))
-    for name in _LINE.findall(_content(str(file))):
+    for name, _ in _LINE.findall(_content(str(file))):
         if name not in known and not _COMPOSE.fullmatch(name):
             near = difflib.get_close_matches(name, known, 1)
             fix = f"did you mean {near[0]}?" if near else ".env.example lists them all"
@@ -145,6 +151,7 @@ def _names(file: Path, example: Path) -> Iterator[Finding]:
 
 def _readable_secrets(file: Path) -> Iterator[Finding]:
     """A .env that holds a secret and is open to every user of the box."""
-    held = [name for name in SECRETS if re.search(rf"^{name}=\S", _content(str(file)), re.MULTILINE)]
+    given = {name for name, value in _LINE.findall(_content(str(file))) if value.strip("\"'")}
+    held = [name for name in SECRETS if name in given]
     if held and file.stat().st_mode & stat.S_IROTH:
         yield warn("settings", f"every user of this box can read {', '.join(held)}", "", "chmod 600 .env")

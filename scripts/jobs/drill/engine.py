@@ -200,17 +200,21 @@ class Shelf:
             entrypoint=["sh"],
             user=self._user,
             volumes={self._volume: {"bind": "/models", "mode": "rw"}},
+            working_dir="/models",
             network_mode="none",
             remove=True,
         )
 
     def put_aside(self) -> None:
-        """Empty the volume, as far as the engine can see."""
-        self._run('cd /models && mkdir .drill && for one in *; do mv "$one" .drill/; done')
+        """Empty the volume, for the engine and for the download: links, and the store of files that they point to."""
+        self._run('set -e; mkdir .drill; for one in * .store; do [ ! -e "$one" ] || mv "$one" .drill/; done')
 
     def put_back(self) -> None:
-        """Undo it; what is there again by then stays."""
-        self._run('cd /models && for one in .drill/*; do [ -e "${one#.drill/}" ] || mv "$one" .; done; rm -rf .drill')
+        """Undo it, other models and revisions included; what was downloaded meanwhile makes way."""
+        self._run(
+            'set -e; for one in .drill/* .drill/.store; do [ -e "$one" ] || continue; rm -rf "${one#.drill/}"; '
+            'mv "$one" .; done; rmdir .drill'
+        )
 
 
 def model_emptied_running(scene: Scene) -> None:
@@ -218,8 +222,8 @@ def model_emptied_running(scene: Scene) -> None:
     before = history(scene)
     shelf = Shelf(scene.stack)
     with scene.watched():
-        shelf.put_aside()
         try:
+            shelf.put_aside()
             scene.broken("the volume is empty")
             scene.wait_for_answers(120, since=time.monotonic() + 5)
             scene.result.recovered_s = None
@@ -241,8 +245,8 @@ def model_emptied_before_start(scene: Scene) -> None:
     with scene.watched():
         engine = stack.container("vllm")
         engine.stop()
-        shelf.put_aside()
         try:
+            shelf.put_aside()
             scene.broken("the volume is empty, the engine starts")
             engine.start()
             scene.wait("the engine gives up", lambda: stack.state("vllm")["Status"] == "exited", 120)
@@ -255,10 +259,14 @@ def model_emptied_before_start(scene: Scene) -> None:
             download.start()
             code = download.wait(timeout=3600)["StatusCode"]
             scene.expect(code == 0, f"the download ended with {code}: {stack.logs('model', 5)}")
+            # Else it says "on the volume".
+            said = stack.logs("model", 1).strip()
+            scene.expect(said.endswith("READY"), f"nothing was downloaded: {said}")
+            engine.start()
+            scene.wait_for_answers(START_S, since=mended_at)
         finally:
             shelf.put_back()
             engine.start()
-        scene.wait_for_answers(START_S, since=mended_at)
         at = scene.broken_at + (scene.result.recovered_s or 0)
         scene.result.notes.append(f"served {at - mended_at:.0f} s after the download was asked for")
         scene.note_users()

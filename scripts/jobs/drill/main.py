@@ -49,7 +49,7 @@ DRILLS = {
     "model-emptied-running": Drill(engine.model_emptied_running, "no start of the engine works for ten seconds"),
     "model-emptied-before-start": Drill(
         engine.model_emptied_before_start,
-        "the engine is away for two minutes and a start; the model is downloaded anew",
+        "the engine is away for two minutes and a start; the model is downloaded anew, beside the one that is there",
     ),
     "prometheus-killed": Drill(monitoring.prometheus_killed, f"{LOAD}; some seconds of metrics are missing"),
     "prometheus-disk-full": Drill(monitoring.prometheus_disk_full, "a minute of metrics is missing"),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from dataclasses import dataclass, field
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 from jobs.drill.stack import StackError, shell
@@ -17,15 +19,18 @@ if TYPE_CHECKING:
     from jobs.drill.stack import Stack
 
 INTERVAL_S = 5.0
-# Per process: id, resident memory in bytes, descriptors (those of other users' processes are not seen), and name.
+# Per process: id and start (in a container that starts again the ids are the same), resident memory in bytes,
+# descriptors (those of other users' processes are not seen), and name.
 SCRIPT = """
     exec 2>/dev/null  # a process may end while it is looked at
     for process in /proc/[0-9]*; do
       read -r name <"$process/comm" || continue
       set -- "$process"/fd/*
       [ -e "$1" ] || [ -L "$1" ] && count=$# || count=0
+      read -r stat <"$process/stat"
+      set -- ${stat##*) }
       while read -r key value _; do
-        [ "$key" = VmRSS: ] && echo "${process#/proc/} $((value * 1024)) $count $name"
+        [ "$key" = VmRSS: ] && echo "${process#/proc/}/${20} $((value * 1024)) $count $name"
       done <"$process/status"
     done
     true
@@ -34,13 +39,13 @@ SCRIPT = """
 
 @dataclass
 class Series:
-    """One quantity over time: monotonic seconds, values, and whose they were (process ids)."""
+    """One quantity over time: monotonic seconds, values, and whose they were (process ids and starts)."""
 
     at: list[float] = field(default_factory=list)
     values: list[float] = field(default_factory=list)
-    whose: list[frozenset[int]] = field(default_factory=list)
+    whose: list[frozenset[str]] = field(default_factory=list)
 
-    def add(self, at: float, value: float, whose: frozenset[int] = frozenset()) -> None:
+    def add(self, at: float, value: float, whose: frozenset[str] = frozenset()) -> None:
         """One more point."""
         self.at.append(at)
         self.values.append(value)
@@ -63,6 +68,14 @@ class Series:
                 kept.add(at, value, whose)
         return kept
 
+    def means(self, every_s: float) -> Series:
+        """The mean of each `every_s` seconds: neighbouring points say the same."""
+        blocks: dict[int, list[tuple[float, float]]] = {}
+        for at, value in zip(self.at, self.values, strict=True):
+            blocks.setdefault(int((at - self.at[0]) / every_s), []).append((at, value))
+        pairs = [[fmean(column) for column in zip(*block, strict=True)] for block in blocks.values()]
+        return Series([at for at, _ in pairs], [value for _, value in pairs])
+
     @property
     def covered_s(self) -> float:
         """Seconds from the first point to the last."""
@@ -81,6 +94,21 @@ def slope(lives: Sequence[Series]) -> float:
     return both / spread if spread else 0.0
 
 
+def slope_error(lives: Sequence[Series]) -> float:
+    """Standard error of `slope`, from the scatter around the lines; infinite where there are too few points."""
+    rate, off, spread, free = slope(lives), 0.0, 0.0, -1
+    for life in lives:
+        if not life.at:
+            continue
+        mean_at, mean_value = fmean(life.at), fmean(life.values)
+        spread += sum((at - mean_at) ** 2 for at in life.at)
+        off += sum(
+            (value - mean_value - rate * (at - mean_at)) ** 2 for at, value in zip(life.at, life.values, strict=True)
+        )
+        free += len(life.at) - 1
+    return math.sqrt(off / free / spread) if free > 0 and spread else math.inf
+
+
 class Samples:
     """Takes samples from a thread until it is stopped."""
 
@@ -91,7 +119,7 @@ class Samples:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._take, daemon=True)
         self.series: dict[tuple[str, str], Series] = {}  # by who and what
-        self._seen: dict[str, set[int]] = {}  # process ids of the sample before, by container
+        self._seen: dict[str, set[str]] = {}  # processes of the sample before, by container
 
     def start(self) -> None:
         """Start sampling."""
@@ -120,15 +148,15 @@ class Samples:
         # What is there for one sample only is a health check, or this look itself.
         before, now_there = self._seen.get(str(container.name), set()), set()
         sums: dict[tuple[str, str], float] = {}
-        whose: dict[str, set[int]] = {}
+        whose: dict[str, set[str]] = {}
         for line in lines:
-            pid, rss, descriptors, name = line.split(" ", 3)
-            now_there.add(int(pid))
-            if int(pid) not in before:
+            process, rss, descriptors, name = line.split(" ", 3)
+            now_there.add(process)
+            if process not in before:
                 continue
             amounts = {"rss": float(rss), "fds": float(descriptors)}
             for who in (f"{where}: {name}", where):
-                whose.setdefault(who, set()).add(int(pid))
+                whose.setdefault(who, set()).add(process)
                 for what, amount in amounts.items():
                     sums[who, what] = sums.get((who, what), 0.0) + amount
         self._seen[str(container.name)] = now_there

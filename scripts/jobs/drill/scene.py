@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from jobs.drill.stack import Stack
 
 POLL_S = 0.5
+LOOK_S = 1.0
 T = TypeVar("T")
 
 
@@ -51,30 +52,35 @@ class Alerts:
     """Notes from a thread when which alert began to fire."""
 
     def __init__(self, stack: Stack) -> None:
-        """Start looking, once a second."""
+        """Start looking."""
         self._stack = stack
         self._stop = threading.Event()
         self.fired: dict[str, float] = {}  # name to monotonic seconds
-        self._known = self._firing()
+        self._known = self._firing() or {}
         self._thread = threading.Thread(target=self._look, daemon=True)
         self._thread.start()
 
-    def _firing(self) -> dict[tuple[tuple[str, str], ...], float]:
+    def _firing(self) -> dict[tuple[tuple[str, str], ...], float] | None:
+        """Value of every alert that fires, by its labels; None when Prometheus, maybe broken itself, does not say."""
         with contextlib.suppress(requests.RequestException):
             return {
                 tuple(sorted(alert["labels"].items())): float(alert["value"])
                 for alert in self._stack.alerts()
                 if alert["state"] == "firing"
             }
-        return {}  # Prometheus itself may be what is broken
+        return None
 
     def _look(self) -> None:
-        while not self._stop.wait(1.0):
-            for labels, value in self._firing().items():
+        while not self._stop.wait(LOOK_S):
+            firing = self._firing()
+            if firing is None:
+                continue
+            for labels, value in firing.items():
                 # One that fired before the drill counts when it rises: a restart more, for example.
                 if labels not in self._known or value > self._known[labels]:
                     self.fired.setdefault(dict(labels)["alertname"], time.monotonic())
-                self._known[labels] = value
+            # Not what fired earlier: an alert that was resolved counts when it fires again.
+            self._known = firing
 
     def stop(self) -> None:
         """Look no more."""

@@ -9,7 +9,7 @@ import requests
 
 from jobs.drill.engine import API_SERVER, ENGINE, START_S, WORKER
 from jobs.drill.load import Run, reasons
-from jobs.drill.sampling import Samples, Series, slope
+from jobs.drill.sampling import Samples, Series, slope, slope_error
 from jobs.drill.stack import StackError
 
 if TYPE_CHECKING:
@@ -18,7 +18,11 @@ if TYPE_CHECKING:
     from jobs.drill.stack import Stack
 
 RUN_S = 120
-EVERY = 2  # every second run has a drill in its middle
+EVERY = 2  # every second run of the first part has a drill in its middle; in the rest all live on
+HURT_PART = 0.4
+# On a CPU, oneDNN keeps 1,024 compiled kernels (its default), and needs four for each number of tokens in a step: with
+# 256 numbers they are all there (docs/drills.md), and some more.
+STEP_SIZES = range(2, 302)
 # Chat and completions, streams and whole answers, short and long, closed and open loop.
 LOADS: tuple[dict[str, object], ...] = (
     {"users": 8, "endpoint": "both", "prompt_tokens": "64:32", "output_tokens": "32:16"},
@@ -32,6 +36,10 @@ WEEK_H = 7 * 24
 # After each start of a process: caches fill.
 WARM_UP_S = 120
 FEWEST_POINTS = 6
+# What grows at first may be a cache that fills: judged is the second half of lives that are at least so long.
+LONG_LIFE_S = 600
+# Memory goes up and down with each load test, and over minutes that looks like growth.
+STANDARD_ERRORS = 3.0
 
 
 def run(stack: Stack, minutes: float) -> int:
@@ -44,9 +52,15 @@ def run(stack: Stack, minutes: float) -> int:
     totals = {"requests": 0, "ok": 0, "tokens_client": 0.0, "tokens_server": 0.0}
     number = 0
     injections = injected(stack)
+    filled = False
     try:
         while time.monotonic() - begun < 60 * minutes:
-            hurt = injections[number // EVERY % len(injections)] if number % EVERY else None
+            all_live_on = time.monotonic() - begun > 60 * minutes * HURT_PART
+            if all_live_on and not filled:
+                fill_kernels(stack)
+                filled = True
+            hurts = number % EVERY and not all_live_on
+            hurt = injections[number // EVERY % len(injections)] if hurts else None
             problems += one_run(stack, number, hurt, totals)
             disk.add(time.monotonic(), prometheus_bytes(stack))
             number += 1
@@ -66,11 +80,14 @@ def run(stack: Stack, minutes: float) -> int:
 
 
 def injected(stack: Stack) -> list[tuple[str, Callable[[], object]]]:
-    """What is broken in the middle of runs, in turn."""
+    """What is broken in the middle of runs, in turn. What is killed is judged by its growth afterwards.
+
+    What takes longest to fill its memory is killed first.
+    """
     return [
-        ("worker killed", lambda: stack.signal("locust-worker", "KILL", "locust")),
-        ("engine killed", lambda: stack.signal("vllm", "KILL", API_SERVER, ENGINE, WORKER)),
         ("Prometheus killed", lambda: stack.signal("prometheus", "KILL", "prometheus")),
+        ("engine killed", lambda: stack.signal("vllm", "KILL", API_SERVER, ENGINE, WORKER)),
+        ("worker killed", lambda: stack.signal("locust-worker", "KILL", "locust")),
     ]
 
 
@@ -121,6 +138,18 @@ def wait_for_engine(stack: Stack) -> None:
     raise StackError("the engine does not answer")
 
 
+def fill_kernels(stack: Stack) -> None:
+    """Have the engine compile for each number of tokens now: what it then still grows by is something else."""
+    wait_for_engine(stack)
+    begun = time.monotonic()
+    url, model = f"{stack.url('vllm', 8000)}/v1/completions", stack.model()
+    for tokens in STEP_SIZES:
+        # Ids of tokens, begun otherwise each time: one step of so many, and nothing from the prefix cache.
+        body = {"model": model, "prompt": [*range(1000 + tokens, 1000 + 2 * tokens)], "max_tokens": 1}
+        requests.post(url, json=body, headers=stack.headers(), timeout=60).raise_for_status()
+    print(f"{time.monotonic() - begun:6.0f} s  one prompt of each length up to {STEP_SIZES[-1]} tokens", flush=True)
+
+
 def prometheus_bytes(stack: Stack) -> float:
     """What Prometheus takes on disk."""
     return float(stack.shell("prometheus", "du -sk /prometheus").split()[0]) * 1024
@@ -129,20 +158,27 @@ def prometheus_bytes(stack: Stack) -> float:
 def slopes(samples: Samples, disk: Series) -> list[str]:
     """Print what grows and how fast; what would become trouble within a week."""
     problems = []
-    print(f"\n{'':<30} {'':>4} {'first':>9} {'last':>9} {'per hour':>10}   from")
+    print(f"\n{'':<30} {'':>4} {'first':>9} {'last':>9} {'per hour':>10} {'2nd half':>10}{'':11}   of")
     rows = [(who, what, samples.series[who, what].lives(WARM_UP_S)) for who, what in sorted(samples.series)]
     rows.append(("prometheus: disk", "disk", [disk]))
     for who, what, found in rows:
         lives = [life for life in found if len(life.at) >= FEWEST_POINTS]
         if not lives or ":" not in who:
             continue
+        long = [life for life in lives if life.covered_s >= LONG_LIFE_S]
+        lives = long or lives
+        settled = [life.after(life.covered_s / 2).means(RUN_S) for life in long]
         unit = 1 if what == "fds" else 2**20
         first, last = lives[0].values[0] / unit, lives[-1].values[-1] / unit
-        per_hour = slope(lives) * 3600 / unit
-        seen_s = sum(life.covered_s for life in lives)
+        per_hour, lasting, error = (
+            found * 3600 / unit for found in (slope(lives), slope(settled), STANDARD_ERRORS * slope_error(settled))
+        )
         label = "fds" if what == "fds" else "MiB"
-        alive = f"{seen_s / 60:.0f} min, {len(lives)} {'life' if len(lives) == 1 else 'lives'}"
-        print(f"{who:<30} {label:>4} {first:9.1f} {last:9.1f} {per_hour:+10.2f}   {alive}")
-        if per_hour * WEEK_H > LIMITS[what] and per_hour * seen_s / 3600 > 0.02 * first:
-            problems.append(f"{who}: {label} grow by {per_hour:.1f} an hour")
+        seen_min = sum(life.covered_s for life in lives) / 60
+        alive = f"{seen_min:.0f} min, {len(lives)} {'life' if len(lives) == 1 else 'lives'}"
+        alive += "" if long else ": too short to tell"
+        shown = f"{lasting:+10.2f} +- {error:<7.2f}" if long else f"{'-':>10}{'':11}"
+        print(f"{who:<30} {label:>4} {first:9.1f} {last:9.1f} {per_hour:+10.2f} {shown}   {alive}")
+        if (lasting - error) * WEEK_H > LIMITS[what]:
+            problems.append(f"{who}: {label} grow by {lasting:.1f} an hour")
     return problems

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import docker
@@ -128,8 +129,19 @@ class Stack:
 
     @property
     def key(self) -> str:
-        """The API's key; empty when there is none."""
-        return os.environ.get("VLLM_API_KEY") or self.env("vllm", "VLLM_API_KEY")
+        """The API's key, from the environment or from the file that .env names; empty when there is none."""
+        given = os.environ.get("VLLM_API_KEY") or self.env("vllm", "VLLM_API_KEY")
+        return given or self._mounted("vllm", self.env("vllm", "VLLM_API_KEY_FILE"))
+
+    def _mounted(self, service: str, path: str) -> str:
+        """Text of this box's file that the service sees under `path`; empty when there is none."""
+        for mount in self.container(service).attrs["Mounts"]:
+            if mount["Destination"] == path:
+                try:
+                    return Path(mount["Source"]).read_text().strip()
+                except OSError as error:
+                    raise StackError(f"{mount['Source']}: {error.strerror}: set VLLM_API_KEY in the shell") from None
+        return ""
 
     def headers(self) -> dict[str, str]:
         """Headers of an API request."""

@@ -98,5 +98,6 @@ def test_empty_is_told_from_full(volume: Path, tmp_path: Path, monkeypatch: pyte
     fresh = tmp_path / "fresh"
     fresh.mkdir()
     (fresh / "lock").touch()
+    (fresh / "caddy").mkdir()  # of the image
     monkeypatch.setattr(inside, "VOLUME", fresh)
     assert inside.main(["check"]) == 0

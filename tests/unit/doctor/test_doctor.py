@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from jobs.doctor import box, engine, stack
-from jobs.doctor.finding import FAIL, OK, WARN
+from jobs.doctor import box, engine, main, stack, values
+from jobs.doctor.finding import FAIL, OK, WARN, Finding
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -83,6 +83,68 @@ def test_memory_that_is_not_there_fails_before_the_start_and_not_while_it_runs()
     assert [found.verdict for found in box.check_memory(10_000, "weights", engine_runs=True)] == [OK]
 
 
+def test_an_engine_that_publishes_no_port_runs_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    behind_the_edge = {**container(), "NetworkSettings": {"Ports": {"8000/tcp": None}, "Networks": {}}}
+    [memory] = findings(monkeypatch, [behind_the_edge], "memory")
+    assert (memory.verdict, "the engine has its own" in memory.found) == (OK, True)
+    for state in ({"Running": False}, {"Restarting": True}):
+        ended = {**behind_the_edge, **container(**state)}
+        assert [memory.verdict for memory in findings(monkeypatch, [ended], "memory")] == [FAIL]
+
+
+def test_a_cache_size_that_is_no_number_does_not_end_the_doctor(monkeypatch: pytest.MonkeyPatch) -> None:
+    [memory] = findings(monkeypatch, [], "memory", CPU_KV_CACHE_GIB="2GB")
+    assert "KV cache 1," in memory.needed
+
+
+@pytest.mark.parametrize(
+    ("stored", "env", "weights"),
+    [
+        ({"torch_dtype": "bfloat16"}, {}, "weights 2.0,"),
+        ({"torch_dtype": "bfloat16"}, {"DTYPE": "bfloat16"}, "weights 1.0,"),
+        ({"dtype": "float32"}, {}, "weights 1.0,"),
+        (None, {"DTYPE": "float16"}, "weights 1.0,"),
+    ],
+)
+def test_memory_counts_the_weights_as_the_engine_does(
+    monkeypatch: pytest.MonkeyPatch, stored: dict[str, str] | None, env: dict[str, str], weights: str
+) -> None:
+    found = stack.OnVolume(ready=True, bytes=2**30, known=True, config=stored)
+    [memory] = findings(monkeypatch, [], "memory", found, **env)
+    assert weights in memory.needed
+
+
+def test_the_models_config_is_read_from_its_volume(monkeypatch: pytest.MonkeyPatch) -> None:
+    service = {"image": "model:1", "environment": {"MODEL_ID": "a/b"}}
+    model = {"services": {"model": service}, "volumes": {"models": {"name": "x_models"}}}
+    said = {"list": "READY        1.5 GB  modelscope   a/b@master  <- the settings\n"}
+    monkeypatch.setattr(engine, "docker", lambda *args: said.get(args[-1], ""))
+    assert stack.wanted_model(model) == stack.OnVolume(ready=True, bytes=1.5e9, known=True)
+    said["/models/a/b/config.json"] = '{"torch_dtype": "float32"}'
+    assert stack.wanted_model(model).config == {"torch_dtype": "float32"}
+
+
+@pytest.mark.parametrize(
+    ("line", "warned"),
+    [
+        ("EDGE_PASSWORD=s3cret", True),
+        ("export VLLM_API_KEY=s3cret", True),
+        ("  MODEL_TOKEN = s3cret", True),
+        ("MODEL_TOKEN: 's3cret'", True),
+        ("VLLM_API_KEY=\nMODEL_ID=a/b", False),
+        ("VLLM_API_KEY=''", False),
+        ("# VLLM_API_KEY=s3cret", False),
+    ],
+)
+def test_a_secret_that_every_user_can_read_is_warned_of(tmp_path: Path, line: str, *, warned: bool) -> None:
+    env = tmp_path / ".env"
+    env.write_text(f"{line}\n")
+    env.chmod(0o644)
+    assert bool(list(values._readable_secrets(env))) is warned
+    env.chmod(0o600)
+    assert not list(values._readable_secrets(env))
+
+
 def test_a_disk_that_is_too_small_fails(tmp_path: Path) -> None:
     image = {"vllm": {"image": "no-such-image:1"}, "prometheus": {"command": ["--storage.tsdb.retention.size=900TB"]}}
     [finding] = box.check_disk(str(tmp_path), {"services": image}, on_gpu=False, model_bytes=0)
@@ -100,6 +162,29 @@ def container(**state: Any) -> dict[str, Any]:
         "HostConfig": {"RestartPolicy": {"Name": "unless-stopped"}},
         "Config": {"Labels": {"com.docker.compose.service": "vllm"}},
     }
+
+
+NOTHING_YET = stack.OnVolume(ready=False, bytes=0, known=False)
+
+
+def findings(
+    monkeypatch: pytest.MonkeyPatch,
+    boxes: list[dict[str, Any]],
+    what: str,
+    on_volume: stack.OnVolume = NOTHING_YET,
+    **settings: str,
+) -> list[Finding]:
+    """What the doctor finds about one thing, with an engine on a CPU, on a box whose memory is full."""
+    services = {"vllm": {"environment": {"ENGINE_DEVICE": "cpu", **settings}}}
+    monkeypatch.setattr(engine, "check_versions", list)
+    monkeypatch.setattr(engine, "rendered", lambda: {"name": "test", "services": services})
+    monkeypatch.setattr(engine, "info", lambda: {"DockerRootDir": "/"})
+    monkeypatch.setattr(engine, "containers", lambda: boxes)
+    monkeypatch.setattr(stack, "wanted_model", lambda _: on_volume)
+    monkeypatch.setattr(box, "free_memory_bytes", lambda: 0)
+    for other in ("values.check_values", "box.check_disk", "stack.check_model", "stack.check_containers"):
+        monkeypatch.setattr(f"jobs.doctor.{other}", lambda *_, **__: [])
+    return [finding for finding in main.examine() if finding.what == what]
 
 
 @pytest.mark.parametrize(

@@ -1,17 +1,23 @@
 from __future__ import annotations
 
 import io
+import os
 import subprocess
 import sys
 import time
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import requests
 from jobs.drill import main as program
+from jobs.drill import soak
+from jobs.drill.engine import Shelf
 from jobs.drill.report import markdown, table
-from jobs.drill.sampling import Samples, Series, slope
-from jobs.drill.scene import DrillError, Result, Scene
+from jobs.drill.sampling import SCRIPT, Samples, Series, slope
+from jobs.drill.scene import Alerts, DrillError, Result, Scene
+from jobs.drill.stack import Stack, StackError
 from jobs.drill.users import Answer, Asker
 
 ROOT = Path(__file__).parents[3]
@@ -53,7 +59,7 @@ def test_a_restart_is_no_shrinking_and_a_start_no_growth() -> None:
     for life, pid in enumerate((1, 2)):
         for second in range(100):
             start = 50 * second if second < 20 else 1000  # grows while it starts, then stands still
-            series.add(1000.0 * life + second, start - 400 * life, frozenset({pid}))
+            series.add(1000.0 * life + second, start - 400 * life, frozenset({f"7/{pid}"}))
     assert len(series.lives()) == 2
     assert slope(series.lives(skip_s=20)) == 0
     assert slope([series]) < 0
@@ -61,11 +67,112 @@ def test_a_restart_is_no_shrinking_and_a_start_no_growth() -> None:
 
 def test_growth_leaves_the_warm_up_out() -> None:
     samples = Samples.__new__(Samples)
-    nobody: frozenset[int] = frozenset()
+    nobody: frozenset[str] = frozenset()
     samples.series = {("vllm", "rss"): Series([0, 60, 120, 180], [0, 1000, 1000, 1000], [nobody] * 4)}
     assert samples.growth_per_minute("vllm", "rss") > 100
     assert samples.growth_per_minute("vllm", "rss", skip_s=60) == 0
     assert samples.first_and_last("vllm", "rss", skip_s=60) == (1000, 1000)
+
+
+def test_a_process_is_known_by_its_id_and_its_start() -> None:
+    # A container that starts again gives its processes the same ids.
+    lines = subprocess.run(["sh", "-c", SCRIPT], capture_output=True, text=True, check=True).stdout.splitlines()
+    started = Path("/proc/self/stat").read_text().rpartition(") ")[2].split()[19]
+    (own,) = [line.split(" ", 3) for line in lines if line.startswith(f"{os.getpid()}/")]
+    assert own[0] == f"{os.getpid()}/{started}"
+    assert int(own[1]) > 2**20
+    assert int(own[2]) >= 3
+
+
+def growing(seconds: range, pid: int, still: int = 10_000) -> Series:
+    """1 MiB a second until `still`, a point every 10 s."""
+    values = [100e6 + 2**20 * min(second, still) for second in seconds]
+    return Series([*seconds], values, [frozenset({str(pid)})] * len(seconds))
+
+
+def test_growth_of_a_long_life_is_a_problem_and_of_a_short_one_only_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    samples = Samples.__new__(Samples)
+    samples.series = {("vllm: short", "rss"): growing(range(0, 700, 10), 1)}
+    assert soak.slopes(samples, Series()) == []
+    assert "10 min, 1 life: too short to tell" in capsys.readouterr().out
+    samples.series = {("vllm: long", "rss"): growing(range(0, 730, 10), 2)}
+    assert soak.slopes(samples, Series()) == ["vllm: long: MiB grow by 3600.0 an hour"]
+
+
+def test_memory_that_goes_up_and_down_is_no_growth() -> None:
+    samples = Samples.__new__(Samples)
+    seconds = range(0, 1800, 10)
+    values = [100e6 + 5e6 * (second // 120 % 4) for second in seconds]  # as the loads do that come in turn
+    samples.series = {("locust: up and down", "rss"): Series([*seconds], values, [frozenset({"1"})] * len(seconds))}
+    assert soak.slopes(samples, Series()) == []
+
+
+def test_what_fills_and_then_stands_still_is_no_growth() -> None:
+    samples = Samples.__new__(Samples)
+    samples.series = {("vllm: filled", "rss"): growing(range(0, 1800, 10), 1, still=900)}
+    assert soak.slopes(samples, Series()) == []
+
+
+class LocalShelf(Shelf):
+    """A shelf on a folder of this machine."""
+
+    def __init__(self, volume: Path) -> None:
+        self.volume = volume
+        self.path = os.environ["PATH"]
+
+    def _run(self, script: str) -> None:
+        subprocess.run(["sh", "-c", script], cwd=self.volume, env={"PATH": self.path}, check=True)
+
+    def deliver(self, name: str, weights: str) -> None:
+        """Put a model there, as docker/model does."""
+        folder = self.volume / ".store/modelscope" / name / "master"
+        folder.mkdir(parents=True)
+        (folder / "weights").write_text(weights)
+        link = self.volume / name
+        link.parent.mkdir(exist_ok=True)
+        link.symlink_to(os.path.relpath(folder, link.parent))
+
+    def weights(self) -> dict[str, str]:
+        return {str(path.relative_to(self.volume)): path.read_text() for path in self.volume.glob("*/*/weights")}
+
+
+@pytest.fixture
+def shelf(tmp_path: Path) -> LocalShelf:
+    (tmp_path / "volume").mkdir()
+    made = LocalShelf(tmp_path / "volume")
+    made.deliver("Qwen/a", "old a")
+    made.deliver("Qwen/b", "old b")
+    return made
+
+
+def test_an_emptied_volume_has_nothing_that_a_download_could_find_and_all_comes_back(shelf: LocalShelf) -> None:
+    shelf.put_aside()
+    assert [path.name for path in shelf.volume.iterdir()] == [".drill"]
+    shelf.put_back()
+    assert shelf.weights() == {"Qwen/a/weights": "old a", "Qwen/b/weights": "old b"}
+    assert sorted(path.name for path in shelf.volume.iterdir()) == [".store", "Qwen"]
+
+
+def test_what_was_downloaded_meanwhile_makes_way_and_no_other_model_is_lost(shelf: LocalShelf) -> None:
+    shelf.put_aside()
+    shelf.deliver("Qwen/a", "new a")
+    assert shelf.weights() == {"Qwen/a/weights": "new a"}
+    shelf.put_back()
+    assert shelf.weights() == {"Qwen/a/weights": "old a", "Qwen/b/weights": "old b"}
+    assert not (shelf.volume / ".drill").exists()
+
+
+def test_files_that_cannot_be_put_back_are_not_deleted(shelf: LocalShelf, tmp_path: Path) -> None:
+    shelf.put_aside()
+    broken = tmp_path / "mv"
+    broken.write_text("#!/bin/sh\nexit 1\n")
+    broken.chmod(0o755)
+    path, shelf.path = shelf.path, f"{tmp_path}:{shelf.path}"
+    with pytest.raises(subprocess.CalledProcessError):
+        shelf.put_back()
+    shelf.path = path
+    shelf.put_back()
+    assert shelf.weights() == {"Qwen/a/weights": "old a", "Qwen/b/weights": "old b"}
 
 
 RESULTS = [
@@ -100,6 +207,46 @@ def test_an_assertion_that_does_not_hold_says_what_was_seen_instead() -> None:
     assert time.monotonic() - begun < 3
 
 
+class Told:
+    """Answers of Prometheus one after the other, for each the values of EngineRestarted; None: it does not answer."""
+
+    def __init__(self, *looks: list[int] | None) -> None:
+        self.looks = list(looks)
+
+    def alerts(self) -> list[dict[str, object]]:
+        values = self.looks.pop(0) if len(self.looks) > 1 else self.looks[0]
+        if values is None:
+            raise requests.ConnectionError
+        return [{"labels": {"alertname": "EngineRestarted"}, "state": "firing", "value": str(one)} for one in values]
+
+
+@pytest.mark.parametrize(
+    ("looks", "counts"),
+    [
+        ([[], [1]], True),
+        ([[1], [1]], False),
+        ([[1], [2]], True),
+        ([[2], [1], [2]], True),
+        ([[1], [], [1]], True),
+        ([[1], None, [1]], False),
+    ],
+    ids=["new", "old", "rises", "falls-and-rises", "again", "no-answer"],
+)
+def test_an_alert_from_before_a_drill_counts_when_it_rises_or_fires_again(
+    looks: list[list[int] | None], *, counts: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobs.drill.scene.LOOK_S", 0.01)
+    told = Told(*looks)
+    alerts = Alerts(told)  # type: ignore[arg-type]  # all that it asks
+    deadline = time.monotonic() + 10
+    while len(told.looks) > 1 or (counts and not alerts.fired):
+        assert time.monotonic() < deadline, (told.looks, alerts.fired)
+        time.sleep(0.01)
+    time.sleep(0.1)  # a look more
+    alerts.stop()
+    assert ("EngineRestarted" in alerts.fired) == counts
+
+
 def test_a_drill_waits_for_a_stack_that_is_just_coming_back(monkeypatch: pytest.MonkeyPatch) -> None:
     told = ["starting", "starting", *["healthy"] * len(program.NEEDS)]
 
@@ -113,6 +260,25 @@ def test_a_drill_waits_for_a_stack_that_is_just_coming_back(monkeypatch: pytest.
     monkeypatch.setitem(program.DRILLS, "probe", program.Drill(ran.append, "nothing"))
     assert program.run("probe", ComingBack()).verdict == "passed"  # type: ignore[arg-type]
     assert len(ran) == 1
+
+
+def test_the_key_comes_from_the_environment_or_from_its_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    mount = {"Destination": "/run/secrets/vllm_api_key", "Source": "/dev/null"}
+    attributes = {
+        "Config": {"Env": ["VLLM_API_KEY=", "VLLM_API_KEY_FILE=/run/secrets/vllm_api_key"]},
+        "Mounts": [{"Destination": "/models", "Source": "/"}, mount],
+    }
+    monkeypatch.delenv("VLLM_API_KEY", raising=False)
+    monkeypatch.setattr(Stack, "container", lambda *_: SimpleNamespace(attrs=attributes))
+    stack = Stack.__new__(Stack)
+    assert stack.headers() == {}
+    mount["Source"] = str(tmp_path / "key")
+    with pytest.raises(StackError, match="No such file or directory: set VLLM_API_KEY"):
+        stack.headers()
+    (tmp_path / "key").write_text("from-file\n")
+    assert stack.headers() == {"Authorization": "Bearer from-file"}
+    monkeypatch.setenv("VLLM_API_KEY", "from-shell")
+    assert stack.headers() == {"Authorization": "Bearer from-shell"}
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -108,9 +108,8 @@ def test_a_panel_says_what_it_shows_in_which_unit_and_what_no_data_means(where: 
     references = [target["refId"] for target in panel["targets"]]
     assert all(references)
     assert len(references) == len(set(references))
-    metrics = set(
-        re.findall(r"\b(?:vllm:|model:|loadtest_|node_|DCGM_|prometheus_|http_|process_|ALERTS)\w*", panel_text(panel))
-    )
+    names = r"\b(?:vllm:|model:|instance:|loadtest_|node_|DCGM_|prometheus_|http_|process_|ALERTS)\w*"
+    metrics = set(re.findall(names, panel_text(panel)))
     known = {metric.removesuffix("_bucket").removesuffix("_sum").removesuffix("_count") for metric in metrics}
     assert not known or any(metric in panel["description"] for metric in known), known
 

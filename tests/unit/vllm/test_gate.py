@@ -38,7 +38,7 @@ def fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def ask(app: gate.App, asked: Scope, sent: list[Any] | None = None) -> list[Any]:
-    """What the client gets for one request with a body in two parts."""
+    """What the client gets from `app` behind a gate, or from a gate, for one request with a body in two parts."""
     out: list[Any] = [] if sent is None else sent
     parts = [{"type": "http.request", "body": b"{", "more_body": True}, {"type": "http.request", "body": b"}"}]
 
@@ -48,7 +48,7 @@ def ask(app: gate.App, asked: Scope, sent: list[Any] | None = None) -> list[Any]
     async def send(message: Any) -> None:
         out.append(message)
 
-    asyncio.run(gate.Gate(app)(asked, receive, send))
+    asyncio.run((app if isinstance(app, gate.Gate) else gate.Gate(app))(asked, receive, send))
     return out
 
 
@@ -168,11 +168,37 @@ def test_while_stopping_new_requests_are_refused_and_the_rest_is_answered() -> N
 
 
 def test_only_prometheus_reading_the_metrics_counts_as_read() -> None:
-    ask(answering(200), scope())
-    ask(answering(200), scope("GET", "/metrics", "headroom"))
-    ask(answering(200), scope("GET", "/health", "Prometheus/3.5.3"))
+    door = gate.Gate(answering(200))
+    ask(door, scope())
+    ask(door, scope("GET", "/metrics", "headroom"))
+    ask(door, scope("GET", "/health", "Prometheus/3.5.3"))
     assert gauges()[2] == 1
-    ask(answering(200), scope("GET", "/metrics", "Prometheus/3.5.3"))
+    ask(door, scope("GET", "/metrics", "Prometheus/3.5.3"))
+    assert gauges()[2] == 0
+    ask(door, scope())
+    assert gauges()[2] == 1
+
+
+def test_a_request_that_ends_while_prometheus_reads_is_still_to_be_read() -> None:
+    scrape = scope("GET", "/metrics", "Prometheus/3.5.3")
+
+    async def page(asked: Any, _receive: Any, send: gate.Send) -> None:
+        await send({"type": "http.response.start", "status": 200})
+        if asked is scrape:  # the page is made, and not out yet
+            await door(scope(), end, nowhere)
+        await send({"type": "http.response.body", "body": b""})
+
+    async def end() -> Any:
+        return {"type": "http.request", "body": b""}
+
+    async def nowhere(_message: Any) -> None:
+        return None
+
+    door = gate.Gate(page)
+    ask(door, scope())
+    ask(door, scrape)
+    assert gauges()[2] == 1
+    ask(door, scope("GET", "/metrics", "Prometheus/3.5.3"))
     assert gauges()[2] == 0
 
 
