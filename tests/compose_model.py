@@ -16,6 +16,7 @@ LAYERS = {
     "edge": ("edge",),
     "scale": ("scale",),
     "scale-gpu": ("gpu", "scale"),
+    "scale-edge": ("scale", "edge"),
 }
 
 

@@ -17,11 +17,19 @@ die() {
 
 # stage NAME COMMAND...: run it quietly, say how long it took; show its output only when it fails.
 stage() {
-  local name=$1 log start=$SECONDS
+  local name=$1 log start=$SECONDS code
   shift
   log=$(mktemp)
   printf '%-46s ' "$name"
-  if "$@" >"$log" 2>&1; then
+  # Not `if "$@"`: there bash ignores `set -e` in the whole function, and half an image would be kept.
+  set +e
+  (
+    set -e
+    "$@"
+  ) >"$log" 2>&1
+  code=$?
+  set -e
+  if [ "$code" -eq 0 ]; then
     printf '%4d s\n' $((SECONDS - start))
     rm -f "$log"
   else

@@ -10,8 +10,7 @@ esac
 umask 077
 printf %s "$ALERT_WEBHOOK_URL" >/tmp/webhook-url
 unset ALERT_WEBHOOK_URL
-/bin/alertmanager "$@" &
-alertmanager=$!
 # Not 0 when stopped: after a reboot Docker starts `on-failure` containers again only if they ended in failure.
-trap 'kill "$alertmanager"; wait "$alertmanager"; exit 143' TERM INT
-wait "$alertmanager"
+trap 'kill $!; wait $!; exit 143' TERM INT
+/bin/alertmanager "$@" &
+wait $!

@@ -31,4 +31,7 @@ fi
 EDGE_PASSWORD_HASH=$(printf '%s\n' "$password" | caddy hash-password) || die "the password cannot be hashed"
 export EDGE_PASSWORD_HASH
 unset EDGE_PASSWORD password from_file
-exec caddy run --config /etc/caddy/Caddyfile --adapter caddyfile
+# Not 0 when stopped: after a reboot Docker starts `on-failure` containers again only if they ended in failure.
+trap 'kill $!; wait $!; exit 143' TERM INT
+caddy run --config /etc/caddy/Caddyfile --adapter caddyfile &
+wait $!

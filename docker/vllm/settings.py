@@ -192,19 +192,23 @@ def _histogram_edges(settings: Settings) -> dict[str, list[float]]:
     return buckets.families(settings.slo_ttft_ms / 1000, settings.slo_tpot_ms / 1000)
 
 
+def weight_bytes(on_disk: float, config: Mapping[str, object], dtype: str) -> float:
+    """Bytes that weights of `on_disk` bytes take in memory in the engine's dtype; `config` is the model's own."""
+    stored = DTYPE_BYTES.get(str(config.get("dtype") or config.get("torch_dtype")), 0)
+    loaded = DTYPE_BYTES.get(dtype, 0)
+    return on_disk * (loaded / stored if stored and loaded else 1)
+
+
 def _weight_bytes(settings: Settings) -> float:
-    """Bytes that the weights take in memory in the engine's dtype."""
     on_disk = sum(path.stat().st_size for path in settings.model_path.glob("*.safetensors"))
     try:
         config = json.loads((settings.model_path / "config.json").read_text())
-        stored = DTYPE_BYTES.get(str(config.get("dtype") or config.get("torch_dtype")), 0)
+        return weight_bytes(on_disk, config, settings.dtype)
     except (OSError, ValueError, AttributeError, RecursionError) as error:
         raise SettingError(
             f"MODEL_ID={settings.model_id} has no config.json that can be read ({type(error).__name__}): "
             "run `docker compose run --rm model verify`, or choose another MODEL_ID or MODEL_REVISION"
         ) from None
-    loaded = DTYPE_BYTES.get(settings.dtype, 0)
-    return on_disk * (loaded / stored if stored and loaded else 1)
 
 
 def _model_length(text: str) -> str:

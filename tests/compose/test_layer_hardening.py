@@ -51,12 +51,18 @@ def test_host_files_are_mounted_read_only(layer: dict[str, Any]) -> None:
 
 
 def test_ports_are_on_loopback_only(layer: dict[str, Any]) -> None:
-    # The edge is there for others, and then the only port at all.
-    ports = {name: [port["host_ip"] for port in service.get("ports", [])] for name, service in each(layer)}
-    if "edge" in ports:
-        assert {name: addresses for name, addresses in ports.items() if addresses} == {"edge": ["0.0.0.0"]}
+    # The edge layer is there for others, and then the only port at all.
+    published = {name: service["ports"] for name, service in each(layer) if "ports" in service}
+    ports = {name: [port["host_ip"] for port in published[name]] for name in published}
+    if "edge_password" in layer["secrets"]:
+        assert ports == {"edge": ["0.0.0.0"]}
     else:
         assert {address for addresses in ports.values() for address in addresses} == {"127.0.0.1"}
+
+
+def test_whoever_knocks_at_the_edge_does_not_take_the_engines_cpu() -> None:
+    assert float(render("edge")["services"]["edge"]["cpus"]) == 1
+    assert float(render("edge", EDGE_CPUS="0.5")["services"]["edge"]["cpus"]) == 0.5
 
 
 def test_the_edge_and_an_open_address_make_the_key_needed() -> None:

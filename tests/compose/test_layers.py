@@ -8,7 +8,15 @@ import re
 from pathlib import Path
 
 import pytest
-from compose_model import ROOT, render
+from compose_model import LAYERS, ROOT, render
+
+# Running streams come through these.
+FRONT = {"edge", "router"}
+
+
+def seconds(duration: str) -> int:
+    """What Compose renders as 1m30s."""
+    return sum(int(count) * {"m": 60, "s": 1}[unit] for count, unit in re.findall(r"(\d+)([ms])", duration))
 
 
 def test_base_works_with_no_settings_and_no_gpu() -> None:
@@ -94,14 +102,20 @@ def test_scale_layer_puts_one_address_before_all_engines() -> None:
     services = render("gpu", "scale", ENGINES="4")["services"]
     assert services["vllm"]["deploy"]["replicas"] == 4
     assert "ports" not in services["vllm"]
-    assert [port["published"] for port in services["router"]["ports"]] == ["8000"]
+    assert [port["published"] for port in services["edge"]["ports"]] == ["8000"]
     assert services["locust"]["environment"]["LOCUST_HOST"] == "http://router:8000"
     assert services["locust-worker"]["environment"]["ENGINE_URLS"] == "http://vllm:8000"
 
 
-def test_scale_layer_keeps_the_routers_api_on_this_box() -> None:
-    [port] = render("scale", BIND_ADDRESS="10.1.2.3", VLLM_API_KEY="k")["services"]["router"]["ports"]
+def test_scale_layer_keeps_the_api_on_this_box_and_the_router_to_itself() -> None:
+    services = render("scale", BIND_ADDRESS="10.1.2.3", VLLM_API_KEY="k")["services"]
+    [port] = services["edge"]["ports"]
     assert port["host_ip"] == "127.0.0.1"
+    assert "ports" not in services["router"]
+
+
+def test_the_edge_layer_after_scale_is_the_door_that_it_is_alone() -> None:
+    assert render("scale", "edge")["services"]["edge"] == render("edge")["services"]["edge"]
 
 
 def test_scale_layer_sends_no_request_twice_unless_asked() -> None:
@@ -109,9 +123,26 @@ def test_scale_layer_sends_no_request_twice_unless_asked() -> None:
     assert "--retry-max-retries=3" in render("scale", ROUTER_ATTEMPTS="3")["services"]["router"]["command"]
 
 
+def test_what_stands_before_an_engine_is_not_stopped_sooner() -> None:
+    for layers in LAYERS.values():
+        services = render(*layers)["services"]
+        times = {name: seconds(services[name]["stop_grace_period"]) for name in FRONT & services.keys()}
+        assert all(time >= seconds(services["vllm"]["stop_grace_period"]) for time in times.values()), (layers, times)
+
+
 def test_scale_layer_gives_each_engine_its_cards_by_its_number() -> None:
     engine = render("gpu", "scale")["services"]["vllm"]
     assert re.fullmatch(r"[a-z0-9-]+-vllm-", engine["environment"]["ENGINE_NAMES"])
+
+
+def test_a_disk_of_dockers_own_is_watched_and_its_mounts_are_not() -> None:
+    command = render()["services"]["node-exporter"]["command"]
+    [unseen] = [option.partition("=")[2] for option in command if "mount-points-exclude" in option]
+    unseen = unseen.replace("$$", "$")
+    for disk in ("/", "/var/lib/docker", "/var/lib", "/data", "/devices"):
+        assert not re.match(unseen, disk), disk
+    for mount in ("/var/lib/docker/overlay2/ab/merged", "/proc", "/dev/shm", "/run/docker/netns/ab"):  # noqa: S108
+        assert re.match(unseen, mount), mount
 
 
 def test_jobs_start_only_when_asked_for() -> None:

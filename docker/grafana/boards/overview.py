@@ -179,8 +179,9 @@ def _load() -> Section:
             tile(
                 "Engine starts, 15 min",
                 "none",
-                "process_start_time_seconds: how often the API servers started anew. Each lost the requests that ran.",
-                f"sum(changes(process_start_time_seconds{{{TARGET}}}[15m])) or vector(0)",
+                "instance:engine_restarts:count15m: how often engines started anew, the first start and an engine that "
+                "is added not counted. Each lost the requests that ran.",
+                'sum(instance:engine_restarts:count15m{instance=~"$instance"}) or vector(0)',
                 limits=MORE_IS_BAD,
             ),
             tile(

@@ -63,6 +63,8 @@ class Gate:
     def __init__(self, app: App) -> None:
         """Wrap `app`."""
         self._app = app
+        # POSTs that have ended so far, and how many of them Prometheus knows of.
+        self._ended = self._scraped = 0
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -72,9 +74,11 @@ class Gate:
             else:
                 await self._count(scope, receive, send)
             return
+        ended = self._ended  # what ends from here on may be missing on the page
         await self._app(scope, receive, send)
         if _is_scrape(scope):
-            UNSCRAPED.set(0)
+            self._scraped = max(self._scraped, ended)
+            UNSCRAPED.set(self._ended - self._scraped)
 
     async def _count(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         exchange = _Exchange(receive, send)
@@ -84,7 +88,8 @@ class Gate:
         finally:
             exchange.answered()
             IN_FLIGHT.dec()
-            UNSCRAPED.inc()
+            self._ended += 1
+            UNSCRAPED.set(self._ended - self._scraped)
 
 
 class _Exchange:
