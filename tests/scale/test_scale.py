@@ -9,6 +9,7 @@ import time
 import urllib.parse
 import urllib.request
 from typing import TYPE_CHECKING, Any
+from urllib.error import HTTPError
 
 import pytest
 from running_stack import START_TIMEOUT_S, http, wait_for
@@ -39,7 +40,11 @@ def scaled(new_stack: Callable[..., Stack]) -> Iterator[Stack]:
 
 def healthy(stack: Stack) -> list[str]:
     """URLs of the engines that the router sends requests to."""
-    workers = json.loads(http(stack.url("VLLM_PORT") + "/workers"))["workers"]
+    ask = "import urllib.request as u; print(u.urlopen('http://127.0.0.1:8000/workers').read().decode())"
+    done = stack.compose("exec", "router", "python3", "-c", ask, check=False)
+    if done.returncode:
+        raise OSError(done.stderr)  # it starts
+    workers = json.loads(done.stdout)["workers"]
     return [worker["url"] for worker in workers if worker["is_healthy"]]
 
 
@@ -118,6 +123,14 @@ def test_the_api_answers_at_the_one_address(scaled: Stack) -> None:
     assert done.returncode == 0
 
 
+def test_nobody_on_this_box_adds_or_removes_engines(scaled: Stack) -> None:
+    known = healthy(scaled)
+    for path in (f"add_worker?url={known[0]}", f"remove_worker?url={known[0]}", "workers", "metrics"):
+        with pytest.raises(HTTPError, match="404"):
+            http(f"{scaled.url('VLLM_PORT')}/{path}", body={})
+    assert healthy(scaled) == known
+
+
 def test_an_engine_killed_in_a_run_costs_few_requests_and_comes_back(scaled: Stack) -> None:
     before = reports(scaled)
     start(scaled, run_time="10m")
@@ -178,3 +191,8 @@ def test_one_engine_more_costs_no_request_and_gets_its_share(scaled: Stack) -> N
     engines = summary["server"]["engines"]
     assert len(engines) == 2
     assert min(engine["requests"] for engine in engines.values()) > RATE
+
+
+def test_the_stopped_router_ends_so_that_docker_starts_it_after_a_reboot(scaled: Stack) -> None:
+    scaled.compose("stop", "router")
+    assert scaled.container("router").attrs["State"]["ExitCode"] == 143

@@ -82,8 +82,14 @@ def login(password: str = PASSWORD) -> dict[str, str]:
     return {"Authorization": "Basic " + base64.b64encode(f"{USER}:{password}".encode()).decode()}
 
 
-def chat(model: str, tokens: int, *, stream: bool = True) -> bytes:
-    message: dict[str, Any] = {"role": "user", "content": "Count from one to a hundred."}
-    return json.dumps(
-        {"model": model, "messages": [message], "max_tokens": tokens, "stream": stream, "ignore_eos": True}
-    ).encode()
+def chat(model: str, tokens: int) -> bytes:
+    """A request for a stream of so many tokens, with their count at its end."""
+    body: dict[str, Any] = {
+        "model": model,
+        "messages": [{"role": "user", "content": "Count from one to a hundred."}],
+        "max_tokens": tokens,
+        "ignore_eos": True,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+    return json.dumps(body).encode()

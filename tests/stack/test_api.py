@@ -29,9 +29,8 @@ def test_curl_lists_the_model(stack: Stack) -> None:
 
 
 def test_curl_completes(stack: Stack) -> None:
-    answer = json.loads(
-        post(f"{stack.api}/completions", {"model": MODEL, "prompt": "San Francisco is", "max_tokens": 7})
-    )
+    body = {"model": MODEL, "prompt": "San Francisco is", "max_tokens": 7, "ignore_eos": True}
+    answer = json.loads(post(f"{stack.api}/completions", body))
     assert answer["usage"]["completion_tokens"] == 7
     assert answer["choices"][0]["text"]
 
@@ -41,7 +40,8 @@ def test_greedy_chat_knows_the_capital_of_france(stack: Stack) -> None:
 
 
 def test_curl_streams_and_ends_with_done(stack: Stack) -> None:
-    body = {"model": MODEL, "stream": True, "max_tokens": 8, "messages": [{"role": "user", "content": "Hi"}]}
+    messages = [{"role": "user", "content": "Hi"}]
+    body = {"model": MODEL, "stream": True, "max_tokens": 8, "ignore_eos": True, "messages": messages}
     lines = post(f"{stack.api}/chat/completions", body).split("\n\n")
     assert lines[-2] == "data: [DONE]"
     assert len(lines) >= 8

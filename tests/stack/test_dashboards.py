@@ -169,11 +169,15 @@ def test_rates_add_up_to_what_the_summary_counted(
 
 
 def test_mean_rates_are_those_of_the_summary(calm_run: Run) -> None:
-    seconds = calm_run.summary["run"]["duration_s"]
-    throughput = calm_run.summary["throughput"]
-    tokens, requests = panel("overview: Output tokens (stat)"), panel("overview: Requests (stat)")
-    assert area(calm_run, tokens) / seconds == pytest.approx(throughput["output_tokens_per_s"], rel=0.05)
-    assert area(calm_run, requests) / seconds == pytest.approx(throughput["requests_per_s"], rel=0.05)
+    # Of what the end of the run cuts off, the engine has counted tokens and maybe the end; these rates leave it out.
+    summary = calm_run.summary
+    seconds, throughput = summary["run"]["duration_s"], summary["throughput"]
+    tokens = area(calm_run, panel("overview: Output tokens (stat)")) / seconds
+    requests = area(calm_run, panel("overview: Requests (stat)")) / seconds
+    assert 0.95 * throughput["output_tokens_per_s"] <= tokens
+    assert tokens <= 1.05 * summary["server"]["generation_tokens"] / seconds
+    assert 0.95 * throughput["requests_per_s"] <= requests
+    assert requests <= 1.05 * summary["requests"]["total"] / seconds
 
 
 def at_the_end(run: Run, promql: str) -> list[dict[str, Any]]:

@@ -23,12 +23,13 @@ if TYPE_CHECKING:
 
     from running_stack import Stack
 
-STREAMS, STREAM_TOKENS = 4, 160
+# Done within the engine's 30 s, beside the load test on a slow box's cores.
+STREAMS, STREAM_TOKENS = 4, 80
 TOKENS = "sum(last_over_time(vllm:generation_tokens_total[5m]))"
 # compose.yaml's longest grace periods one after the other: the load test's worker and master, or the engine.
 STOPPED_WITHIN_S = 100
-# Killed at once, whatever the engine's 45 s say; a busy box's Docker takes a few seconds for all containers.
-KILLED_WITHIN_S = 15
+# Killed at once, well before the engine's 45 s; a busy box's Docker takes many seconds for all containers.
+KILLED_WITHIN_S = 30
 LONG_TOKENS = 1800
 KILLED = 128 + 9
 CTRL_C = b"\x03"
@@ -69,7 +70,7 @@ def test_a_stop_under_load_ends_streams_whole_refuses_new_ones_and_loses_nothing
     stack.compose("up", "-d", "--wait")
     (report,) = set(reports(running)) - known
     summary = json.loads(running.shell("locust", f"cat {report}"))
-    print(f"the load test's report: {summary['requests']}, {summary['verdict']}")
+    print(f"the load test's report: {summary['requests']}, {summary['verdict']}, {summary['server']}")
     assert summary["requests"]["ok"] >= 16
     files = running.shell("locust", f"ls {PurePosixPath(report).parent}").split()
     assert {"report.html", "requests.csv"} <= set(files), files
@@ -134,8 +135,13 @@ def test_a_second_ctrl_c_ends_at_once_what_the_first_would_have_let_end(stack: S
         took_s = time.monotonic() - begun
     finally:
         terminal.close()
-    print(f"ended {took_s:.1f} s after the second Ctrl-C")
-    assert took_s < KILLED_WITHIN_S, terminal.text
+    print(f"{terminal.text}\nended {took_s:.1f} s after the second Ctrl-C")
+    assert took_s < KILLED_WITHIN_S
     assert streams.ended(5) == {"truncated": STREAMS}
-    assert [one.name for one in running.containers() if one.status == "running"] == [], terminal.text
+
+    def nothing_runs() -> bool:
+        return all(one.status != "running" for one in running.containers())
+
+    # Compose does not wait until what it has killed is gone.
+    wait_for("nothing runs", nothing_runs, KILLED_WITHIN_S - took_s)
     assert running.state("vllm")["ExitCode"] == KILLED

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 SCREENSHOTS = ROOT / "reports" / "ui"
 # No look-ups of the browser's own, and no sandbox: it needs more rights than a test machine's root has.
 CHROMIUM = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+# A busy box draws a page late: as long as every other wait of the page's.
+expect.set_options(timeout=30_000)
 ENDPOINTS = ("/v1/chat/completions", "/v1/completions")
 
 
@@ -69,7 +71,7 @@ def test_a_run_from_the_form_shows_both_endpoints_and_the_token_rate(stack: Stac
     page.get_by_role("tab", name="LLM").click()
     expect(page.get_by_role("columnheader", name="Output tokens/s")).to_be_visible()
     for row in ("chat", "completions", "all"):
-        expect(page.get_by_role("cell", name=row, exact=True)).to_be_visible(timeout=30_000)
+        expect(page.get_by_role("cell", name=row, exact=True)).to_be_visible()
     wait_for("the token rate is live", lambda: cell(page, "all", "Output tokens/s") > 0, timeout_s=30)
     page.screenshot(path=SCREENSHOTS / "llm.png")
     assert cell(page, "all", "Requests ended") > 0
