@@ -278,8 +278,8 @@ def test_trickling_hub_is_given_up_in_time_and_what_came_is_kept(model: Model, h
 
 def test_slow_hub_that_moves_is_not_given_up(model: Model, hub: Hub, volume: Volume) -> None:
     # One file takes several times the stall time-out, at a rate that is slow but no stall.
-    hub.order({"match": "GET .*model-00006", "bytes_per_s": 4_000_000, "times": 99})
-    run = model.run(volume, MODEL_STALL_TIMEOUT_S="2")
+    hub.order({"match": "GET .*model-00006", "bytes_per_s": 2_000_000, "times": 99})
+    run = model.run(volume, MODEL_STALL_TIMEOUT_S="4")
     assert run.code == 0, run.log
     volume.assert_whole()
 

@@ -116,7 +116,7 @@ def test_tokens_come_through_as_they_are_made(door: Door) -> None:
     assert json.loads(last.removeprefix(b"data: "))["usage"]["completion_tokens"] == 40
     # A buffering proxy hands all of it over at the end.
     assert arrivals[1] < arrivals[-1] / 2
-    assert len({round(arrival, 3) for arrival in arrivals}) > 20
+    assert len({round(arrival, 3) for arrival in arrivals}) > 10
 
 
 def test_an_answer_ends_on_the_engine_when_its_client_goes(door: Door, stack: Stack) -> None:

@@ -28,8 +28,8 @@ markers.ANSWERED, markers.STALLED, markers.STOPPING = (folder / name for name in
 supervisor.SHARED_MEMORY = folder / "shm"
 supervisor.BACKOFF_S = backoff_s
 watchdog.INTERVAL_S = watchdog.READY_INTERVAL_S = 0.1
-supervisor.DRAIN_S, supervisor.LAST_SCRAPE_S, supervisor.END_S = 3.0, 2.0, 2.0
-watchdog.ANSWER_TIMEOUT_S = 1.0
+supervisor.DRAIN_S, supervisor.LAST_SCRAPE_S, supervisor.END_S = 10.0, 10.0, 2.0
+watchdog.ANSWER_TIMEOUT_S = 3.0
 watch = supervisor.Watch(model="m", limit_s=limit_s, restart=True, cpu_counts=True)
 class Registration:
     def join(self):
@@ -83,7 +83,7 @@ def report(folder: Path, metrics: str) -> None:
 class Life:
     """One running supervisor."""
 
-    def __init__(self, program: str, folder: Path, *, backoff_s: float = 0.1, limit_s: float = 1.0) -> None:
+    def __init__(self, program: str, folder: Path, *, backoff_s: float = 0.1, limit_s: float = 3.0) -> None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
@@ -192,7 +192,7 @@ def test_a_crash_in_service_is_started_again_in_place_and_leaves_no_shared_memor
 
 def test_a_stalled_engine_is_ended_and_started_again(folder: Path) -> None:
     # Looks that come late must find it half-way too, and the next start, which forgets that, must not come at once.
-    life = Life(SERVER, folder, backoff_s=1, limit_s=3)
+    life = Life(SERVER, folder, backoff_s=3)
     life.read_until("watched 1")
     report(folder, STUCK)
     life.read_until("holds 2 requests and has made no step")
@@ -230,7 +230,7 @@ def test_a_stop_waits_for_what_runs_and_for_the_last_scrape(folder: Path) -> Non
     report(folder, IDLE)
     assert life.end() == STOPPED
     assert "asked to end" in life.output
-    assert time.monotonic() - begun < 1.5
+    assert time.monotonic() - begun < 5
 
 
 def test_a_second_stop_ends_at_once(folder: Path) -> None:
@@ -242,7 +242,7 @@ def test_a_second_stop_ends_at_once(folder: Path) -> None:
     begun = time.monotonic()
     life.stop()
     assert life.end() == STOPPED
-    assert time.monotonic() - begun < 1.5
+    assert time.monotonic() - begun < 5
     assert "asked to end" not in life.output
 
 
