@@ -6,10 +6,12 @@ import math
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-import plotly.graph_objects as go  # type: ignore[import-untyped]  # no stubs exist
+from loadtest.report.html import new_figure
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    import plotly.graph_objects as go  # type: ignore[import-untyped]  # no stubs exist
 
     from loadtest.results import Results
 
@@ -28,12 +30,6 @@ _COLOURS = {
     "timeout": "#d684bd",
     "cancelled": "#9a9a9a",
     "connect": "#1f1f1f",
-}
-LAYOUT = {
-    "template": "plotly_white",
-    "height": 340,
-    "margin": {"l": 60, "r": 50, "t": 44, "b": 48},
-    "legend": {"orientation": "h", "y": -0.2, "yanchor": "top", "x": 0},
 }
 
 
@@ -57,12 +53,6 @@ def make_charts(summary: Mapping[str, Any], results: Results, rows: Sequence[Row
     ]
 
 
-def _figure(title: str, x: str, y: str) -> go.Figure:
-    figure = go.Figure()
-    figure.update_layout(title=title, xaxis_title=x, yaxis_title=y, **LAYOUT)
-    return figure
-
-
 def _by_endpoint(rows: Sequence[Row], key: str) -> dict[str, list[Row]]:
     groups: dict[str, list[Row]] = {}
     for row in rows:
@@ -72,7 +62,7 @@ def _by_endpoint(rows: Sequence[Row], key: str) -> dict[str, list[Row]]:
 
 
 def _over_time(rows: Sequence[Row], start: float, key: str, title: str, limit: float | None) -> go.Figure:
-    figure = _figure(f"{title} by the time of sending", "seconds into the run", "ms")
+    figure = new_figure(f"{title} by the time of sending", "seconds into the run", "ms")
     for endpoint, group in _by_endpoint(rows, key).items():
         kept = group[:: -(-len(group) // _MOST_POINTS)]
         figure.add_scattergl(
@@ -107,7 +97,7 @@ def _width(rows: Sequence[Row], start: float) -> int:
 
 def _throughput(results: Results, rows: Sequence[Row], start: float) -> go.Figure:
     width = _width(rows, start)
-    figure = _figure("Throughput", "seconds into the run", "chunks per second")
+    figure = new_figure("Throughput", "seconds into the run", "chunks per second")
     for endpoint, totals in sorted(results.measured.endpoints.items()):
         seconds, rates = _per_second({int(second - start): count for second, count in totals.deltas_at.items()}, width)
         figure.add_scatter(
@@ -123,6 +113,7 @@ def _throughput(results: Results, rows: Sequence[Row], start: float) -> go.Figur
             "title": "requests per second",
             "rangemode": "tozero",
             "showgrid": False,
+            "tickmode": "auto",  # not in step with the other axis, at odd numbers
         }
     )
     figure.update_yaxes(rangemode="tozero")
@@ -131,7 +122,7 @@ def _throughput(results: Results, rows: Sequence[Row], start: float) -> go.Figur
 
 def _outcomes(rows: Sequence[Row], start: float) -> go.Figure:
     width = _width(rows, start)
-    figure = _figure("How requests ended, by the time of sending", "seconds into the run", "requests per second")
+    figure = new_figure("How requests ended, by the time of sending", "seconds into the run", "requests per second")
     counts: dict[str, Counter[int]] = {}
     for row in rows:
         counts.setdefault(row["outcome"], Counter())[int(float(row["sent_at"]) - start)] += 1
@@ -150,7 +141,7 @@ def _outcomes(rows: Sequence[Row], start: float) -> go.Figure:
 
 
 def _distribution(rows: Sequence[Row], key: str, title: str) -> go.Figure:
-    figure = _figure(f"{title}: share of requests up to a time", "ms (log)", "%")
+    figure = new_figure(f"{title}: share of requests up to a time", "ms (log)", "%")
     for endpoint, group in _by_endpoint(rows, key).items():
         values = sorted(float(row[key]) for row in group)
         step = -(-len(values) // 1000)
@@ -167,7 +158,7 @@ def _distribution(rows: Sequence[Row], key: str, title: str) -> go.Figure:
 
 
 def _gaps(results: Results) -> go.Figure:
-    figure = _figure("Chunk gaps, pooled over requests: share of gaps up to a time", "ms (log)", "%")
+    figure = new_figure("Chunk gaps: share of gaps up to a time", "ms (log)", "%")
     for endpoint, totals in results.measured.endpoints.items():
         gaps = totals.distributions["chunk_gap"]
         if gaps.count:
@@ -195,7 +186,7 @@ def _client_and_server(summary: Mapping[str, Any]) -> list[go.Figure]:
     server = summary["server"]
     if server is None:
         return []
-    figure = _figure("Client beside server: tokens of the whole run", "", "tokens")
+    figure = new_figure("Client beside server: tokens of the whole run", "", "tokens")
     names = ["prompt tokens", "output tokens"]
     figure.add_bar(
         x=names,

@@ -4,23 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import plotly.graph_objects as go  # type: ignore[import-untyped]  # no stubs exist
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
-from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]  # no stubs exist
+from loadtest.report.html import new_figure, render
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import plotly.graph_objects as go  # type: ignore[import-untyped]  # no stubs exist
+
     from loadtest.capacity.planner.fleet import Window
     from loadtest.capacity.planner.plan import Box, Plan
 
-_LAYOUT = {
-    "template": "plotly_white",
-    "height": 360,
-    "margin": {"l": 60, "r": 30, "t": 44, "b": 48},
-    "legend": {"orientation": "h", "y": -0.2, "yanchor": "top", "x": 0},
-}
 _BLUE, _ORANGE, _GREEN, _RED = "#2a6fbb", "#d97b29", "#3a923a", "#c03d3e"
 _SPEEDS = {
     "mid": ("as measured", _BLUE),
@@ -38,31 +31,19 @@ def headline(plan: Plan) -> str:
 
 def render_plan(plan: Plan, box: Box, load_name: str) -> str:
     """Return the page."""
-    environment = Environment(
-        loader=PackageLoader("loadtest.capacity.planner"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    charts = [_arrivals(plan, box), _by_boxes(plan, box), _shares(plan, box), _waits(plan, box)]
-    return environment.get_template("plan.html").render(
+    return render(
+        "loadtest.capacity.planner",
+        "plan.html",
+        [_arrivals(plan, box), _by_boxes(plan, box), _shares(plan, box), _waits(plan, box)],
         headline=headline(plan),
         plan=plan,
         box=box,
         load_name=load_name,
-        library=_ours(get_plotlyjs()),
-        charts=[
-            _ours(chart.to_html(full_html=False, include_plotlyjs=False, config={"responsive": True}))
-            for chart in charts
-        ],
     )
 
 
-def _ours(markup: str) -> Markup:
-    """Mark what plotly wrote as safe: texts in it are JSON, which plotly escapes for HTML."""
-    return Markup(markup)  # noqa: S704  # see above
-
-
 def _figure(title: str, x: str, y: str) -> go.Figure:
-    figure = go.Figure()
-    figure.update_layout(title=title, xaxis_title=x, yaxis_title=y, **_LAYOUT)
+    figure = new_figure(title, x, y)
     figure.update_yaxes(rangemode="tozero")
     return figure
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import plotly.graph_objects as go  # type: ignore[import-untyped]  # no stubs exist
-
-from loadtest.report.charts import LAYOUT
+from loadtest.report.html import new_figure
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    import plotly.graph_objects as go  # type: ignore[import-untyped]  # no stubs exist
 
 _COLOURS = ("#2a6fbb", "#d97b29", "#3a923a", "#9372b2")
 _DECISIONS = {"met": "#3a923a", "missed": "#c03d3e", "undecided": "#d97b29", "void": "#9a9a9a"}
@@ -33,8 +33,8 @@ def search_charts(summary: Mapping[str, Any]) -> list[go.Figure]:
 
 
 def _figure(title: str, x: str, y: str) -> go.Figure:
-    figure = go.Figure()
-    figure.update_layout(title=title, xaxis_title=x, yaxis_title=y, showlegend=True, **LAYOUT)
+    figure = new_figure(title, x, y)
+    figure.update_layout(showlegend=True)
     return figure
 
 

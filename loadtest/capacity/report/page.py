@@ -5,23 +5,21 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
-from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]  # no stubs exist
-
 from loadtest.capacity.gate import change, differences
 from loadtest.capacity.report.charts import curve_charts, search_charts
 from loadtest.capacity.terminal import headline, slo_text, users_text, workload_text
-from loadtest.report.page import figure_text, trusted
+from loadtest.report.html import render
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
 Latencies = dict[int, list[tuple[float | None, float | None]]]
 
 
 def render_capacity(summary: Mapping[str, Any], latencies: Latencies) -> str:
     """Return the page of one search. `latencies`: stage number to (TTFT, TPOT) in ms of requests, None in misses."""
-    return _render(
+    return render(
+        "loadtest.capacity.report",
         "capacity.html",
         [*curve_charts({"": summary}), *search_charts(summary)],
         summary=summary,
@@ -42,7 +40,8 @@ def render_capacity(summary: Mapping[str, Any], latencies: Latencies) -> str:
 def render_comparison(results: Mapping[str, Mapping[str, Any]]) -> str:
     """Return the page that shows several results beside each other; the first is what the others are held against."""
     (first, old), *others = results.items()
-    return _render(
+    return render(
+        "loadtest.capacity.report",
         "comparison.html",
         curve_charts(results),
         results=results,
@@ -52,24 +51,6 @@ def render_comparison(results: Mapping[str, Mapping[str, Any]]) -> str:
         slo=slo_text(old["run"]["slo"]),
         workload=workload_text(old["run"]),
         differences={name: list(differences(old["run"], summary["run"])) for name, summary in others},
-    )
-
-
-def _render(template: str, charts: Iterable[Any], **values: Any) -> str:
-    environment = Environment(
-        loader=ChoiceLoader([PackageLoader("loadtest.capacity.report"), PackageLoader("loadtest.report")]),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-    )
-    environment.filters["figure"] = figure_text
-    return environment.get_template(template).render(
-        library=trusted(get_plotlyjs()),
-        charts=[
-            trusted(chart.to_html(full_html=False, include_plotlyjs=False, config={"responsive": True}))
-            for chart in charts
-        ],
-        **values,
     )
 
 
