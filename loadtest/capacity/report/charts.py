@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Any
 
 from loadtest.report.html import new_figure
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     import plotly.graph_objects as go  # type: ignore[import-untyped]  # no stubs exist
 
-_COLOURS = ("#2a6fbb", "#d97b29", "#3a923a", "#9372b2")
+_COLOURS = ("#2a6fbb", "#d97b29", "#3a923a", "#9372b2", "#845b53", "#d684bd", "#7a7a7a", "#b5a42e")
 _DECISIONS = {"met": "#3a923a", "missed": "#c03d3e", "undecided": "#d97b29", "void": "#9a9a9a"}
 _SLO_COLOUR = "#c03d3e"
 _DASHES = {"p50": "dot", "p95": "solid", "p99": "dash"}
@@ -38,6 +39,10 @@ def _figure(title: str, x: str, y: str) -> go.Figure:
     return figure
 
 
+def _coloured(results: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[tuple[str, Mapping[str, Any]], str]]:
+    return zip(results.items(), itertools.cycle(_COLOURS), strict=False)
+
+
 def _counting(summary: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """Stages that count and have requests, by rate."""
     stages = [stage for stage in summary["stages"] if not stage["void"] and stage["requests"]]
@@ -59,7 +64,7 @@ def _band(figure: go.Figure, summary: Mapping[str, Any], colour: str, *, across:
 
 def _shares(results: Mapping[str, Mapping[str, Any]]) -> go.Figure:
     figure = _figure("Share of requests that met the SLO, with its interval", "requests per second", "%")
-    for (name, summary), colour in zip(results.items(), _COLOURS, strict=False):
+    for (name, summary), colour in _coloured(results):
         stages = _counting(summary)
         figure.add_scatter(
             x=[stage["rate"] for stage in stages],
@@ -83,7 +88,7 @@ def _shares(results: Mapping[str, Mapping[str, Any]]) -> go.Figure:
 
 def _latencies(results: Mapping[str, Mapping[str, Any]], name: str, title: str) -> go.Figure:
     figure = _figure(f"{title}, of requests that ended ok", "requests per second", "ms (log)")
-    for (label, summary), colour in zip(results.items(), _COLOURS, strict=False):
+    for (label, summary), colour in _coloured(results):
         stages = _counting(summary)
         for percentile, dash in _DASHES.items():
             points = [(stage["rate"], stage[f"{name}_ms"][percentile]) for stage in stages]
@@ -98,16 +103,17 @@ def _latencies(results: Mapping[str, Mapping[str, Any]], name: str, title: str) 
                     marker={"size": 5},
                 )
         _band(figure, summary, colour)
-        limit = summary["run"]["slo"][f"{name}_ms"]
-        if limit is not None and stages:
-            # A line of data: a shape on a logarithmic axis would stretch it.
-            figure.add_scatter(
-                x=[0, stages[-1]["rate"]],
-                y=[limit, limit],
-                mode="lines",
-                name="SLO",
-                line={"color": _SLO_COLOUR, "dash": "dash", "width": 1.5},
-            )
+    limit = next(iter(results.values()))["run"]["slo"][f"{name}_ms"]  # all have the same
+    rates = [stage["rate"] for summary in results.values() for stage in _counting(summary)]
+    if limit is not None and rates:
+        # A line of data: a shape on a logarithmic axis would stretch it.
+        figure.add_scatter(
+            x=[0, max(rates)],
+            y=[limit, limit],
+            mode="lines",
+            name="SLO",
+            line={"color": _SLO_COLOUR, "dash": "dash", "width": 1.5},
+        )
     figure.update_yaxes(type="log")
     figure.update_xaxes(rangemode="tozero")
     return figure
@@ -115,7 +121,7 @@ def _latencies(results: Mapping[str, Mapping[str, Any]], name: str, title: str) 
 
 def _goodput(results: Mapping[str, Mapping[str, Any]]) -> go.Figure:
     figure = _figure("Goodput and throughput", "requests per second that are due", "requests per second")
-    for (name, summary), colour in zip(results.items(), _COLOURS, strict=False):
+    for (name, summary), colour in _coloured(results):
         stages = _counting(summary)
         rates = [stage["rate"] for stage in stages]
         figure.add_scatter(

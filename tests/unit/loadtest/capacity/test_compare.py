@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from loadtest.capacity.compare import compare
+from loadtest.capacity.report.charts import curve_charts
 from loadtest.workload import InputError
 from tests.fuzz.capacity import GOOD
 
@@ -27,6 +28,16 @@ def test_results_are_shown_beside_each_other(tmp_path: Path, capsys: pytest.Capt
     assert compare([*results(tmp_path), "--report", str(page)]) == 0
     assert "+0.0%" in capsys.readouterr().out
     assert "Capacity compared" in page.read_text()
+
+
+def test_however_many_results_are_compared_all_are_drawn_and_the_slo_once() -> None:
+    names = [f"box {number}" for number in range(10)]
+    for chart in curve_charts(dict.fromkeys(names, GOOD)):
+        drawn = [trace.name for trace in chart.data]
+        lines = {sum(line == name or line.startswith(f"{name} ") for line in drawn) for name in names}
+        assert len(lines) == 1
+        assert lines.pop() > 0
+        assert drawn.count("SLO") <= 1
 
 
 @pytest.mark.parametrize(
