@@ -18,6 +18,7 @@ from loadtest.capacity.options import DEFAULT_BUDGET
 from loadtest.capacity.planner.command import plan
 from loadtest.capacity.summary import INVALID, exit_code
 from loadtest.capacity.terminal import print_capacity
+from loadtest.report.files import ReportFolder
 from loadtest.workload import InputError
 
 if TYPE_CHECKING:
@@ -147,23 +148,28 @@ def _run(options: argparse.Namespace) -> tuple[int, dict[str, Any] | None]:
         command.append("--ignore-eos")
     if options.processes > 1:
         command += ["--processes", str(options.processes)]
-    try:
-        (folder / "capacity.json").unlink(missing_ok=True)
-    except OSError as error:
-        problem = f"cannot write into {folder}: {error.strerror}"
-        raise InputError("--report-dir", problem, "give a folder that is yours") from None
+    ReportFolder.check(folder)
+    result, page = folder / "capacity.json", folder / "report.html"
+    old = _written_at(result), _written_at(page)
     # Ctrl-C reaches Locust too, which ends the search and writes what is known; wait for that.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with subprocess.Popen(command, preexec_fn=_hear_interrupts) as locust:  # noqa: S603, PLW1509  # our own Locust; no threads here
         code = locust.wait()
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    if not (folder / "capacity.json").exists():
+    new = _written_at(result), _written_at(page)
+    if new[0] == old[0]:
         return code or INVALID, None
-    print(f"Report: {folder / 'report.html'}")
+    if new[1] != old[1]:  # a full disk may have no room for it
+        print(f"Report: {page}")
     summary = read_any(folder)
     if summary["capacity"]["ended"] == "stopped":
         return _INTERRUPTED, summary
     return code, summary
+
+
+def _written_at(path: Path) -> int | None:
+    """When a file was written, in the file system's nanoseconds; None if there is none."""
+    return path.stat().st_mtime_ns if path.exists() else None
 
 
 def _hear_interrupts() -> None:
