@@ -44,7 +44,7 @@ class EngineSample:
     output_tokens: float = 0.0
     steps: float = 0.0
     step_tokens: float = 0.0
-    front_end_cpu_s: float = 0.0  # of the API server's process
+    front_end_cpu_s: float = 0.0  # of the API server's process; several do not tell theirs
     queue_s: float = 0.0
     prefill_s: float = 0.0
     decode_s: float = 0.0
@@ -234,7 +234,7 @@ def spans(samples: Sequence[EngineSample]) -> dict[str, Any]:
         "output_tokens_per_s": grown("output_tokens") / seconds,
         "steps_per_s": grown("steps") / seconds,
         "tokens_per_step": each("step_tokens", "steps"),
-        "front_end_cpu": max(_front_end_cpu(one) for one in series),
+        "front_end_cpu": max((cpu for one in series if (cpu := _front_end_cpu(one)) is not None), default=None),
         "host_cpu": mean("host_cpu"),
         "queue_s": each("queue_s", "ended"),
         "prefill_s": each("prefill_s", "ended"),
@@ -243,7 +243,9 @@ def spans(samples: Sequence[EngineSample]) -> dict[str, Any]:
     }
 
 
-def _front_end_cpu(one: Sequence[EngineSample]) -> float:
-    """The share of a core that one engine's API server took."""
+def _front_end_cpu(one: Sequence[EngineSample]) -> float | None:
+    """The share of a core that one engine's API server took; None where it has several processes, which do not tell."""
     seconds = one[-1].at - one[0].at
-    return (one[-1].front_end_cpu_s - one[0].front_end_cpu_s) / seconds if seconds else 0.0
+    if not seconds or not one[-1].front_end_cpu_s:
+        return None
+    return (one[-1].front_end_cpu_s - one[0].front_end_cpu_s) / seconds

@@ -137,7 +137,7 @@ def judge(evidence: EdgeEvidence) -> Cause:
     queue = _more(evidence.edge.queue, evidence.idle.queue)
     prefill = _more(evidence.edge.prefill, evidence.idle.prefill)
     outside = _more(evidence.edge.outside, evidence.idle.outside)
-    if outside > max(queue, prefill) or engine.get("front_end_cpu", 0.0) > _FRONT_END_BUSY:
+    if outside > max(queue, prefill) or (engine.get("front_end_cpu") or 0.0) > _FRONT_END_BUSY:
         return "front_end"
     return _what_the_queue_waits_for(evidence) if queue > prefill else "prefill_compute"
 
@@ -228,8 +228,9 @@ def describe(cause: Cause, evidence: EdgeEvidence) -> list[str]:
                 f"{engine['prompt_tokens_per_s']:.0f} prompt and {engine['output_tokens_per_s']:.0f} output tokens/s"
             )
         lines.append(
-            f"API server {engine['front_end_cpu']:.0%} of a core, the load generator's box {engine['host_cpu']:.0%} "
-            "of all its cores"
+            "API server "
+            + ("tells no CPU" if (cpu := engine["front_end_cpu"]) is None else f"{cpu:.0%} of a core")
+            + f", the load generator's box {engine['host_cpu']:.0%} of all its cores"
         )
     if engine and evidence.law is not None and engine["steps_per_s"]:
         law = evidence.law

@@ -38,6 +38,7 @@ _FEWEST_EDGE_STAGES = 9
 # grow, and where nothing missed nothing tells how much neighbours resemble each other.
 _LUCK = 0.15
 _TRUSTED_STAGES = 4
+_AGREEING_STAGES = 2  # if no request misses in the first ones, or none is good, the edge is far from the guess
 _MAYBE_NARROW = 1.3  # the twin's long run is short between stages, which widens the interval: the answer's is narrower
 
 
@@ -179,7 +180,11 @@ class Search:
 
     def _is_lost(self) -> bool:
         """Whether stages around the twin's guess have not shown the edge: halving the bracket is surer then."""
-        return self._estimator.edge is None and self._edge_stages >= _TRUSTED_STAGES
+        if self._estimator.edge is not None:
+            return False
+        first = [judged.share for _, judged in self._counting() if judged.plan.purpose == "edge"][:_AGREEING_STAGES]
+        far = len(first) == _AGREEING_STAGES and sum(first) in {0, _AGREEING_STAGES}
+        return far or self._edge_stages >= _TRUSTED_STAGES
 
     def _is_narrow(self, slack: float = 1.0) -> bool:
         edge = self._estimator.edge

@@ -108,6 +108,12 @@ def test_what_is_one_engines_limit_is_not_added_up() -> None:
     assert [[own.running for own in one] for one in by_engine(samples)] == [[8, 8], [4, 8]]
 
 
+def test_the_cpu_of_an_api_server_that_tells_none_is_not_known() -> None:
+    """Several processes of one API server leave `process_cpu_seconds_total` out."""
+    samples = [add_up({"a": EngineSample(at, 0.5, 8)}) for at in (5.0, 10.0)]
+    assert spans(samples)["front_end_cpu"] is None
+
+
 def test_counters_become_rates_and_means_over_the_stage() -> None:
     first = EngineSample(at=10.0, host_cpu=0.4, running=4, steps=100, step_tokens=1000, queue_s=5.0, ended=10)
     last = EngineSample(

@@ -88,6 +88,8 @@ def test_each_cause_is_told_from_its_evidence(cause: str) -> None:
         (evidence(queue=0.4, engine={"tokens_per_step": 2048.0}, tpot=0.022), "batch_slots"),
         # Of 40 engines: each one's steps against each one's batch.
         (evidence(queue=0.4, engine={"tokens_per_step": 2048.0, "running_mean": 316.0}, tpot=0.12), "prefill_compute"),
+        # An API server of several processes tells no CPU.
+        (evidence(prefill=0.4, engine={"front_end_cpu": None}), "prefill_compute"),
         # A full cache in which nothing waits is no limit.
         (evidence(prefill=0.4, engine={"kv_usage_while_queued": [], "kv_usage_max": 0.95}), "prefill_compute"),
     ],
@@ -135,4 +137,10 @@ def test_the_evidence_is_told_with_its_figures(cause: Any) -> None:
     assert "at 12.50 requests/s, where most missed" in lines
     assert "of 300 requests at the edge 30 missed" in lines
     assert "preemptions" in lines
+    assert "API server 10% of a core" in lines
     assert ("read off the plateau" in lines) == (cause == "batch_slots")
+
+
+def test_an_api_server_that_tells_no_cpu_is_not_said_to_take_none() -> None:
+    lines = "\n".join(describe("prefill_compute", evidence(prefill=0.4, engine={"front_end_cpu": None})))
+    assert "API server tells no CPU" in lines

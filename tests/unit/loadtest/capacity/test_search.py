@@ -9,6 +9,7 @@ from random import Random
 import pytest
 
 from loadtest.capacity.answer import Answer, Limits, SearchSettings
+from loadtest.capacity.estimate import Estimator
 from loadtest.capacity.search import Search
 from loadtest.capacity.stage import Decision, StagePlan, StageRequest, StageResult
 
@@ -179,6 +180,17 @@ def test_a_twin_that_is_unlike_its_engine_does_not_lead_the_search_away() -> Non
     assert answer.high is not None
     assert answer.low <= 20.0 <= answer.high
     assert elapsed < 200
+
+
+def test_two_stages_at_the_guess_without_a_miss_are_enough_to_leave_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def guess_too_low(self: Estimator, *_stages: object, **_how: object) -> None:
+        self.guess = 14.0
+
+    monkeypatch.setattr(Estimator, "learn", guess_too_low)
+    answer, _ = run_search(edge_at(20.0, slope=60.0), SearchSettings(budget_s=300))
+    first, second, third, *_ = [stage.plan.rate for stage in answer.stages if stage.plan.purpose == "edge"]
+    assert max(first, second) < 16
+    assert third > 20
 
 
 @pytest.mark.parametrize("seed", range(5))
