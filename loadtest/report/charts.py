@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from loadtest.report.html import new_figure
+from loadtest.report.html import new_figure, right_axis
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -106,16 +106,7 @@ def _throughput(results: Results, rows: Sequence[Row], start: float) -> go.Figur
     ended = Counter(int(float(row["sent_at"]) + float(row["duration_ms"]) / 1000 - start) for row in rows)
     seconds, rates = _per_second(ended, width)
     figure.add_scatter(x=seconds, y=rates, name="requests ended", line={"color": "#555", "dash": "dot"}, yaxis="y2")
-    figure.update_layout(
-        yaxis2={
-            "overlaying": "y",
-            "side": "right",
-            "title": "requests per second",
-            "rangemode": "tozero",
-            "showgrid": False,
-            "tickmode": "auto",  # not in step with the other axis, at odd numbers
-        }
-    )
+    figure.update_layout(yaxis2=right_axis("requests per second", rangemode="tozero"))
     figure.update_yaxes(rangemode="tozero")
     return figure
 

@@ -29,6 +29,12 @@ def new_figure(title: str, x: str, y: str) -> go.Figure:
     return figure
 
 
+def right_axis(title: str, **more: Any) -> dict[str, Any]:
+    """Return a second y axis, for `update_layout(yaxis2=...)`."""
+    # "auto": by itself, its ticks are in step with the left axis's, at odd numbers.
+    return {"overlaying": "y", "side": "right", "title": title, "showgrid": False, "tickmode": "auto", **more}
+
+
 def render(package: str, template: str, charts: Iterable[go.Figure], **values: Any) -> str:
     """Return the page of a package's `template`, which gets `values`, `charts` and plotly's `library`."""
     environment = Environment(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING, Any
 
-from loadtest.report.html import new_figure
+from loadtest.report.html import new_figure, right_axis
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -87,7 +87,7 @@ def _shares(results: Mapping[str, Mapping[str, Any]]) -> go.Figure:
 
 
 def _latencies(results: Mapping[str, Mapping[str, Any]], name: str, title: str) -> go.Figure:
-    figure = _figure(f"{title}, of requests that ended ok", "requests per second", "ms (log)")
+    figure = _figure(f"{title}, ok requests", "requests per second", "ms (log)")
     for (label, summary), colour in _coloured(results):
         stages = _counting(summary)
         for percentile, dash in _DASHES.items():
@@ -140,15 +140,7 @@ def _goodput(results: Mapping[str, Mapping[str, Any]]) -> go.Figure:
             yaxis="y2",
         )
         _band(figure, summary, colour)
-    figure.update_layout(
-        yaxis2={
-            "overlaying": "y",
-            "side": "right",
-            "title": "output tokens per second",
-            "rangemode": "tozero",
-            "showgrid": False,
-        }
-    )
+    figure.update_layout(yaxis2=right_axis("output tokens per second", rangemode="tozero"))
     figure.update_yaxes(rangemode="tozero")
     figure.update_xaxes(rangemode="tozero")
     return figure
@@ -198,9 +190,7 @@ def _saturation(summary: Mapping[str, Any]) -> list[go.Figure]:
         line={"color": _COLOURS[2], "dash": "dot"},
         yaxis="y2",
     )
-    figure.update_layout(
-        yaxis2={"overlaying": "y", "side": "right", "title": "%", "range": [0, 103], "showgrid": False}
-    )
+    figure.update_layout(yaxis2=right_axis("%", range=[0, 103]))
     figure.update_yaxes(rangemode="tozero")
     return [figure]
 
