@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 from contextlib import suppress
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_ROWS = "requests.csv"
+_ROWS, _RUN, _SEARCH, _PAGE = _FILES = ("requests.csv", "summary.json", "capacity.json", "report.html")
 
 
 class ReportFolder:
@@ -37,12 +38,15 @@ class ReportFolder:
 
     @staticmethod
     def check(path: Path) -> None:
-        """Make sure that `path` is a folder that can be written to. Raises InputError."""
+        """Make sure that `path` is a folder that can be written to, and each file in it. Raises InputError."""
         probe = path / ".writable"
         try:
             path.mkdir(parents=True, exist_ok=True)
             probe.touch()
             probe.unlink()
+            for name in _FILES:
+                if (path / name).is_dir():
+                    raise IsADirectoryError(errno.EISDIR, f"{name} is a folder")
         except OSError as error:
             raise _unusable(path, error) from None
 
@@ -53,11 +57,11 @@ class ReportFolder:
 
     def write(self, summary: Mapping[str, Any], results: Results) -> bool:
         """Finish all three files; each appears whole or not at all. False, with a line in the log, if one does not."""
-        return self._finish("summary.json", summary, lambda rows: render_page(summary, results, read_rows(rows)))
+        return self._finish(_RUN, summary, lambda rows: render_page(summary, results, read_rows(rows)))
 
     def write_capacity(self, summary: Mapping[str, Any], latencies: Latencies) -> bool:
         """Finish the files of a search: `capacity.json` in the place of `summary.json`."""
-        return self._finish("capacity.json", summary, lambda _: render_capacity(summary, latencies))
+        return self._finish(_SEARCH, summary, lambda _: render_capacity(summary, latencies))
 
     def _finish(self, name: str, summary: Mapping[str, Any], page: Callable[[Path], str]) -> bool:
         rows = self.path / _ROWS
@@ -65,7 +69,7 @@ class ReportFolder:
         try:
             (self.path / f"{_ROWS}.partial").replace(rows)
             _put(self.path / name, json.dumps(summary, indent=2, allow_nan=False) + "\n")
-            _put(self.path / "report.html", page(rows))
+            _put(self.path / _PAGE, page(rows))
         except OSError as error:
             problem = error.strerror
         else:

@@ -14,9 +14,11 @@ def test_a_report_dir_that_cannot_be_written_to_is_refused_in_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").touch()
-    assert main(["--host", "http://127.0.0.1:1", "--report-dir", str(tmp_path / "file")]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"--report-dir: cannot write into {tmp_path / 'file'}: ")
+    (tmp_path / "folder" / "capacity.json").mkdir(parents=True)
+    for name in ("file", "folder"):
+        assert main(["--host", "http://127.0.0.1:1", "--report-dir", str(tmp_path / name)]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith(f"--report-dir: cannot write into {tmp_path / name}: ")
 
 
 def test_a_search_that_does_not_start_leaves_the_last_one_s_result(
