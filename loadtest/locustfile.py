@@ -8,8 +8,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it runs from any folder
 
-from loadtest.hooks import install
-from loadtest.users import LanguageModelUser
+from loadtest.locust_plugin.hooks import install
+from loadtest.sending.locust_user import LanguageModelUser
 
 __all__ = ["LanguageModelUser"]
 

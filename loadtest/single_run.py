@@ -6,23 +6,23 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any, Protocol
 
-from loadtest.reconcile import reconcile
-from loadtest.report.summary import summarize
-from loadtest.report.terminal import print_summary, verdict_text
-from loadtest.results import Results
-from loadtest.server import ServerCounters, difference, read_counters, read_settled_counters
-from loadtest.store import Store
-from loadtest.verdict import INVALID, judge_run
+from loadtest.report.run_summary import summarize
+from loadtest.report.run_terminal import print_summary, verdict_text
+from loadtest.results.reconcile import reconcile
+from loadtest.results.run_results import Results
+from loadtest.results.run_verdict import INVALID, judge_run
+from loadtest.results.server_counters import ServerCounters, difference, read_counters, read_settled_counters
+from loadtest.results.totals import Store
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from loadtest.fleet import Fleet
-    from loadtest.metrics import Metrics
-    from loadtest.options import RunOptions
-    from loadtest.plan import RunPlan
-    from loadtest.reconcile import Reconciliation
-    from loadtest.report.files import ReportFolder
+    from loadtest.report.report_folder import ReportFolder
+    from loadtest.results.prometheus_metrics import Metrics
+    from loadtest.results.reconcile import Reconciliation
+    from loadtest.sending.workers import Fleet
+    from loadtest.settings.run_options import RunOptions
+    from loadtest.settings.run_plan import RunPlan
     from loadtest.workload import Workload
 
 log = logging.getLogger(__name__)

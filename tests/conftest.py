@@ -1,1 +1,1 @@
-pytest_plugins = ["compose_model", "running_stack", "traffic"]
+pytest_plugins = ["tests.rig.compose_model", "tests.rig.running_stack", "tests.rig.traffic"]

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 if TYPE_CHECKING:
     from collections.abc import Sequence as Items
 
-    from loadtest.capacity.simulation.fit import Twin
-    from loadtest.capacity.simulation.spec import Sequence
+    from loadtest.capacity.simulation.engine_spec import Sequence
     from loadtest.capacity.stage import Decision, StagePlan
+    from loadtest.capacity.twin.twin_fit import Twin
 
 # (prompt tokens, output tokens) of many requests: what the workload is in the long run.
 Lengths: TypeAlias = "Items[tuple[int, int]]"

@@ -11,15 +11,15 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from loadtest.capacity.compare import compare
-from loadtest.capacity.driver import LocustPage
-from loadtest.capacity.gate import check_same, gate, read_result
-from loadtest.capacity.options import DEFAULT_BUDGET
-from loadtest.capacity.planner.command import plan
-from loadtest.capacity.summary import INVALID, exit_code
-from loadtest.capacity.terminal import print_capacity
-from loadtest.report.files import ReportFolder
-from loadtest.workload import InputError
+from loadtest.capacity.planner.plan_command import plan
+from loadtest.capacity.remote import LocustPage
+from loadtest.capacity.report.capacity_summary import INVALID, exit_code
+from loadtest.capacity.report.capacity_terminal import print_capacity
+from loadtest.capacity.report.compare import compare
+from loadtest.capacity.report.regression import check_same, gate, read_result
+from loadtest.input_error import InputError
+from loadtest.report.report_folder import ReportFolder
+from loadtest.settings.capacity_options import DEFAULT_BUDGET
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

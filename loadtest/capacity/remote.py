@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import requests
 
-from loadtest.workload import InputError
+from loadtest.input_error import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from loadtest.capacity.engine import EngineSample
+    from loadtest.capacity.bottleneck.engine_series import EngineSample
     from loadtest.capacity.stage import StageRequest, StageResult
-    from loadtest.options import Slo
-    from loadtest.pacing import Load
+    from loadtest.sending.pacing import Load
+    from loadtest.settings.run_options import Slo
 
 Item = TypeVar("Item")
 

@@ -10,7 +10,7 @@ import time
 # asm-generic/socket.h, SO_TIMESTAMPNS_OLD: a struct timespec of two native longs; Python has no name for it.
 SO_TIMESTAMPNS = 35
 _TIMESPEC = struct.Struct("@ll")
-# The test's clock less this host's: not 0 where they differ (loadtest.clocks).
+# The test's clock less this host's: not 0 where they differ (loadtest.sending.clock_sync).
 _offset_ns = 0
 ANCILLARY_SIZE = socket.CMSG_SPACE(_TIMESPEC.size)
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from loadtest.client import messages
 from loadtest.client.connection import Capture, End
 from loadtest.client.http import SLICE, Response, read_response
+from loadtest.client.request_record import NS, Outcome, RequestRecord
 from loadtest.client.sse import read_events
-from loadtest.record import NS, Outcome, RequestRecord
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from loadtest.capacity.run import CapacityRun
+from loadtest.capacity.execution.capacity_run import CapacityRun
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from loadtest.capacity.progress import Now, Progress
-    from loadtest.run import Run
+    from loadtest.capacity.report.progress import Now, Progress
+    from loadtest.single_run import Run
 
 KEY = "capacity"
 COLUMNS = {

@@ -13,18 +13,19 @@ import gevent
 from gevent.event import Event
 from prometheus_client import start_http_server
 
-from loadtest import web
-from loadtest.capacity.metrics import CapacityMetrics
-from loadtest.capacity.run import CapacityRun
-from loadtest.fleet import Fleet
-from loadtest.metrics import Metrics
-from loadtest.options import RunOptions, read_options
-from loadtest.plan import RunPlan
-from loadtest.report.files import ReportFolder
-from loadtest.run import Run, SingleRun
-from loadtest.sender import ALONE
-from loadtest.verdict import INVALID
-from loadtest.workload import InputError, Workload
+from loadtest.capacity.execution.capacity_run import CapacityRun
+from loadtest.capacity.report.capacity_metrics import CapacityMetrics
+from loadtest.input_error import InputError
+from loadtest.locust_plugin import web_page
+from loadtest.report.report_folder import ReportFolder
+from loadtest.results.prometheus_metrics import Metrics
+from loadtest.results.run_verdict import INVALID
+from loadtest.sending.worker import ALONE
+from loadtest.sending.workers import Fleet
+from loadtest.settings.run_options import RunOptions, read_options
+from loadtest.settings.run_plan import RunPlan
+from loadtest.single_run import Run, SingleRun
+from loadtest.workload import Workload
 
 if TYPE_CHECKING:
     from locust.env import Environment
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
     from collections.abc import Mapping
 
-    from loadtest.sender import Sender
+    from loadtest.sending.worker import Sender
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +88,7 @@ class Coordinator:
 
         shown = {str(name) for name in ui_extra_args_dict()}
         defaults = {name: value for name, value in self._defaults.items() if name in shown or name == "host"}
-        web.install(web_ui, self._metrics.registry(), lambda: self._run, check, defaults, self._on_scrape)
+        web_page.install(web_ui, self._metrics.registry(), lambda: self._run, check, defaults, self._on_scrape)
 
     def _on_scrape(self) -> None:
         if self._scraped is None:

@@ -8,11 +8,11 @@ import logging
 import sys
 from typing import TYPE_CHECKING, Any, cast
 
-from loadtest.coordinator import REPORT_INTERVAL_S, Coordinator
-from loadtest.options import add_options
-from loadtest.sender import Sender
-from loadtest.verdict import INVALID
-from loadtest.workload import InputError
+from loadtest.input_error import InputError
+from loadtest.locust_plugin.coordinator import REPORT_INTERVAL_S, Coordinator
+from loadtest.results.run_verdict import INVALID
+from loadtest.sending.worker import Sender
+from loadtest.settings.run_options import add_options
 
 if TYPE_CHECKING:
     from locust.env import Environment

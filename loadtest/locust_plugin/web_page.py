@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any
 from flask import Response, jsonify, request
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from loadtest import same_origin
-from loadtest.capacity import page as capacity
-from loadtest.record import Outcome
-from loadtest.workload import InputError
+from loadtest.client.request_record import Outcome
+from loadtest.input_error import InputError
+from loadtest.locust_plugin import capacity_tab, same_origin
 
 if TYPE_CHECKING:
     from locust.web import WebUI
@@ -20,10 +19,10 @@ if TYPE_CHECKING:
 
     from prometheus_client import CollectorRegistry
 
-    from loadtest.distribution import Distribution
-    from loadtest.results import Results
-    from loadtest.run import Run
-    from loadtest.store import Totals
+    from loadtest.results.distribution import Distribution
+    from loadtest.results.run_results import Results
+    from loadtest.results.totals import Totals
+    from loadtest.single_run import Run
 
 _KEY = "llm"
 _COLUMNS = {
@@ -58,10 +57,10 @@ def install(  # noqa: PLR0913, PLR0917  # what the page shows, and what is asked
     """
     app = web_ui.app
     assert app is not None  # noqa: S101  # for the type checker: Locust makes it before anybody is told of the page
-    columns = {_KEY: _COLUMNS, capacity.KEY: capacity.COLUMNS}
+    columns = {_KEY: _COLUMNS, capacity_tab.KEY: capacity_tab.COLUMNS}
     web_ui.template_args["extended_tabs"] = [
         {"title": "LLM", "key": _KEY},
-        {"title": "Capacity", "key": capacity.KEY},
+        {"title": "Capacity", "key": capacity_tab.KEY},
     ]
     web_ui.template_args["extended_tables"] = [
         {"key": key, "structure": [{"key": name, "title": title} for name, title in titles.items()]}
@@ -88,14 +87,14 @@ def install(  # noqa: PLR0913, PLR0917  # what the page shows, and what is asked
             now = run()
             report["extended_stats"] = [
                 {"key": _KEY, "data": table(None if now is None else now.results)},
-                {"key": capacity.KEY, "data": capacity.table(now)},
+                {"key": capacity_tab.KEY, "data": capacity_tab.table(now)},
             ]
             response.set_data(json.dumps(report))
         return response
 
     same_origin.install(app)
     app.add_url_rule("/metrics", "loadtest_metrics", metrics)
-    app.add_url_rule("/capacity", "loadtest_capacity", lambda: jsonify(capacity.status(run(), request.args)))
+    app.add_url_rule("/capacity", "loadtest_capacity", lambda: jsonify(capacity_tab.status(run(), request.args)))
     app.add_url_rule("/capacity/defaults", "loadtest_defaults", lambda: jsonify(defaults))
     app.before_request(refuse_bad_form)
     app.after_request(add_rows)

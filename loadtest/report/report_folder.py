@@ -9,15 +9,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from loadtest.capacity.report.page import Latencies, render_capacity
-from loadtest.report.page import render_page
-from loadtest.rows import RowFile, read_rows
-from loadtest.workload import InputError
+from loadtest.capacity.report.capacity_page import Latencies, render_capacity
+from loadtest.input_error import InputError
+from loadtest.report.run_page import render_page
+from loadtest.results.csv_rows import RowFile, read_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from loadtest.results import Results
+    from loadtest.results.run_results import Results
 
 log = logging.getLogger(__name__)
 

@@ -6,14 +6,14 @@ import math
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from loadtest.report.html import new_figure, right_axis
+from loadtest.report.html_page import new_figure, right_axis
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     import plotly.graph_objects as go  # type: ignore[import-untyped]  # no stubs exist
 
-    from loadtest.results import Results
+    from loadtest.results.run_results import Results
 
 Row = dict[str, str]
 # More points than this are thinned out evenly: a browser shows no more, and the file stays small.

@@ -5,14 +5,14 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from loadtest.report.charts import make_charts
-from loadtest.report.html import render
-from loadtest.report.terminal import cut_off_text, verdict_text
+from loadtest.report.html_page import render
+from loadtest.report.run_charts import make_charts
+from loadtest.report.run_terminal import cut_off_text, verdict_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from loadtest.results import Results
+    from loadtest.results.run_results import Results
 
 # What is printed, and the formula beside it.
 QUANTITIES = {

@@ -7,15 +7,15 @@ import platform
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from loadtest.record import Outcome
+from loadtest.client.request_record import Outcome
 
 if TYPE_CHECKING:
-    from loadtest.distribution import Distribution
-    from loadtest.options import RunOptions
-    from loadtest.reconcile import Reconciliation
-    from loadtest.results import Results
-    from loadtest.store import Totals
-    from loadtest.verdict import Verdict
+    from loadtest.results.distribution import Distribution
+    from loadtest.results.reconcile import Reconciliation
+    from loadtest.results.run_results import Results
+    from loadtest.results.run_verdict import Verdict
+    from loadtest.results.totals import Totals
+    from loadtest.settings.run_options import RunOptions
     from loadtest.workload import WorkloadOptions
 
 VERSIONS = ("locust", "gevent", "httptools", "hdrhistogram")

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
-    from loadtest.record import RequestRecord
+    from loadtest.client.request_record import RequestRecord
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from loadtest.store import Store
+    from loadtest.results.totals import Store
 
 WINDOW_S = 20.0
 

@@ -13,17 +13,17 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from loadtest.options import Slo
-from loadtest.record import Outcome
-from loadtest.store import Store
+from loadtest.client.request_record import Outcome
+from loadtest.results.totals import Store
+from loadtest.settings.run_options import Slo
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from prometheus_client import Metric
 
-    from loadtest.distribution import Distribution
-    from loadtest.results import Results
+    from loadtest.results.distribution import Distribution
+    from loadtest.results.run_results import Results
 
 _HISTOGRAMS = {
     "ttft": (

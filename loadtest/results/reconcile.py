@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from loadtest.record import Outcome
+from loadtest.client.request_record import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from loadtest.server import ServerCounters
-    from loadtest.store import Store, Totals
+    from loadtest.results.server_counters import ServerCounters
+    from loadtest.results.totals import Store, Totals
 
 TOLERANCE = 0.005
 # A request that we cut off goes on until the engine notices: a few tokens are made and counted that we never see.

@@ -6,16 +6,16 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from loadtest.rates import LiveRates
-from loadtest.store import Store
+from loadtest.results.live_rates import LiveRates
+from loadtest.results.totals import Store
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from loadtest.options import RunOptions
-    from loadtest.plan import RunPlan
-    from loadtest.rows import RowSink
-    from loadtest.server import ServerCounters
+    from loadtest.results.csv_rows import RowSink
+    from loadtest.results.server_counters import ServerCounters
+    from loadtest.settings.run_options import RunOptions
+    from loadtest.settings.run_plan import RunPlan
 
 # A process that needs more of a core than this no longer reacts at once.
 BUSY_CPU_RATIO = 0.9

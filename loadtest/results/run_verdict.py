@@ -6,12 +6,12 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from loadtest.record import Outcome
+from loadtest.client.request_record import Outcome
 
 if TYPE_CHECKING:
-    from loadtest.reconcile import Reconciliation
-    from loadtest.results import Results
-    from loadtest.store import Totals
+    from loadtest.results.reconcile import Reconciliation
+    from loadtest.results.run_results import Results
+    from loadtest.results.totals import Totals
 
 # The share of a process's time above 90 % of a core from which the client counts as the bottleneck.
 _BUSY_SHARE = 0.1

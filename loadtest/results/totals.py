@@ -7,14 +7,14 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
-from loadtest import buckets
-from loadtest.distribution import Distribution
-from loadtest.record import Outcome, RequestRecord
+from loadtest.client.request_record import Outcome, RequestRecord
+from loadtest.results import histogram_buckets
+from loadtest.results.distribution import Distribution
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from loadtest.options import Slo
+    from loadtest.settings.run_options import Slo
 
 
 def _edges(slo: Slo) -> dict[str, tuple[float, ...]]:
@@ -23,16 +23,16 @@ def _edges(slo: Slo) -> dict[str, tuple[float, ...]]:
     def with_limit(edges: tuple[float, ...], limit: float | None) -> tuple[float, ...]:
         return edges if limit is None else tuple(sorted({*edges, limit}))
 
-    ttft, e2e = with_limit(buckets.TTFT, slo.ttft), with_limit(buckets.REQUEST, slo.e2e)
+    ttft, e2e = with_limit(histogram_buckets.TTFT, slo.ttft), with_limit(histogram_buckets.REQUEST, slo.e2e)
     return {
         "ttft": ttft,
         "ttft_from_due": ttft,
-        "chunk_gap": with_limit(buckets.TOKEN, slo.tpot),
-        "tpot": with_limit(buckets.TOKEN, slo.tpot),
+        "chunk_gap": with_limit(histogram_buckets.TOKEN, slo.tpot),
+        "tpot": with_limit(histogram_buckets.TOKEN, slo.tpot),
         "e2e": e2e,
         "e2e_from_due": e2e,
-        "schedule_delay": buckets.DELAY,
-        "lag": buckets.DELAY,
+        "schedule_delay": histogram_buckets.DELAY,
+        "lag": histogram_buckets.DELAY,
     }
 
 

@@ -11,7 +11,7 @@ from itertools import accumulate, count, repeat, starmap
 from random import Random
 from typing import Literal
 
-from loadtest.workload.errors import InputError
+from loadtest.input_error import InputError
 
 ArrivalProcess = Literal["constant", "poisson", "gamma"]
 

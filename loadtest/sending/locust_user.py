@@ -11,7 +11,7 @@ from gevent.event import Event
 
 if TYPE_CHECKING:
     from loadtest.client.connection import Connection
-    from loadtest.session import Session
+    from loadtest.sending.request_sender import Session
 
 
 class LanguageModelUser(User):

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable, Iterator
 
-from loadtest.workload.errors import InputError
+from loadtest.input_error import InputError
 
 
 def replay(times: Iterable[float], *, speed: float = 1.0) -> Iterator[float]:

@@ -16,14 +16,14 @@ from loadtest.client.clock import now_ns
 from loadtest.client.connection import Capture, Connection, End
 from loadtest.client.outcome import judge
 from loadtest.client.target import build_request
-from loadtest.rows import to_row
-from loadtest.store import Store
+from loadtest.results.csv_rows import to_row
+from loadtest.results.totals import Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from loadtest.options import RunOptions
-    from loadtest.record import RequestRecord
+    from loadtest.client.request_record import RequestRecord
+    from loadtest.settings.run_options import RunOptions
     from loadtest.workload import RequestSpec, Workload
 
 # A refused connection comes back at once: without a pause, users would only burn the client's CPU.

@@ -12,21 +12,21 @@ from typing import TYPE_CHECKING, Any, cast
 from gevent.event import Event
 
 from loadtest.client.target import PATHS
-from loadtest.clocks import MasterTime
-from loadtest.options import read_options
-from loadtest.pacing import Load, due_requests, request_numbers
-from loadtest.plan import RunPlan
-from loadtest.session import Session
-from loadtest.users import LanguageModelUser
-from loadtest.workload import InputError
+from loadtest.input_error import InputError
+from loadtest.sending.clock_sync import MasterTime
+from loadtest.sending.locust_user import LanguageModelUser
+from loadtest.sending.pacing import Load, due_requests, request_numbers
+from loadtest.sending.request_sender import Session
+from loadtest.settings.run_options import read_options
+from loadtest.settings.run_plan import RunPlan
 
 if TYPE_CHECKING:
     from locust.env import Environment
 
     from collections.abc import Callable, Mapping
 
-    from loadtest.options import RunOptions
-    from loadtest.record import RequestRecord
+    from loadtest.client.request_record import RequestRecord
+    from loadtest.settings.run_options import RunOptions
     from loadtest.workload import Workload
 
 log = logging.getLogger(__name__)

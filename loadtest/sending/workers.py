@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from gevent.event import Event
 
-from loadtest.clocks import tell_workers
-from loadtest.sender import ALONE, LEAD_S
+from loadtest.sending.clock_sync import tell_workers
+from loadtest.sending.worker import ALONE, LEAD_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from loadtest.pacing import Load
-    from loadtest.sender import Sender
+    from loadtest.sending.pacing import Load
+    from loadtest.sending.worker import Sender
 
 # Time for the message with the common start to reach every worker.
 _START_LEAD_S = 0.5

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from loadtest.capacity.options import CapacityOptions, add_capacity_options, read_capacity_options
 from loadtest.client.target import Target, TargetError
-from loadtest.workload import InputError, WorkloadOptions
-from loadtest.workload.options import DEFAULT_OUTPUT_TOKENS, DEFAULT_PROMPT_TOKENS
+from loadtest.input_error import InputError
+from loadtest.settings.capacity_options import CapacityOptions, add_capacity_options, read_capacity_options
+from loadtest.workload import WorkloadOptions
+from loadtest.workload.workload_options import DEFAULT_OUTPUT_TOKENS, DEFAULT_PROMPT_TOKENS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, Self
 import gevent
 import requests
 
-from loadtest.options import RunOptions, new_seed
-from loadtest.workload import InputError, Workload
+from loadtest.input_error import InputError
+from loadtest.settings.run_options import RunOptions, new_seed
+from loadtest.workload import Workload
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -1,7 +1,7 @@
 """What is sent: prompts, lengths and request bodies, prepared before the run and repeatable from a seed."""
 
-from loadtest.workload.errors import InputError
-from loadtest.workload.options import WorkloadOptions
+from loadtest.input_error import InputError
 from loadtest.workload.workload import RequestSpec, Workload
+from loadtest.workload.workload_options import WorkloadOptions
 
 __all__ = ["InputError", "RequestSpec", "Workload", "WorkloadOptions"]

@@ -15,13 +15,13 @@ from typing import Any, BinaryIO, NamedTuple
 import ijson  # type: ignore[import-untyped]  # it ships no types
 from ijson.common import ObjectBuilder  # type: ignore[import-untyped]  # as above
 
+from loadtest.input_error import InputError
 from loadtest.workload.draws import Draws, fraction
 from loadtest.workload.endpoints import Endpoint
-from loadtest.workload.errors import InputError
 from loadtest.workload.lengths import Lengths
-from loadtest.workload.options import WorkloadOptions
 from loadtest.workload.prompts import Prompt
 from loadtest.workload.tokenizer import Tokenizer
+from loadtest.workload.workload_options import WorkloadOptions
 
 OPTION = "--dataset"
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Self
 
-from loadtest.workload.errors import InputError
+from loadtest.input_error import InputError
 
 _MOST_TOKENS = 100_000_000  # far beyond any model, and exact in every arithmetic here
 _WIDEST = 3.0  # standard deviations on either side; 99.7 % of the normal distribution

@@ -4,16 +4,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from loadtest.input_error import InputError
 from loadtest.workload.draws import Draws, fraction
 from loadtest.workload.endpoints import Endpoint
 from loadtest.workload.english import COMMON_WORDS
-from loadtest.workload.errors import InputError
 from loadtest.workload.lengths import Lengths
-from loadtest.workload.options import DEFAULT_OUTPUT_TOKENS, DEFAULT_PROMPT_TOKENS, WorkloadOptions
 from loadtest.workload.prompts import Prompt
 from loadtest.workload.tokenizer import Tokenizer
 from loadtest.workload.trace import Trace
 from loadtest.workload.words import PromptTexts
+from loadtest.workload.workload_options import DEFAULT_OUTPUT_TOKENS, DEFAULT_PROMPT_TOKENS, WorkloadOptions
 
 
 @dataclass(frozen=True, slots=True)

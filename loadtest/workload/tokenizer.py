@@ -12,8 +12,8 @@ from typing import Any, Self
 import jinja2
 import tokenizers
 
+from loadtest.input_error import InputError
 from loadtest.workload.endpoints import Endpoint
-from loadtest.workload.errors import InputError
 from loadtest.workload.template import ChatTemplate
 
 OPTION = "--tokenizer"

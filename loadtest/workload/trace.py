@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self, TextIO
 
+from loadtest.input_error import InputError
 from loadtest.workload.draws import Draws
-from loadtest.workload.errors import InputError
 
 OPTION = "--trace"
 

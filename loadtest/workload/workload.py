@@ -4,15 +4,15 @@ import json
 from dataclasses import dataclass
 from typing import Self
 
+from loadtest.input_error import InputError
 from loadtest.workload.dataset import dataset_prompts
 from loadtest.workload.draws import DrawSource, fraction
 from loadtest.workload.endpoints import BodyTemplate, Endpoint
-from loadtest.workload.errors import InputError
-from loadtest.workload.options import WorkloadOptions
 from loadtest.workload.prompts import Prompts
 from loadtest.workload.synthetic import synthetic_prompts
 from loadtest.workload.tokenizer import Tokenizer
 from loadtest.workload.trace import Trace
+from loadtest.workload.workload_options import WorkloadOptions
 
 _CHECKED = 16  # requests whose tokens are counted once more before a run
 

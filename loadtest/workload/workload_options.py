@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from loadtest.input_error import InputError
 from loadtest.workload.endpoints import Endpoint
-from loadtest.workload.errors import InputError
 
 DEFAULT_PROMPT_TOKENS = "512"
 DEFAULT_OUTPUT_TOKENS = "128"

@@ -9,15 +9,14 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, Protocol
 
-from .prompts import Prompt, WrongLine
+from batch.prompts import Prompt, WrongLine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from batch.answers import Row
     from vllm import LLM, SamplingParams
     from vllm.outputs import RequestOutput
-
-    from .answers import Row
 
 # In units of the sequences that the engine works on at once.
 _QUEUED = 2  # handed to the engine: it never waits for the next prompt

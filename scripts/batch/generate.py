@@ -7,24 +7,21 @@ import sys
 import traceback
 from typing import IO, TYPE_CHECKING, Any
 
+import engine_job
 import settings as engine
+from batch.answers import Appended, OutputError, Printed
+from batch.batch import Batch
+from batch.batch_progress import Progress
+from batch.generate_arguments import after, fingerprint, parser, prompts, sampling
 from explain import explain
-
-from jobs import engine as job
-
-from .answers import Appended, OutputError, Printed
-from .arguments import after, fingerprint, parser, prompts, sampling
-from .batch import Batch
-from .progress import Progress
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Iterator
     from types import FrameType
 
+    from batch.prompts import Prompt, WrongLine
     from vllm import LLM, SamplingParams
-
-    from .prompts import Prompt, WrongLine
 
 STOPPED = 130
 
@@ -33,7 +30,7 @@ def main(argv: list[str] | None = None) -> int:
     """Exit code of the job."""
     args = parser().parse_intermixed_args(argv)
     args.chat = args.chat or bool(args.system)
-    out = job.clean_stdout()
+    out = engine_job.clean_stdout()
     signal.signal(signal.SIGTERM, _stop)
     try:
         return _run(args, out)
@@ -52,7 +49,7 @@ def _stop(_signum: int, _frame: FrameType | None) -> None:
 
 def _run(args: argparse.Namespace, out: IO[str]) -> int:
     items, total = prompts(args)
-    settings = job.read({"MODEL_ID": args.model, "MAX_MODEL_LEN": args.max_model_len, "DTYPE": args.dtype})
+    settings = engine_job.read({"MODEL_ID": args.model, "MAX_MODEL_LEN": args.max_model_len, "DTYPE": args.dtype})
     run = fingerprint(args, settings)
     sink = Appended(args.output, run) if args.output else Printed(out, jsonl=args.json)
     before = 0
@@ -64,7 +61,7 @@ def _run(args: argparse.Namespace, out: IO[str]) -> int:
         return 0
     if first is None:
         raise engine.SettingError("no prompts: the input is empty")
-    print(f"generate: loading {job.model_name(settings)}", file=sys.stderr, flush=True)
+    print(f"generate: loading {engine_job.model_name(settings)}", file=sys.stderr, flush=True)
     llm = _load(args, settings)
     batch = Batch(llm, _sampling(args, llm), _renderer(args, settings, llm), run)
     progress = Progress(total, before)
@@ -83,10 +80,10 @@ def _chain(first: Prompt | WrongLine, others: Iterator[Prompt | WrongLine]) -> I
 def _load(args: argparse.Namespace, settings: engine.Settings) -> LLM:
     """The engine, ready. Raises SettingError with one line, whatever went wrong."""
     try:
-        engine_args = job.engine_args(settings)
+        engine_args = engine_job.engine_args(settings)
         _check_sampling(args)
         engine_args.disable_log_stats = False  # each answer's timings come with them
-        return job.start(engine_args)
+        return engine_job.start(engine_args)
     except engine.SettingError:
         raise
     except Exception:  # noqa: BLE001  # vLLM raises anything; its own words are in the log above
@@ -118,7 +115,7 @@ def _renderer(args: argparse.Namespace, settings: engine.Settings, llm: LLM) -> 
     import jinja2  # noqa: PLC0415  # vLLM's image has it; the other jobs' image need not
 
     tokenizer: Any = llm.get_tokenizer()
-    template = job.chat_template(settings) or getattr(tokenizer, "chat_template", None)
+    template = engine_job.chat_template(settings) or getattr(tokenizer, "chat_template", None)
     if args.chat and not template:
         raise engine.SettingError(
             f"{settings.model_id} has no chat template: leave --chat out, or name a template with CHAT_TEMPLATE"

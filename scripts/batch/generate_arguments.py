@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import settings as engine
-
-from .progress import count_lines
-from .prompts import Prompt, WrongLine, from_arguments, from_stream
+from batch.batch_progress import count_lines
+from batch.prompts import Prompt, WrongLine, from_arguments, from_stream
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from .answers import Row
+    from batch.answers import Row
 
 MAX_TOKENS = 128
 

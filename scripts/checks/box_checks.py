@@ -10,8 +10,8 @@ import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jobs.doctor import engine
-from jobs.doctor.finding import Finding, fail, ok, warn
+import compose_project
+from checks.finding import Finding, fail, ok, warn
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -65,7 +65,7 @@ def check_disk(folder: str, model: Mapping[str, Any], *, on_gpu: bool, model_byt
         yield warn("disk", f"{folder} cannot be looked at", "", "run the doctor on the box that runs Docker")
         return
     kind = "gpu" if on_gpu else "cpu"
-    images = 0 if engine.has_image(model["services"]["vllm"]["image"]) else IMAGE_GB[kind] + OWN_IMAGES_GB
+    images = 0 if compose_project.has_image(model["services"]["vllm"]["image"]) else IMAGE_GB[kind] + OWN_IMAGES_GB
     metrics = _retention_bytes(model["services"]["prometheus"]["command"])
     needed = images * GB + model_bytes + metrics
     words = f"{needed / GB:.0f} GB (images {images}, model {model_bytes / GB:.0f}, metrics {metrics / GB:.0f})"
@@ -154,7 +154,7 @@ def check_gpu(model: Mapping[str, Any], *, on_gpu: bool) -> Iterator[Finding]:
     image = model["services"]["vllm"]["image"]
     needed = "a container that sees the card"
     toolkit = "install the NVIDIA driver and the NVIDIA Container Toolkit, then restart Docker"
-    if not engine.has_image(image):
+    if not compose_project.has_image(image):
         if card:
             yield warn("GPU", "a driver is there; the image is not", needed, "`docker compose pull vllm`, then again")
         else:
@@ -162,8 +162,8 @@ def check_gpu(model: Mapping[str, Any], *, on_gpu: bool) -> Iterator[Finding]:
         return
     run = ("run", "--rm", "--gpus", "all", "--network", "none", "--entrypoint", "nvidia-smi", image)
     try:
-        seen = engine.docker(*run, "--query-gpu=name,memory.total", "--format=csv,noheader")
-    except engine.DockerError as error:
+        seen = compose_project.docker(*run, "--query-gpu=name,memory.total", "--format=csv,noheader")
+    except compose_project.DockerError as error:
         yield fail("GPU", str(error), needed, toolkit)
         return
     yield ok("GPU", "; ".join(seen.strip().splitlines()), needed)

@@ -8,8 +8,9 @@ import sys
 import textwrap
 from typing import TYPE_CHECKING
 
-from jobs.doctor import box, engine, stack, values
-from jobs.doctor.finding import FAIL, OK, WARN, Finding, fail, ok
+import compose_project
+from checks import box_checks, docker_checks, setting_checks, stack_checks
+from checks.finding import FAIL, OK, WARN, Finding, fail, ok
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,40 +24,42 @@ _COLOURS = {OK: "\x1b[32m", WARN: "\x1b[33m", FAIL: "\x1b[31m"}
 
 def examine() -> Iterator[Finding]:
     """Every check that can be made."""
-    versions = list(engine.check_versions())
+    versions = list(docker_checks.check_versions())
     yield from versions
-    yield from box.check_clock()
+    yield from box_checks.check_clock()
     if any(finding.verdict == FAIL for finding in versions):
-        yield from box.check_processor(on_gpu=False)
+        yield from box_checks.check_processor(on_gpu=False)
         return
     try:
-        model = engine.rendered()
-        docker_info = engine.info()
-        boxes = engine.containers()
-    except engine.DockerError as error:
+        model = compose_project.rendered()
+        docker_info = compose_project.info()
+        boxes = compose_project.containers()
+    except compose_project.DockerError as error:
         yield fail("compose files", str(error), "valid", "correct what Compose names, most often a line of .env")
         return
     yield ok("compose files", f"{len(model['services'])} services, project {model['name']}", "valid")
     on_gpu = model["services"]["vllm"]["environment"].get("ENGINE_DEVICE") == "gpu"
-    yield from values.check_values(model)
-    yield from box.check_processor(on_gpu=on_gpu)
-    yield from box.check_gpu(model, on_gpu=on_gpu)
-    found = stack.wanted_model(model)
-    ports = stack.published(boxes)
+    yield from setting_checks.check_values(model)
+    yield from box_checks.check_processor(on_gpu=on_gpu)
+    yield from box_checks.check_gpu(model, on_gpu=on_gpu)
+    found = stack_checks.wanted_model(model)
+    ports = stack_checks.published(boxes)
     size = found.bytes if found.ready else _DEFAULT_MODEL_BYTES["gpu" if on_gpu else "cpu"]
     if not on_gpu:
         cache = _gib(model["services"]["vllm"]["environment"].get("CPU_KV_CACHE_GIB"))
-        weights = values.cpu_weight_bytes(model, size, found.config or _DEFAULT_MODEL_CONFIG) / 2**30
+        weights = setting_checks.cpu_weight_bytes(model, size, found.config or _DEFAULT_MODEL_CONFIG) / 2**30
         needed = weights + cache + 2
-        yield from box.check_memory(
-            needed, f"weights {weights:.1f}, KV cache {cache:g}, processes 2", engine_runs=stack.runs("vllm", boxes)
+        yield from box_checks.check_memory(
+            needed,
+            f"weights {weights:.1f}, KV cache {cache:g}, processes 2",
+            engine_runs=stack_checks.runs("vllm", boxes),
         )
     missing = 0 if found.ready else size
-    yield from box.check_disk(docker_info["DockerRootDir"], model, on_gpu=on_gpu, model_bytes=missing)
-    yield from box.check_ports(model, {place for places in ports.values() for place in places})
-    yield from stack.check_model(model, found)
-    yield from stack.check_containers(model, boxes)
-    yield from stack.check_targets(stack.prometheus_at(boxes))
+    yield from box_checks.check_disk(docker_info["DockerRootDir"], model, on_gpu=on_gpu, model_bytes=missing)
+    yield from box_checks.check_ports(model, {place for places in ports.values() for place in places})
+    yield from stack_checks.check_model(model, found)
+    yield from stack_checks.check_containers(model, boxes)
+    yield from stack_checks.check_targets(stack_checks.prometheus_at(boxes))
 
 
 def _gib(text: str | None) -> float:

@@ -5,18 +5,17 @@ from __future__ import annotations
 import difflib
 import re
 import stat
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jobs.doctor.engine import ROOT
-from jobs.doctor.finding import Finding, fail, ok, warn
+from checks.finding import Finding, fail, ok, warn
+from repository import ROOT, import_from
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
 # The containers' own modules, which need nothing but Python either.
-sys.path[:0] = [str(ROOT / "docker" / "vllm"), str(ROOT / "docker" / "model")]
+import_from("docker/vllm", "docker/model")
 
 import access  # noqa: E402  # from the folders above
 import settings as vllm  # noqa: E402

@@ -10,8 +10,8 @@ import urllib.request
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from jobs.doctor import engine
-from jobs.doctor.finding import Finding, fail, ok, warn
+import compose_project
+from checks.finding import Finding, fail, ok, warn
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -35,19 +35,19 @@ class OnVolume:
 def wanted_model(model: Mapping[str, Any]) -> OnVolume:
     """Ask the model's own container what lies on the volume; it needs no network for that."""
     service, volume = model["services"]["model"], model["volumes"]["models"]["name"]
-    if not engine.has_image(service["image"]):
+    if not compose_project.has_image(service["image"]):
         return OnVolume(ready=False, bytes=0, known=False)
     try:
-        engine.docker("volume", "inspect", volume)
-    except engine.DockerError:  # there is none; running the container would make it
+        compose_project.docker("volume", "inspect", volume)
+    except compose_project.DockerError:  # there is none; running the container would make it
         return OnVolume(ready=False, bytes=0, known=False)
     environment = service["environment"]
     given = [f"{name}={environment.get(name) or ''}" for name in ("MODEL_SOURCE", "MODEL_ID", "MODEL_REVISION")]
     run = ("run", "--rm", "--network", "none", "--read-only", "--cap-drop", "ALL", "--volume", f"{volume}:/models:ro")
     options = [option for value in given for option in ("--env", value)]
     try:
-        listed = engine.docker(*run, *options, service["image"], "list")
-    except engine.DockerError:
+        listed = compose_project.docker(*run, *options, service["image"], "list")
+    except compose_project.DockerError:
         return OnVolume(ready=False, bytes=0, known=False)
     found = re.search(r"^(\w+) +([\d.]+) (\w+) .*<- the settings$", listed, re.MULTILINE)
     if found is None:
@@ -57,8 +57,8 @@ def wanted_model(model: Mapping[str, Any]) -> OnVolume:
         return OnVolume(ready=False, bytes=size, known=True)
     try:
         file = f"/models/{environment['MODEL_ID']}/config.json"
-        config = json.loads(engine.docker(*run, "--entrypoint", "cat", service["image"], file))
-    except (engine.DockerError, ValueError, RecursionError):
+        config = json.loads(compose_project.docker(*run, "--entrypoint", "cat", service["image"], file))
+    except (compose_project.DockerError, ValueError, RecursionError):
         config = None
     return OnVolume(ready=True, bytes=size, known=True, config=config if isinstance(config, dict) else None)
 
@@ -147,8 +147,8 @@ def _failed(name: str, state: Mapping[str, Any]) -> Finding:
     if state.get("OOMKilled"):
         return fail(name, "ended by the kernel: out of memory", "running", "a smaller model, or more memory")
     try:
-        log = engine.docker("compose", "logs", "--no-log-prefix", "--tail", "40", name).strip().splitlines()
-    except engine.DockerError:
+        log = compose_project.docker("compose", "logs", "--no-log-prefix", "--tail", "40", name).strip().splitlines()
+    except compose_project.DockerError:
         log = []
     own = [line for line in log if re.match(r"(headroom|error): ", line)]
     last = (own or log or ["it said nothing"])[-1]

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 
 import docker.errors
 import requests
-
-from jobs.drill import engine, loading, machine, monitoring, soak
-from jobs.drill.report import markdown, table
-from jobs.drill.scene import DrillError, Result, Scene, Skip
-from jobs.drill.stack import Stack, StackError
+from drills import engine_drills, load_drills, machine_drills, monitoring_drills
+from drills.drill_report import markdown, table
+from drills.scene import DrillError, Result, Scene, Skip
+from drills.stack import Stack, StackError
+from repository import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,24 +42,24 @@ class Drill:
 SHORT = "requests under way are lost; the engine is away for as long as a start takes"
 LOAD = "loads the engine for a minute"
 DRILLS = {
-    "engine-killed": Drill(engine.killed, SHORT),
-    "engine-frozen": Drill(engine.frozen, "no answers for two minutes, then as for engine-killed"),
-    "engine-out-of-memory": Drill(engine.out_of_memory, SHORT),
-    "engine-bad-flag": Drill(engine.bad_flag, "the engine is away for two minutes and a start"),
-    "model-emptied-running": Drill(engine.model_emptied_running, "no start of the engine works for ten seconds"),
+    "engine-killed": Drill(engine_drills.killed, SHORT),
+    "engine-frozen": Drill(engine_drills.frozen, "no answers for two minutes, then as for engine-killed"),
+    "engine-out-of-memory": Drill(engine_drills.out_of_memory, SHORT),
+    "engine-bad-flag": Drill(engine_drills.bad_flag, "the engine is away for two minutes and a start"),
+    "model-emptied-running": Drill(engine_drills.model_emptied_running, "no start of the engine works for ten seconds"),
     "model-emptied-before-start": Drill(
-        engine.model_emptied_before_start,
+        engine_drills.model_emptied_before_start,
         "the engine is away for two minutes and a start; the model is downloaded anew, beside the one that is there",
     ),
-    "prometheus-killed": Drill(monitoring.prometheus_killed, f"{LOAD}; some seconds of metrics are missing"),
-    "prometheus-disk-full": Drill(monitoring.prometheus_disk_full, "a minute of metrics is missing"),
-    "grafana-killed": Drill(monitoring.grafana_killed, "the dashboards are away for some seconds"),
-    "worker-killed": Drill(loading.worker_killed, LOAD),
-    "master-killed": Drill(loading.master_killed, f"{LOAD}; a load test that runs is lost"),
-    "network-cut": Drill(loading.network_cut, "nobody reaches the engine for 75 seconds"),
-    "overload-10x": Drill(loading.overload, "most requests are refused for six minutes"),
-    "unread-streams": Drill(loading.unread_streams, "500 requests are in the queue, then three minutes pass"),
-    "machine-restart": Drill(machine.restarted, "everything is away for as long as a start of the engine takes"),
+    "prometheus-killed": Drill(monitoring_drills.prometheus_killed, f"{LOAD}; some seconds of metrics are missing"),
+    "prometheus-disk-full": Drill(monitoring_drills.prometheus_disk_full, "a minute of metrics is missing"),
+    "grafana-killed": Drill(monitoring_drills.grafana_killed, "the dashboards are away for some seconds"),
+    "worker-killed": Drill(load_drills.worker_killed, LOAD),
+    "master-killed": Drill(load_drills.master_killed, f"{LOAD}; a load test that runs is lost"),
+    "network-cut": Drill(load_drills.network_cut, "nobody reaches the engine for 75 seconds"),
+    "overload-10x": Drill(load_drills.overload, "most requests are refused for six minutes"),
+    "unread-streams": Drill(load_drills.unread_streams, "500 requests are in the queue, then three minutes pass"),
+    "machine-restart": Drill(machine_drills.restarted, "everything is away for as long as a start of the engine takes"),
 }
 
 
@@ -76,9 +76,6 @@ def main() -> int:
     except StackError as error:
         print(f"drill: {error}", file=sys.stderr)
         return 2
-    if options.names == ["soak"]:
-        costs = f"mixed load for {options.minutes:g} minutes, with drills that cost a start of the engine now and then"
-        return soak.run(stack, options.minutes) if agreed(stack, {"soak": costs}, yes=options.yes) else 2
     names = list(DRILLS) if options.names == ["all"] else options.names
     if not agreed(stack, {name: DRILLS[name].costs for name in names}, yes=options.yes):
         return 2
@@ -94,25 +91,22 @@ def read_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="drill", description="Break the running stack on purpose, and see whether it tells and comes back."
     )
-    parser.add_argument("names", nargs="+", metavar="DRILL", help="names, or all, list, soak")
+    parser.add_argument("names", nargs="+", metavar="DRILL", help="names, or all, list")
     parser.add_argument("-p", "--project", default=default_project(), help="Compose project name; default: %(default)s")
     parser.add_argument("-y", "--yes", action="store_true", help="do not ask")
     parser.add_argument("--report", type=Path, metavar="FILE", help="write the table as Markdown too")
-    parser.add_argument("--minutes", type=float, default=30, help="length of a soak; default: %(default)g")
     options = parser.parse_args()
-    special = {"all", "list", "soak"} & set(options.names)
+    special = {"all", "list"} & set(options.names)
     if special and len(options.names) > 1:
         parser.error(f"{special.pop()} stands alone")
     if unknown := [name for name in options.names if name not in DRILLS and not special]:
         parser.error(f"no drill is called {unknown[0]}: `list` shows them")
-    if not 1 <= options.minutes <= 24 * 60:
-        parser.error(f"--minutes {options.minutes:g}: give 1 to 1440")
     return options
 
 
 def default_project() -> str:
     """What Compose calls the stack of this checkout."""
-    folder = Path(__file__).resolve().parents[3].name.lower()
+    folder = ROOT.name.lower()
     return os.environ.get("COMPOSE_PROJECT_NAME") or re.sub(r"[^a-z0-9_-]", "", folder).lstrip("_-")
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from jobs.drill.scene import Result
+    from drills.scene import Result
 
 COLUMNS = ("drill", "verdict", "users notice", "alert", "fires", "served again", "lost", "users saw")
 

@@ -7,16 +7,14 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import requests
-
-from jobs.drill.users import Streams
+from drills.users import Streams
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from docker.models.containers import Container
-
-    from jobs.drill.scene import Scene
-    from jobs.drill.stack import Stack
+    from drills.scene import Scene
+    from drills.stack import Stack
 
 # A start takes half a minute on a CPU with the small model, many minutes with a large one.
 START_S = 1800

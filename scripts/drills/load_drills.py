@@ -11,15 +11,14 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import requests
-
-from jobs.drill.engine import API_SERVER, DEFAULT_STALL_S, START_S, engine_restarts, expect_history, history
-from jobs.drill.load import Run, status, worker_ids, workers
-from jobs.drill.sampling import Samples
+from drills.engine_drills import API_SERVER, DEFAULT_STALL_S, START_S, engine_restarts, expect_history, history
+from drills.load_run import Run, status, worker_ids, workers
+from drills.sampling import Samples
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from jobs.drill.scene import Scene
+    from drills.scene import Scene
 
 RUN_S = 60
 CUT_S = 75

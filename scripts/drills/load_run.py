@@ -8,11 +8,10 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import requests
-
-from jobs.drill.stack import StackError
+from drills.stack import StackError
 
 if TYPE_CHECKING:
-    from jobs.drill.stack import Stack
+    from drills.stack import Stack
 
 POLL_S = 0.5
 # Short requests: many end in a drill's few seconds, on a CPU too. The rest is what Locust's page has at first: a field

@@ -7,14 +7,13 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from jobs.drill.engine import START_S, expect_history, history
-from jobs.drill.load import Run, status, workers
-from jobs.drill.loading import expect_a_run
+from drills.engine_drills import START_S, expect_history, history
+from drills.load_drills import expect_a_run
+from drills.load_run import Run, status, workers
 
 if TYPE_CHECKING:
     from docker.models.containers import Container
-
-    from jobs.drill.scene import Scene
+    from drills.scene import Scene
 
 
 def restarted(scene: Scene) -> None:

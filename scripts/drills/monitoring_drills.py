@@ -6,16 +6,14 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import requests
-
-from jobs.drill.engine import TOKENS, expect_history, history
-from jobs.drill.load import Run, reasons
-from jobs.drill.scene import Skip
-from jobs.drill.stack import shell
+from drills.engine_drills import TOKENS, expect_history, history
+from drills.load_run import Run, reasons
+from drills.scene import Skip
+from drills.stack import shell
 
 if TYPE_CHECKING:
     from docker.models.containers import Container
-
-    from jobs.drill.scene import Scene
+    from drills.scene import Scene
 
 SMALL_DISK = "32m"
 RUN_S = 60

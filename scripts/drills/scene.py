@@ -9,14 +9,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
 import requests
-
-from jobs.drill.stack import StackError
-from jobs.drill.users import Asker
+from drills.stack import StackError
+from drills.users import Asker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from jobs.drill.stack import Stack
+    from drills.stack import Stack
 
 POLL_S = 0.5
 LOOK_S = 1.0

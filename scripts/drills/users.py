@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import requests
 
 if TYPE_CHECKING:
-    from jobs.drill.stack import Stack
+    from drills.stack import Stack
 
 PAUSE_S = 1.0
 PATIENCE_S = 60.0

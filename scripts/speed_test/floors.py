@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .work import Work
+    from speed_test.work import Work
 
 
 @dataclass(frozen=True)

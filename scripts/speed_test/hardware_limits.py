@@ -1,4 +1,4 @@
-"""What this hardware allows (floors.py says how): `python3 -m jobs.throughput.limits WORK RESULT`.
+"""What this hardware allows (floors.py says how): `python3 -m speed_test.hardware_limits WORK RESULT`.
 
 Bandwidth and rate are measured on the spot: the better of a copy (bytes read plus bytes written) and a pure read, and a
 product in the dtype that is tested.
@@ -15,10 +15,9 @@ from typing import TYPE_CHECKING
 
 import torch
 import transformers
-
-from jobs.throughput.floors import Shape, floors
-from jobs.throughput.hf_side import DTYPES
-from jobs.throughput.work import Work
+from speed_test.floors import Shape, floors
+from speed_test.transformers_side import DTYPES
+from speed_test.work import Work
 
 if TYPE_CHECKING:
     from collections.abc import Callable

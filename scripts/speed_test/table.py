@@ -6,8 +6,8 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .result import Result
-    from .work import Work
+    from speed_test.side_result import Result
+    from speed_test.work import Work
 
 
 def figures(work: Work, results: list[Result], limits: dict[str, Any]) -> dict[str, Any]:

@@ -11,21 +11,20 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import engine_job
 import settings as engine
-
-from jobs import engine as job
-
-from . import result
-from .arguments import BACKENDS, parser
-from .table import figures, table
-from .work import Request, Work, WorkError, dataset_requests, random_requests
+from speed_test import side_result
+from speed_test.table import figures, table
+from speed_test.throughput_arguments import BACKENDS, parser
+from speed_test.work import Request, Work, WorkError, dataset_requests, random_requests
 
 if TYPE_CHECKING:
     import argparse
     from types import FrameType
 
 INPUT_LEN, OUTPUT_LEN = 64, 128
-SCRIPTS = Path(__file__).resolve().parents[2]
+SCRIPTS = Path(__file__).resolve().parents[1]
+SIDES = {"vllm": "vllm_side", "hf": "transformers_side"}
 
 
 class SideError(Exception):
@@ -35,7 +34,7 @@ class SideError(Exception):
 def main(argv: list[str] | None = None) -> int:
     """Exit code of the job."""
     args = parser().parse_args(argv)
-    out = job.clean_stdout()
+    out = engine_job.clean_stdout()
     signal.signal(signal.SIGTERM, _stop)
     try:
         told = _measure(args)
@@ -63,20 +62,20 @@ def _measure(args: argparse.Namespace) -> dict[str, Any]:
         raise WorkError("--quantization is vLLM's alone: use it with --backend vllm")
     if args.json and args.json != "-" and not Path(args.json).absolute().parent.is_dir():
         raise WorkError(f"--json {args.json} cannot be written: there is no such folder")
-    settings = job.read({"MODEL_ID": args.model, "MAX_MODEL_LEN": args.max_model_len, "DTYPE": args.dtype})
+    settings = engine_job.read({"MODEL_ID": args.model, "MAX_MODEL_LEN": args.max_model_len, "DTYPE": args.dtype})
     work = _work(args, settings)
     sides = BACKENDS if args.backend == "both" else (args.backend,)
     with tempfile.TemporaryDirectory() as folder:
         order = Path(folder) / "work.json"
         work.save(order)
-        limits = json.loads(_process("limits", order, settings).read_text())
-        results = [result.load(_process(f"{side}_side", order, settings)) for side in sides]
+        limits = json.loads(_process("hardware_limits", order, settings).read_text())
+        results = [side_result.load(_process(SIDES[side], order, settings)) for side in sides]
     return figures(work, results, limits)
 
 
 def _work(args: argparse.Namespace, settings: engine.Settings) -> Work:
     return Work(
-        model=job.model_name(settings),
+        model=engine_job.model_name(settings),
         device=settings.device,
         dtype=settings.dtype,
         load_format=args.load_format,
@@ -92,7 +91,7 @@ def _work(args: argparse.Namespace, settings: engine.Settings) -> Work:
 def _requests(args: argparse.Namespace, settings: engine.Settings) -> list[Request]:
     from transformers import AutoTokenizer  # noqa: PLC0415  # takes seconds: not before the input was checked
 
-    tokenizer = AutoTokenizer.from_pretrained(job.model_name(settings))
+    tokenizer = AutoTokenizer.from_pretrained(engine_job.model_name(settings))
     most = int(settings.max_model_len) if settings.max_model_len.isdecimal() else sys.maxsize
     lengths = (args.input_len, args.output_len)
     if args.dataset:
@@ -113,10 +112,10 @@ def _process(module: str, order: Path, settings: engine.Settings) -> Path:
     answer = order.with_name(f"{module}.json")
     print(f"throughput: {module.removesuffix('_side')} ...", file=sys.stderr, flush=True)
     env = {"VLLM_LOGGING_LEVEL": "WARNING", "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", **os.environ}
-    if job.from_hub(settings):
+    if engine_job.from_hub(settings):
         env["HF_HUB_OFFLINE"] = "0"
     env["PYTHONPATH"] = os.pathsep.join([str(SCRIPTS), *filter(None, [env.get("PYTHONPATH")])])
-    command = [sys.executable, "-m", f"jobs.throughput.{module}", str(order), str(answer)]
+    command = [sys.executable, "-m", f"speed_test.{module}", str(order), str(answer)]
     code = subprocess.run(command, env=env, check=False).returncode  # noqa: S603  # our own modules
     if code or not answer.is_file():
         raise SideError(f"{module.removesuffix('_side')} ended with exit code {code}: the lines above say why")

@@ -1,4 +1,4 @@
-"""transformers' side at its fair best: `python3 -m jobs.throughput.hf_side WORK RESULT`.
+"""transformers' side at its fair best: `python3 -m speed_test.transformers_side WORK RESULT`.
 
 `generate` in batches, longest first so that a batch has little padding; padded on the left; no end token, so nothing is
 checked for it; the whole distribution drawn from with no filter on the logits; text made once a batch. Which cache is
@@ -14,9 +14,8 @@ from typing import Any
 
 import torch
 import transformers
-
-from jobs.throughput.result import Result, save
-from jobs.throughput.work import Request, Work
+from speed_test.side_result import Result, save
+from speed_test.work import Request, Work
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "half": torch.float16, "bfloat16": torch.bfloat16}
 PAD = 0  # any id: the attention mask hides it

@@ -1,4 +1,4 @@
-"""vLLM's side: `python3 -m jobs.throughput.vllm_side WORK RESULT`.
+"""vLLM's side: `python3 -m speed_test.vllm_side WORK RESULT`.
 
 What `vllm bench throughput` measures (`LLM.generate` on all prompts at once, every token made and detokenized), on
 prompts that the other side gets too, and several times in one engine, which it cannot do. The prefix cache is off: a
@@ -11,8 +11,8 @@ import sys
 import time
 from pathlib import Path
 
-from jobs.throughput.result import Result, save
-from jobs.throughput.work import Work
+from speed_test.side_result import Result, save
+from speed_test.work import Work
 
 
 def run(work: Work) -> Result:

@@ -15,8 +15,9 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jobs.backup.inside import NOT_EMPTY
-from jobs.doctor.engine import ROOT, DockerError, docker
+from compose_project import DockerError, docker
+from repository import ROOT
+from volumes.inside import NOT_EMPTY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -80,7 +81,7 @@ class Stack:
         return [
             *("docker", "run", "--rm", "--interactive", "--network", "none", "--read-only", "--cap-drop", "ALL"),
             *("--security-opt", "no-new-privileges", "--log-driver", "none", "--user", kept.user),
-            *("--volume", f"{self.name(kept)}:/volume", "--volume", f"{ROOT}/scripts/jobs/backup:/backup:ro"),
+            *("--volume", f"{self.name(kept)}:/volume", "--volume", f"{ROOT}/scripts/volumes:/backup:ro"),
             *("--entrypoint", "python3", self.image, "/backup/inside.py", command),
         ]
 

@@ -14,7 +14,7 @@ import psutil
 import requests
 
 from tests.bench.tools import Reported, Tool, Work
-from tests.fault_engine.process import running_engine
+from tests.rig.fault_engine.process import running_engine
 
 TTFT_MS, GAP_MS = 50, 20
 CLIENT_CORE, SERVER_CORE = 0, 1

@@ -24,7 +24,7 @@ import requests
 from rich.console import Console
 from rich.table import Table
 
-from tests.fault_engine.process import ROOT, running_engine
+from tests.rig.fault_engine.process import ROOT, running_engine
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

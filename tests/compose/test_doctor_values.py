@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from compose_model import render
-from jobs.doctor import engine, values
-from jobs.doctor.finding import FAIL, OK, WARN
+import repository
+from checks import setting_checks
+from checks.finding import FAIL, OK, WARN
+
+from tests.rig.compose_model import render
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -16,13 +18,13 @@ if TYPE_CHECKING:
 @pytest.fixture(autouse=True)
 def no_env_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A developer's own .env is not under test."""
-    (tmp_path / ".env.example").write_text((engine.ROOT / ".env.example").read_text())
-    monkeypatch.setattr("jobs.doctor.values.ROOT", tmp_path)
+    (tmp_path / ".env.example").write_text((repository.ROOT / ".env.example").read_text())
+    monkeypatch.setattr("checks.setting_checks.ROOT", tmp_path)
 
 
 def test_the_defaults_contradict_nothing() -> None:
     for layers in ((), ("gpu",), ("airgap",)):
-        assert [finding.verdict for finding in values.check_values(render(*layers))] == [OK]
+        assert [finding.verdict for finding in setting_checks.check_values(render(*layers))] == [OK]
 
 
 @pytest.mark.parametrize(
@@ -40,7 +42,7 @@ def test_the_defaults_contradict_nothing() -> None:
     ids=lambda value: "+".join(value) if isinstance(value, dict) else "",
 )
 def test_what_cannot_work_fails(layers: tuple[str, ...], env: dict[str, str], words: str) -> None:
-    failed = [finding for finding in values.check_values(render(*layers, **env)) if finding.verdict == FAIL]
+    failed = [finding for finding in setting_checks.check_values(render(*layers, **env)) if finding.verdict == FAIL]
     assert any(words in f"{finding.found} {finding.fix}" for finding in failed), failed
     assert all(finding.fix for finding in failed)
 
@@ -49,19 +51,23 @@ def test_a_key_in_a_file_that_containers_cannot_read_fails(tmp_path: Path) -> No
     key = tmp_path / "key"
     key.write_text("s3cret")
     key.chmod(0o600)
-    failed = [finding for finding in values.check_values(render(VLLM_API_KEY_FILE=str(key))) if finding.verdict == FAIL]
+    failed = [
+        finding
+        for finding in setting_checks.check_values(render(VLLM_API_KEY_FILE=str(key)))
+        if finding.verdict == FAIL
+    ]
     assert [str(key) in finding.found for finding in failed] == [True]
     key.chmod(0o644)
-    assert [finding.verdict for finding in values.check_values(render(VLLM_API_KEY_FILE=str(key)))] == [OK]
+    assert [finding.verdict for finding in setting_checks.check_values(render(VLLM_API_KEY_FILE=str(key)))] == [OK]
 
 
 def test_a_misspelt_name_and_an_open_env_file_are_warned_of(tmp_path: Path) -> None:
     env = tmp_path / ".env"
     env.write_text("MODLE_ID=a/b\nCOMPOSE_FILE=compose.yaml\n# NOT_READ=1\nVLLM_API_KEY=s3cret\n")
     env.chmod(0o644)
-    found = [finding for finding in values.check_values(render()) if finding.verdict == WARN]
+    found = [finding for finding in setting_checks.check_values(render()) if finding.verdict == WARN]
     assert ["MODLE_ID" in found[0].found, "MODEL_ID" in found[0].fix] == [True, True]
     assert "VLLM_API_KEY" in found[1].found
     assert "s3cret" not in repr(found)
     env.chmod(0o600)
-    assert len([finding for finding in values.check_values(render()) if finding.verdict == WARN]) == 1
+    assert len([finding for finding in setting_checks.check_values(render()) if finding.verdict == WARN]) == 1

@@ -3,7 +3,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from compose_model import render
+
+from tests.rig.compose_model import render
 
 # Services that may not be as closed as the rest; compose.gpu.yaml says why.
 ROOT_USER = {"gpu-exporter"}

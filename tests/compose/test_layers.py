@@ -8,7 +8,8 @@ import re
 from pathlib import Path
 
 import pytest
-from compose_model import LAYERS, ROOT, render
+
+from tests.rig.compose_model import LAYERS, ROOT, render
 
 # Running streams come through these.
 FRONT = {"edge", "router"}

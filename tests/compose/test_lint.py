@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 import yaml
-from compose_model import LAYERS, ROOT, render
+
+from tests.rig.compose_model import LAYERS, ROOT, render
 
 # Rule: services, or None for all that have no image of their own kind; docs/security.md says why each stays.
 EXPLAINED: dict[str, set[str] | None] = {

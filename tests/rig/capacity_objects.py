@@ -6,8 +6,8 @@ from typing import Any
 
 from loadtest.capacity.stage import StagePlan, StageRequest, StageResult
 from loadtest.capacity.stage_record import StageRecord
-from loadtest.options import Pacing
-from loadtest.pacing import Load
+from loadtest.sending.pacing import Load
+from loadtest.settings.run_options import Pacing
 
 WELL = {
     "requests": 100,

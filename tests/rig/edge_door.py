@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from running_stack import Stack
+    from tests.rig.running_stack import Stack
 
 DOMAIN = "llm.test"
 USER, PASSWORD = "headroom", "a long password of one's own"

@@ -6,11 +6,11 @@ import argparse
 from dataclasses import replace
 from typing import Any
 
-from loadtest.options import RunOptions, add_options, read_options
-from loadtest.plan import RunPlan
-from loadtest.record import Outcome, RequestRecord
-from loadtest.results import Results
-from loadtest.store import Store
+from loadtest.client.request_record import Outcome, RequestRecord
+from loadtest.results.run_results import Results
+from loadtest.results.totals import Store
+from loadtest.settings.run_options import RunOptions, add_options, read_options
+from loadtest.settings.run_plan import RunPlan
 
 
 class _Parser(argparse.ArgumentParser):

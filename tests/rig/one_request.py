@@ -12,7 +12,7 @@ from loadtest.client.target import Target, build_request
 from loadtest.workload import RequestSpec
 
 if TYPE_CHECKING:
-    from loadtest.record import RequestRecord
+    from loadtest.client.request_record import RequestRecord
     from loadtest.workload.endpoints import Endpoint
 
 _numbers = itertools.count()

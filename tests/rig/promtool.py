@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 
-from compose_model import ROOT, render
+from tests.rig.compose_model import ROOT, render
 
 # What the service runs before Prometheus: it writes the rules of the SLO.
 START = "sh /etc/prometheus/start.sh --version"

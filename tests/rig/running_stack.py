@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from docker.models.containers import Container
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PORTS = ("VLLM_PORT", "PROMETHEUS_PORT", "GRAFANA_PORT", "LOCUST_PORT")
 START_TIMEOUT_S = 600
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 MODEL_ID = "owner/tiny-chat"
 SHARDS = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
-_PACKAGE = Path(__file__).parents[3] / "docker/model"
+_PACKAGE = Path(__file__).parents[2] / "docker/model"
 
 
 def write_model(folder: Path, *, seed: int = 0) -> None:

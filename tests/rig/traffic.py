@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from running_stack import http, wait_for
+
+from tests.rig.running_stack import http, wait_for
 
 if TYPE_CHECKING:
-    from running_stack import Stack
+    from tests.rig.running_stack import Stack
 
 USERS = 8
 # All that a run differs in: Locust keeps what the form before this one said.

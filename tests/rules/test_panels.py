@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import dashboards
 import pytest
 import yaml
-from promtool import in_prometheus
+
+from tests.rig import dashboards
+from tests.rig.promtool import in_prometheus
 
 # Two cards in a data centre: profiling counters, beside the coarse ones that say something else.
 PROFILED = {

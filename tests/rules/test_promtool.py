@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from promtool import START, in_prometheus
+
+from tests.rig.promtool import START, in_prometheus
 
 
 def test_configuration_is_valid_with_the_slo_that_start_writes() -> None:

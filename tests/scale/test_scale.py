@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 from urllib.error import HTTPError
 
 import pytest
-from running_stack import START_TIMEOUT_S, http, wait_for
+
+from tests.rig.running_stack import START_TIMEOUT_S, http, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from running_stack import Stack
+    from tests.rig.running_stack import Stack
 
 # Two engines load on the cores of one.
 pytestmark = pytest.mark.timeout(1500)

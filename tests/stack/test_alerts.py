@@ -12,15 +12,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import docker
 import pytest
-from delivery_rig import Hub
-from running_stack import http, wait_for
-from traffic import OVERLOAD_ALERTS
+
+from tests.rig.delivery_rig import Hub
+from tests.rig.running_stack import http, wait_for
+from tests.rig.traffic import OVERLOAD_ALERTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from running_stack import Stack
-    from traffic import Run
+    from tests.rig.running_stack import Stack
+    from tests.rig.traffic import Run
 
 # The first test of each kind makes the traffic that the others look at.
 pytestmark = pytest.mark.timeout(1200)

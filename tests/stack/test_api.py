@@ -7,7 +7,7 @@ import subprocess
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from running_stack import Stack
+    from tests.rig.running_stack import Stack
 
 MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 

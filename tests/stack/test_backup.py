@@ -9,13 +9,14 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from running_stack import ROOT, http, wait_for
+
+from tests.rig.running_stack import ROOT, http, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from running_stack import Stack
+    from tests.rig.running_stack import Stack
 
 
 def backup(stack: Stack, *args: str) -> subprocess.CompletedProcess[str]:

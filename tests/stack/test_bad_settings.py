@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from edge_door import EDGE, take_away
-from running_stack import wait_for
+
+from tests.rig.edge_door import EDGE, take_away
+from tests.rig.running_stack import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from running_stack import Stack
+    from tests.rig.running_stack import Stack
 
 
 @pytest.fixture(scope="module")

@@ -8,10 +8,11 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from running_stack import http, wait_for
+
+from tests.rig.running_stack import http, wait_for
 
 if TYPE_CHECKING:
-    from running_stack import Stack
+    from tests.rig.running_stack import Stack
 
 # The fixture runs a search, and starts the stack where it is the first.
 pytestmark = pytest.mark.timeout(900)

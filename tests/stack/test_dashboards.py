@@ -8,15 +8,16 @@ import time
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-import dashboards
 import pytest
 import yaml
-from running_stack import ROOT, wait_for
+
+from tests.rig import dashboards
+from tests.rig.running_stack import ROOT, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from traffic import Run
+    from tests.rig.traffic import Run
 
 # The first test of each kind makes the traffic that the others look at.
 pytestmark = pytest.mark.timeout(600)

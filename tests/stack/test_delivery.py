@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import docker
 import pytest
-from delivery_rig import MODEL_ID, Hub, Images, Model, Volume, start_hub, wait_until
+
+from tests.rig.delivery_rig import MODEL_ID, Hub, Images, Model, Volume, start_hub, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -6,10 +6,10 @@ import os
 import subprocess
 from typing import TYPE_CHECKING
 
-from running_stack import ROOT
+from tests.rig.running_stack import ROOT
 
 if TYPE_CHECKING:
-    from running_stack import Stack
+    from tests.rig.running_stack import Stack
 
 
 def doctor(stack: Stack, **env: str) -> subprocess.CompletedProcess[str]:

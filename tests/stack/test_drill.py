@@ -7,12 +7,13 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
-from running_stack import ROOT
+
+from tests.rig.running_stack import ROOT
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from running_stack import Stack
+    from tests.rig.running_stack import Stack
 
 
 def drill(stack: Stack, *arguments: str) -> subprocess.CompletedProcess[str]:

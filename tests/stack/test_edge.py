@@ -9,13 +9,14 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from edge_door import DOMAIN, EDGE, PASSWORD, Door, chat, login, take_away
-from running_stack import free_ports, wait_for
+
+from tests.rig.edge_door import DOMAIN, EDGE, PASSWORD, Door, chat, login, take_away
+from tests.rig.running_stack import free_ports, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from running_stack import Stack
+    from tests.rig.running_stack import Stack
 
 MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 PAGES = ["grafana", "prometheus", "locust"]

@@ -14,7 +14,7 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from running_stack import Stack
+    from tests.rig.running_stack import Stack
 
 # TEST-NET-2 (RFC 5737): nobody's.
 BOX, NEIGHBOUR = "198.51.100.1", "198.51.100.2"

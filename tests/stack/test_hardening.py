@@ -9,7 +9,7 @@ import docker
 import pytest
 
 if TYPE_CHECKING:
-    from running_stack import Stack
+    from tests.rig.running_stack import Stack
 
 SERVICES = ["hub", "locust", "locust-worker", "prometheus", "vllm"]
 

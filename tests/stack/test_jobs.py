@@ -13,13 +13,14 @@ import uuid
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from running_stack import ROOT, wait_for
+
+from tests.rig.running_stack import ROOT, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from running_stack import Stack
+    from tests.rig.running_stack import Stack
 
 MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 PROMPTS = 300

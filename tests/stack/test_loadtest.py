@@ -8,15 +8,16 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
-from jobs.drill.load import reasons
-from running_stack import ROOT, wait_for
-from traffic import USERS, finish, page, scale_workers, start, summaries
+from drills.load_run import reasons
+
+from tests.rig.running_stack import ROOT, wait_for
+from tests.rig.traffic import USERS, finish, page, scale_workers, start, summaries
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from running_stack import Stack
-    from traffic import Run
+    from tests.rig.running_stack import Stack
+    from tests.rig.traffic import Run
 
 
 @pytest.fixture(scope="module", autouse=True)

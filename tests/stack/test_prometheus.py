@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 import yaml
-from running_stack import ROOT
+
+from tests.rig.running_stack import ROOT
 
 if TYPE_CHECKING:
-    from running_stack import Stack
-    from traffic import Run
+    from tests.rig.running_stack import Stack
+    from tests.rig.traffic import Run
 
 pytestmark = pytest.mark.timeout(600)
 CONFIGURATION = yaml.safe_load((ROOT / "docker/prometheus/prometheus.yml").read_text())

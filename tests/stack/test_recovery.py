@@ -9,10 +9,10 @@ import signal
 import threading
 from typing import TYPE_CHECKING
 
-from running_stack import http, wait_for
+from tests.rig.running_stack import http, wait_for
 
 if TYPE_CHECKING:
-    from running_stack import Stack
+    from tests.rig.running_stack import Stack
 
 
 def engine_pids(stack: Stack) -> dict[str, int]:

@@ -13,15 +13,16 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 import pytest
-from jobs.drill.load import Run, reports
-from jobs.drill.stack import Stack as Running
-from jobs.drill.users import Streams, ask
-from running_stack import wait_for
+from drills.load_run import Run, reports
+from drills.stack import Stack as Running
+from drills.users import Streams, ask
+
+from tests.rig.running_stack import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from running_stack import Stack
+    from tests.rig.running_stack import Stack
 
 # Done within the engine's 30 s, beside the load test on a slow box's cores.
 STREAMS, STREAM_TOKENS = 4, 80

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 from urllib.error import HTTPError
 
 import docker
-from running_stack import http
+
+from tests.rig.running_stack import http
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from running_stack import Stack
+    from tests.rig.running_stack import Stack
 
 
 def test_every_service_is_healthy_and_the_model_step_has_ended_well(stack: Stack) -> None:

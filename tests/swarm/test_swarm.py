@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from second_engine import Engine, second_engine
+
+from tests.rig.second_engine import Engine, second_engine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

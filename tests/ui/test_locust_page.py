@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 from playwright.sync_api import Page, expect, sync_playwright
-from running_stack import ROOT, wait_for
+
+from tests.rig.running_stack import ROOT, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from running_stack import Stack
+    from tests.rig.running_stack import Stack
 
 SCREENSHOTS = ROOT / "reports" / "ui"
 # No look-ups of the browser's own, and no sandbox: it needs more rights than a test machine's root has.

@@ -6,19 +6,19 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from loadtest.capacity.advice import NEXT
-from loadtest.capacity.engine import by_engine
+from loadtest.capacity.bottleneck.advice import NEXT
+from loadtest.capacity.bottleneck.engine_series import by_engine
+from loadtest.capacity.bottleneck.step_times import fit_step_law
+from loadtest.capacity.execution.closed_loop import counting
 from loadtest.capacity.stage_record import Misses, count_misses
-from loadtest.capacity.step_law import fit_step_law
-from loadtest.capacity.users import counting
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from loadtest.capacity.bottleneck.step_times import StepLaw
+    from loadtest.capacity.report.capacity_summary import Finding
     from loadtest.capacity.stage import Cause, StageRequest
     from loadtest.capacity.stage_record import StageRecord
-    from loadtest.capacity.step_law import StepLaw
-    from loadtest.capacity.summary import Finding
 
 # Stages within this ratio of the edge (natural logarithm) show what happens there.
 _NEAR = 0.2

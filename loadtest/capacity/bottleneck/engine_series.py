@@ -13,7 +13,7 @@ import gevent
 import psutil
 import requests
 
-from loadtest.server import pages
+from loadtest.results.server_counters import pages
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

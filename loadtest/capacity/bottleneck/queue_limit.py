@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from loadtest.capacity.users import little
+from loadtest.capacity.execution.closed_loop import little
 
 if TYPE_CHECKING:
-    from loadtest.capacity.summary import Finding
+    from loadtest.capacity.report.capacity_summary import Finding
 
 
 def queue_limit(finding: Finding) -> dict[str, Any] | None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from loadtest.capacity.engine import EngineSample
+    from loadtest.capacity.bottleneck.engine_series import EngineSample
 
 # Spans between two samples; below so many, the fit is the luck of a few.
 _FEWEST_SPANS = 20

@@ -11,15 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import gevent
 
 from loadtest.capacity.answer import Limits, SearchSettings
-from loadtest.capacity.drive import Drive, NobodyToSendError
-from loadtest.capacity.engine import read_cache_config, read_version, spans
-from loadtest.capacity.progress import Progress
-from loadtest.capacity.search import Search
-from loadtest.capacity.stage import Decision, StageResult
-from loadtest.capacity.stage_record import StageRecord, latencies
-from loadtest.capacity.summary import INVALID, Finding, exit_code, summarize_search
-from loadtest.capacity.terminal import print_capacity
-from loadtest.capacity.users import (
+from loadtest.capacity.bottleneck.engine_series import read_cache_config, read_version, spans
+from loadtest.capacity.execution.closed_loop import (
     FEWEST_REQUESTS,
     WARMUP_REQUESTS,
     judge_users,
@@ -27,26 +20,33 @@ from loadtest.capacity.users import (
     make_record,
     next_users,
 )
-from loadtest.capacity.window import due_times
-from loadtest.options import Pacing
-from loadtest.pacing import Load
-from loadtest.record import Outcome
-from loadtest.server import pages
+from loadtest.capacity.execution.stage_runner import Drive, NobodyToSendError
+from loadtest.capacity.execution.window import due_times
+from loadtest.capacity.report.capacity_summary import INVALID, Finding, exit_code, summarize_search
+from loadtest.capacity.report.capacity_terminal import print_capacity
+from loadtest.capacity.report.progress import Progress
+from loadtest.capacity.search.search import Search
+from loadtest.capacity.stage import Decision, StageResult
+from loadtest.capacity.stage_record import StageRecord, latencies
+from loadtest.client.request_record import Outcome
+from loadtest.results.server_counters import pages
+from loadtest.sending.pacing import Load
+from loadtest.settings.run_options import Pacing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from loadtest.capacity.drive import Driven
-    from loadtest.capacity.metrics import CapacityMetrics
-    from loadtest.capacity.options import CapacityOptions
+    from loadtest.capacity.execution.stage_runner import Driven
+    from loadtest.capacity.execution.window import Window
+    from loadtest.capacity.report.capacity_metrics import CapacityMetrics
     from loadtest.capacity.stage import StagePlan
-    from loadtest.capacity.window import Window
-    from loadtest.fleet import Fleet
-    from loadtest.metrics import Metrics
-    from loadtest.options import RunOptions
-    from loadtest.plan import RunPlan
-    from loadtest.report.files import ReportFolder
-    from loadtest.results import Results
+    from loadtest.report.report_folder import ReportFolder
+    from loadtest.results.prometheus_metrics import Metrics
+    from loadtest.results.run_results import Results
+    from loadtest.sending.workers import Fleet
+    from loadtest.settings.capacity_options import CapacityOptions
+    from loadtest.settings.run_options import RunOptions
+    from loadtest.settings.run_plan import RunPlan
     from loadtest.workload import Workload
 
 log = logging.getLogger(__name__)

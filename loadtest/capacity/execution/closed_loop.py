@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from loadtest.capacity.stage_record import UsersRecord
-from loadtest.capacity.statistics import normal_quantile, wilson
+from loadtest.capacity.statistics.shares import normal_quantile, wilson
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

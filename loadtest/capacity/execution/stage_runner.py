@@ -10,23 +10,23 @@ from typing import TYPE_CHECKING, Any
 import gevent
 from gevent.event import Event
 
-from loadtest.capacity.engine import EngineWatch
-from loadtest.capacity.validity import client_figures, client_problems, void_reasons
-from loadtest.capacity.window import Window
-from loadtest.results import Results
-from loadtest.run import reconcile_run
-from loadtest.server import read_settled_counters
+from loadtest.capacity.bottleneck.engine_series import EngineWatch
+from loadtest.capacity.execution.validity import client_figures, client_problems, void_reasons
+from loadtest.capacity.execution.window import Window
+from loadtest.results.run_results import Results
+from loadtest.results.server_counters import read_settled_counters
+from loadtest.single_run import reconcile_run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from loadtest.capacity.engine import EngineSample
-    from loadtest.fleet import Fleet
-    from loadtest.metrics import Metrics
-    from loadtest.options import RunOptions
-    from loadtest.pacing import Load
-    from loadtest.plan import RunPlan
-    from loadtest.rows import RowSink
+    from loadtest.capacity.bottleneck.engine_series import EngineSample
+    from loadtest.results.csv_rows import RowSink
+    from loadtest.results.prometheus_metrics import Metrics
+    from loadtest.sending.pacing import Load
+    from loadtest.sending.workers import Fleet
+    from loadtest.settings.run_options import RunOptions
+    from loadtest.settings.run_plan import RunPlan
     from loadtest.workload import Workload
 
 log = logging.getLogger(__name__)

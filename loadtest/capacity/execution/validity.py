@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from loadtest.verdict import busy_problems, judge_server
+from loadtest.results.run_verdict import busy_problems, judge_server
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from loadtest.options import Slo
-    from loadtest.reconcile import Reconciliation
-    from loadtest.results import Results
+    from loadtest.results.reconcile import Reconciliation
+    from loadtest.results.run_results import Results
+    from loadtest.settings.run_options import Slo
 
 # Sent, or read, later than this share of the TTFT limit (and than the fewest seconds) is another load, or another time,
 # than was meant.

@@ -5,16 +5,16 @@ from __future__ import annotations
 from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
-from loadtest.arrivals import schedule
 from loadtest.capacity.stage import StageRequest
-from loadtest.record import Outcome
-from loadtest.rows import COLUMNS
+from loadtest.client.request_record import Outcome
+from loadtest.results.csv_rows import COLUMNS
+from loadtest.sending.arrivals import schedule
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from loadtest.pacing import Load
-    from loadtest.rows import RowSink
+    from loadtest.results.csv_rows import RowSink
+    from loadtest.sending.pacing import Load
     from loadtest.workload import Workload
 
 _PLACE = {name: place for place, name in enumerate(COLUMNS)}

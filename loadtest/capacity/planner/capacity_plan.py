@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from statistics import mean
 from typing import TYPE_CHECKING
 
-from loadtest.capacity.planner.fleet import Window, simulate_fleet
-from loadtest.workload import InputError
+from loadtest.capacity.planner.fleet_simulation import Window, simulate_fleet
+from loadtest.input_error import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from loadtest.capacity.answer import Limits
-    from loadtest.capacity.planner.fleet import Load
-    from loadtest.capacity.simulation.spec import EngineSpec
+    from loadtest.capacity.planner.fleet_simulation import Load
+    from loadtest.capacity.simulation.engine_spec import EngineSpec
 
 # Tokens of the load that are so much more or fewer than those that the capacity was measured with are beyond what the
 # measurement says.

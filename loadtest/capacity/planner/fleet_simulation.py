@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from loadtest.capacity.simulation.engine import Engine
-from loadtest.capacity.simulation.run import run
-from loadtest.capacity.simulation.spec import Sequence
+from loadtest.capacity.simulation.engine_spec import Sequence
+from loadtest.capacity.simulation.simulate import run
+from loadtest.capacity.simulation.simulated_engine import Engine
 
 if TYPE_CHECKING:
     from collections.abc import Sequence as Items
 
     from loadtest.capacity.answer import Limits
-    from loadtest.capacity.simulation.spec import EngineSpec
+    from loadtest.capacity.simulation.engine_spec import EngineSpec
 
 
 @dataclass(frozen=True, slots=True)

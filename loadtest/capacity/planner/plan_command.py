@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loadtest.capacity.answer import Limits
-from loadtest.capacity.planner.fleet import Load
-from loadtest.capacity.planner.page import headline, render_plan
-from loadtest.capacity.planner.plan import Box, make_plan
-from loadtest.capacity.simulation.spec import EngineSpec
-from loadtest.report.files import write_page
-from loadtest.workload import InputError
+from loadtest.capacity.planner.capacity_plan import Box, make_plan
+from loadtest.capacity.planner.fleet_simulation import Load
+from loadtest.capacity.planner.plan_page import headline, render_plan
+from loadtest.capacity.simulation.engine_spec import EngineSpec
+from loadtest.input_error import InputError
+from loadtest.report.report_folder import write_page
 from loadtest.workload.trace import Trace
 
 if TYPE_CHECKING:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from loadtest.report.html import new_figure, render
+from loadtest.report.html_page import new_figure, render
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import plotly.graph_objects as go  # type: ignore[import-untyped]  # no stubs exist
 
-    from loadtest.capacity.planner.fleet import Window
-    from loadtest.capacity.planner.plan import Box, Plan
+    from loadtest.capacity.planner.capacity_plan import Box, Plan
+    from loadtest.capacity.planner.fleet_simulation import Window
 
 _BLUE, _ORANGE, _GREEN, _RED = "#2a6fbb", "#d97b29", "#3a923a", "#c03d3e"
 _SPEEDS = {

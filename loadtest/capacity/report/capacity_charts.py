@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING, Any
 
-from loadtest.report.html import new_figure, right_axis
+from loadtest.report.html_page import new_figure, right_axis
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -10,7 +10,7 @@ from prometheus_client import generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from loadtest.capacity.fingerprint import engine_settings
+from loadtest.capacity.report.fingerprint import engine_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from prometheus_client import Metric
 
-    from loadtest.capacity.progress import Progress
+    from loadtest.capacity.report.progress import Progress
 
 log = logging.getLogger(__name__)
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from loadtest.capacity.gate import change, differences
-from loadtest.capacity.report.charts import curve_charts, search_charts
-from loadtest.capacity.terminal import headline, slo_text, users_text, workload_text
-from loadtest.report.html import render
+from loadtest.capacity.report.capacity_charts import curve_charts, search_charts
+from loadtest.capacity.report.capacity_terminal import headline, slo_text, users_text, workload_text
+from loadtest.capacity.report.regression import change, differences
+from loadtest.report.html_page import render
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

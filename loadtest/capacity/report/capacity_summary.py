@@ -6,20 +6,20 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from loadtest.capacity.engine import theoretical_concurrency
-from loadtest.capacity.fingerprint import fingerprint
-from loadtest.capacity.limits import find_limit
-from loadtest.capacity.queue_limit import queue_limit
+from loadtest.capacity.bottleneck.diagnosis import find_limit
+from loadtest.capacity.bottleneck.engine_series import theoretical_concurrency
+from loadtest.capacity.bottleneck.queue_limit import queue_limit
+from loadtest.capacity.execution.closed_loop import counting, little
+from loadtest.capacity.report.fingerprint import fingerprint
 from loadtest.capacity.stage_record import curve_point, thinned
-from loadtest.capacity.users import counting, little
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from loadtest.capacity.answer import Answer, SearchSettings, StageVerdict
     from loadtest.capacity.stage_record import StageRecord, UsersRecord
-    from loadtest.options import RunOptions
-    from loadtest.plan import RunPlan
+    from loadtest.settings.run_options import RunOptions
+    from loadtest.settings.run_plan import RunPlan
 
 FORMAT = 1
 _MOST_SAMPLES = 120

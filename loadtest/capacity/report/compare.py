@@ -12,10 +12,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from loadtest.capacity.gate import change, check_same, differences, read_result
-from loadtest.capacity.report.page import render_comparison
-from loadtest.report.files import write_page
-from loadtest.workload import InputError
+from loadtest.capacity.report.capacity_page import render_comparison
+from loadtest.capacity.report.regression import change, check_same, differences, read_result
+from loadtest.input_error import InputError
+from loadtest.report.report_folder import write_page
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from loadtest.report.summary import VERSIONS, slo_figures, workload_figures
+from loadtest.report.run_summary import VERSIONS, slo_figures, workload_figures
 
 if TYPE_CHECKING:
-    from loadtest.capacity.summary import Finding
+    from loadtest.capacity.report.capacity_summary import Finding
 
 # Settings of the engine as .env has them, where they reach the load generator too (compose.yaml).
 ENGINE_SETTINGS = (

@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from loadtest.capacity.statistics import judge_share, normal_quantile
+from loadtest.capacity.statistics.shares import judge_share, normal_quantile
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

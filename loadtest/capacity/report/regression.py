@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from loadtest.workload import InputError
+from loadtest.input_error import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

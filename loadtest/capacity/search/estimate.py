@@ -6,11 +6,11 @@ import math
 from typing import TYPE_CHECKING
 
 from loadtest.capacity.answer import Limits
-from loadtest.capacity.edge import Batch, Edge, fit_edge
-from loadtest.capacity.longrun import find_crossing
-from loadtest.capacity.simulation.fit import Twin, fit_twin, longest_request, measured_lengths
-from loadtest.capacity.statistics import split
-from loadtest.capacity.twin import edge_by_twin
+from loadtest.capacity.statistics.saturation_curve import Batch, Edge, fit_edge
+from loadtest.capacity.statistics.shares import split
+from loadtest.capacity.twin.edge_by_twin import edge_by_twin
+from loadtest.capacity.twin.long_run import find_crossing
+from loadtest.capacity.twin.twin_fit import Twin, fit_twin, longest_request, measured_lengths
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -10,11 +10,11 @@ import math
 from statistics import median
 from typing import TYPE_CHECKING
 
-from loadtest.capacity import verdict
 from loadtest.capacity.answer import Answer, Bound, Ended, SearchSettings, StageVerdict
-from loadtest.capacity.estimate import Estimator
+from loadtest.capacity.search import stage_verdict
+from loadtest.capacity.search.estimate import Estimator
 from loadtest.capacity.stage import Decision, StagePlan
-from loadtest.capacity.statistics import normal_quantile
+from loadtest.capacity.statistics.shares import normal_quantile
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -68,13 +68,13 @@ class Search:
 
     def decide(self, plan: StagePlan, requests: Sequence[StageRequest]) -> Decision:
         """Say whether the stage that runs may end; `requests` as in `StageResult`, so far."""
-        return verdict.decide(plan, requests, self.settings.objective, ended=False)
+        return stage_verdict.decide(plan, requests, self.settings.objective, ended=False)
 
     def add(self, result: StageResult) -> None:
         """Take the result of the stage that was planned last."""
         plan, requests = result.plan, result.requests
-        share = verdict.interval(requests, normal_quantile(self.settings.confidence))
-        decision = verdict.decide(plan, requests, self.settings.objective, ended=True)
+        share = stage_verdict.interval(requests, normal_quantile(self.settings.confidence))
+        decision = stage_verdict.decide(plan, requests, self.settings.objective, ended=True)
         self._results.append(result)
         self._verdicts.append(
             StageVerdict(
@@ -85,7 +85,7 @@ class Search:
                 share_low=share.low,
                 share_high=share.high,
                 effective_requests=share.effective,
-                unstable=verdict.is_unstable(requests),
+                unstable=stage_verdict.is_unstable(requests),
                 void=result.void,
                 client_limited=result.client_limited,
             )

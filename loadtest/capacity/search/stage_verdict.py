@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from loadtest.capacity.stage import Decision
-from loadtest.capacity.statistics import judge_share, rises
+from loadtest.capacity.statistics.shares import judge_share, rises
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from loadtest.capacity.stage import Purpose, StagePlan, StageRequest
-    from loadtest.capacity.statistics import Share
+    from loadtest.capacity.statistics.shares import Share
 
 # How sure a stage must be, in standard deviations. On the way to the edge a wrong turn costs one more stage; a stage is
 # looked at again and again while it runs, which is why the side that ends it early asks for more.

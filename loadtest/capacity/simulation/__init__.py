@@ -1,1 +1,1 @@
-"""An inference engine in virtual time: batching, KV blocks and a step-time law, as a pure state machine."""
+"""Simulation: an engine with continuous batching, in virtual time."""

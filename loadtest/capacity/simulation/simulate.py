@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from loadtest.capacity.simulation.engine import Engine
-    from loadtest.capacity.simulation.spec import Sequence
+    from loadtest.capacity.simulation.engine_spec import Sequence
+    from loadtest.capacity.simulation.simulated_engine import Engine
 
 
 def run(engine: Engine, arrivals: Iterable[Sequence]) -> Iterator[Sequence]:

@@ -18,7 +18,7 @@ from random import Random
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from loadtest.capacity.simulation.spec import EngineSpec, Sequence
+    from loadtest.capacity.simulation.engine_spec import EngineSpec, Sequence
 
 
 @dataclass(slots=True)

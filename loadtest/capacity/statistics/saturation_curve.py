@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
-from loadtest.capacity.statistics import student_quantile
+from loadtest.capacity.statistics.shares import student_quantile
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

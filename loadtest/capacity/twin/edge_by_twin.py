@@ -15,17 +15,17 @@ import math
 from statistics import median
 from typing import TYPE_CHECKING
 
-from loadtest.capacity.edge import Batch, Edge, Slope, fit_edge, log_odds
-from loadtest.capacity.longrun import find_crossing
-from loadtest.capacity.simulation.fit import replay
-from loadtest.capacity.statistics import normal_quantile, split, student_quantile
+from loadtest.capacity.statistics.saturation_curve import Batch, Edge, Slope, fit_edge, log_odds
+from loadtest.capacity.statistics.shares import normal_quantile, split, student_quantile
+from loadtest.capacity.twin.long_run import find_crossing
+from loadtest.capacity.twin.twin_fit import replay
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from collections.abc import Sequence as Items
 
     from loadtest.capacity.answer import Lengths, Limits, SearchSettings
-    from loadtest.capacity.simulation.spec import EngineSpec
+    from loadtest.capacity.simulation.engine_spec import EngineSpec
     from loadtest.capacity.stage import StageResult
 
 _FEWEST_MISSES = 6

@@ -8,17 +8,17 @@ from itertools import islice
 from random import Random
 from typing import TYPE_CHECKING
 
-from loadtest.capacity.edge import log_odds
-from loadtest.capacity.simulation.engine import Engine
-from loadtest.capacity.simulation.run import run
-from loadtest.capacity.simulation.spec import Sequence
-from loadtest.capacity.statistics import split
+from loadtest.capacity.simulation.engine_spec import Sequence
+from loadtest.capacity.simulation.simulate import run
+from loadtest.capacity.simulation.simulated_engine import Engine
+from loadtest.capacity.statistics.saturation_curve import log_odds
+from loadtest.capacity.statistics.shares import split
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from loadtest.capacity.answer import Lengths, Limits, SearchSettings
-    from loadtest.capacity.simulation.spec import EngineSpec
+    from loadtest.capacity.simulation.engine_spec import EngineSpec
 
 _ASIDE = 0.03  # log rate: the share of misses is simulated on both sides of the crossing, and goes straight in between
 _SLOPES = (2.0, 150.0)

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from statistics import mean, median
 from typing import TYPE_CHECKING
 
-from loadtest.capacity.simulation.engine import Engine
-from loadtest.capacity.simulation.minimize import minimize
-from loadtest.capacity.simulation.run import run
-from loadtest.capacity.simulation.spec import EngineSpec, Sequence
+from loadtest.capacity.simulation.engine_spec import EngineSpec, Sequence
+from loadtest.capacity.simulation.simulate import run
+from loadtest.capacity.simulation.simulated_engine import Engine
+from loadtest.capacity.twin.minimize import minimize
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

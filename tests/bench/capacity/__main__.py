@@ -9,9 +9,9 @@ from typing import TypeVar
 
 from rich.console import Console
 
-from loadtest.capacity.simulation.kinds import KINDS
 from tests.bench.capacity import calibration, rivals, truth, verdicts
 from tests.bench.capacity.engines import ENGINES
+from tests.rig.simulated_engine.engine_kinds import KINDS
 
 _Row = TypeVar("_Row", calibration.Run, verdicts.Verdict, rivals.Said)
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from loadtest.capacity.simulation.search import search_kind
 from tests.bench.capacity.engines import ENGINES
 from tests.bench.capacity.truth import read
+from tests.rig.simulated_engine.simulated_search import search_kind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

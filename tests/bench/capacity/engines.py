@@ -10,10 +10,10 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from loadtest.capacity.answer import Limits
-from loadtest.capacity.simulation.engine import Engine
-from loadtest.capacity.simulation.kinds import KINDS, Kind, Tokens
-from loadtest.capacity.simulation.spec import EngineSpec
+from loadtest.capacity.simulation.engine_spec import EngineSpec
+from loadtest.capacity.simulation.simulated_engine import Engine
 from loadtest.workload.lengths import Lengths, Sampler
+from tests.rig.simulated_engine.engine_kinds import KINDS, Kind, Tokens
 
 if TYPE_CHECKING:
     from collections.abc import Callable

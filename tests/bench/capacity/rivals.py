@@ -23,12 +23,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from rich.table import Table
 
-from loadtest.capacity.simulation.kinds import KINDS, Kind
 from tests.bench.capacity.engines import JSON_WORDS
 from tests.bench.capacity.served import limits_ms, search_served
 from tests.bench.capacity.truth import served
 from tests.bench.tools import MODEL, TOOLS
-from tests.fault_engine.process import running_engine
+from tests.rig.fault_engine.process import running_engine
+from tests.rig.simulated_engine.engine_kinds import KINDS, Kind
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -187,7 +187,7 @@ def compare(tool: Rival, engine: str, cache: Path, budget_s: float, keep: Path |
     TOOLS[tool.environment].install(environment)
     with (
         TemporaryDirectory() as scratch,
-        running_engine("--kind", engine, "--tokens", tool.tokens, module="tests.simulated_engine") as url,
+        running_engine("--kind", engine, "--tokens", tool.tokens, module="tests.rig.simulated_engine") as url,
     ):
         out = Path(scratch) if keep is None else keep / f"{engine}-{tool.name}"
         out.mkdir(parents=True, exist_ok=True)

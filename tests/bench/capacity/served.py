@@ -9,12 +9,12 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tests.fault_engine.process import ROOT
+from tests.rig.fault_engine.process import ROOT
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from loadtest.capacity.simulation.kinds import Kind, Tokens
+    from tests.rig.simulated_engine.engine_kinds import Kind, Tokens
 
 
 @dataclass(frozen=True, slots=True)

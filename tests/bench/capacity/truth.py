@@ -15,8 +15,8 @@ from itertools import islice
 from pathlib import Path
 from statistics import mean
 
-from loadtest.capacity.edge import log_odds
-from loadtest.capacity.simulation.run import run
+from loadtest.capacity.simulation.simulate import run
+from loadtest.capacity.statistics.saturation_curve import log_odds
 from tests.bench.capacity.engines import KNOWN
 
 _FILE = Path(__file__).with_name("truth.json")

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from loadtest.capacity.simulation.kinds import KINDS
 from tests.bench.capacity.served import Found, search_served
 from tests.bench.capacity.truth import served
-from tests.fault_engine.process import running_engine
+from tests.rig.fault_engine.process import running_engine
+from tests.rig.simulated_engine.engine_kinds import KINDS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,7 +35,7 @@ def search_verdict(name: str, budget_s: float, keep: Path | None = None) -> Verd
     kind = KINDS[name]
     with (
         TemporaryDirectory() as scratch,
-        running_engine("--kind", name, module="tests.simulated_engine") as url,
+        running_engine("--kind", name, module="tests.rig.simulated_engine") as url,
     ):
         folder = Path(scratch) if keep is None else keep / name
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,10 +1,10 @@
-"""`python -m tests.fault_engine --port 8000 --ttft-ms 50 --gap-ms 20`; prints its address when it serves."""
+"""`python -m tests.rig.fault_engine --port 8000 --ttft-ms 50 --gap-ms 20`; prints its address when it serves."""
 
 import argparse
 import signal
 
-from tests.fault_engine.scripts import SCRIPTS
-from tests.fault_engine.server import Engine, Settings
+from tests.rig.fault_engine.scripts import SCRIPTS
+from tests.rig.fault_engine.server import Engine, Settings
 
 
 def main() -> None:

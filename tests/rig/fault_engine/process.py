@@ -11,14 +11,16 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @contextmanager
-def running_engine(*arguments: str, prefix: Sequence[str] = (), module: str = "tests.fault_engine") -> Iterator[str]:
+def running_engine(
+    *arguments: str, prefix: Sequence[str] = (), module: str = "tests.rig.fault_engine"
+) -> Iterator[str]:
     """Start the engine with command-line `arguments`; yields its root URL, stops it afterwards.
 
-    `prefix` goes before the command, such as `taskset -c 1`; `module` may be `tests.simulated_engine`.
+    `prefix` goes before the command, such as `taskset -c 1`; `module` may be `tests.rig.simulated_engine`.
     """
     command = [*prefix, sys.executable, "-m", module, *arguments]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:

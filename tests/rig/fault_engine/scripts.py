@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from tests.fault_engine import chunks
+from tests.rig.fault_engine import chunks
 
 
 class Act(enum.Enum):

@@ -20,9 +20,9 @@ from urllib.parse import urlsplit
 import httptools
 
 from loadtest.client.clock import ANCILLARY_SIZE, enable_kernel_stamps, kernel_stamp
-from tests.fault_engine import chunks
-from tests.fault_engine.scripts import SCRIPTS, Act, Ask, Script, Step
-from tests.fault_engine.truth import Answer, Truth
+from tests.rig.fault_engine import chunks
+from tests.rig.fault_engine.scripts import SCRIPTS, Act, Ask, Script, Step
+from tests.rig.fault_engine.truth import Answer, Truth
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -1,16 +1,16 @@
-"""`python -m tests.simulated_engine --kind batch_slots --port 8000`; prints its address when it serves."""
+"""`python -m tests.rig.simulated_engine --kind batch_slots --port 8000`; prints its address when it serves."""
 
 import argparse
 import dataclasses
 import signal
 
-from loadtest.capacity.simulation.kinds import KINDS
-from tests.fault_engine.server import Settings
-from tests.simulated_engine.server import COUNT_TOKENS, SimulatedEngine
+from tests.rig.fault_engine.server import Settings
+from tests.rig.simulated_engine.engine_kinds import KINDS
+from tests.rig.simulated_engine.server import COUNT_TOKENS, SimulatedEngine
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m tests.simulated_engine", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tests.rig.simulated_engine", description=__doc__)
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--kind", default="batch_slots", choices=KINDS, help="what limits it")

@@ -7,7 +7,7 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from loadtest.capacity.answer import Limits
-from loadtest.capacity.simulation.spec import EngineSpec, Sequence
+from loadtest.capacity.simulation.engine_spec import EngineSpec, Sequence
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

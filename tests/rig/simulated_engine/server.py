@@ -9,17 +9,17 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from loadtest.capacity.simulation.engine import Engine
-from loadtest.capacity.simulation.spec import Sequence
-from tests.fault_engine import chunks, server
-from tests.simulated_engine.metrics import Figures
+from loadtest.capacity.simulation.engine_spec import Sequence
+from loadtest.capacity.simulation.simulated_engine import Engine
+from tests.rig.fault_engine import chunks, server
+from tests.rig.simulated_engine.metrics import Figures
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from loadtest.capacity.simulation.engine import StepEnd
-    from loadtest.capacity.simulation.spec import EngineSpec
-    from tests.fault_engine.server import Connection, Settings
+    from loadtest.capacity.simulation.engine_spec import EngineSpec
+    from loadtest.capacity.simulation.simulated_engine import StepEnd
+    from tests.rig.fault_engine.server import Connection, Settings
 
 _REJECTED = {
     "error": {

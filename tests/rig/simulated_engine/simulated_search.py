@@ -6,17 +6,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from loadtest.capacity.answer import SearchSettings
-from loadtest.capacity.search import Search
-from loadtest.capacity.simulation.engine import Engine
-from loadtest.capacity.simulation.run import run
+from loadtest.capacity.search.search import Search
+from loadtest.capacity.simulation.simulate import run
+from loadtest.capacity.simulation.simulated_engine import Engine
 from loadtest.capacity.stage import Decision, StagePlan, StageRequest, StageResult
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from loadtest.capacity.answer import Answer
-    from loadtest.capacity.simulation.kinds import Kind
-    from loadtest.capacity.simulation.spec import EngineSpec, Sequence
+    from loadtest.capacity.simulation.engine_spec import EngineSpec, Sequence
+    from tests.rig.simulated_engine.engine_kinds import Kind
 
     MakeEngine = Callable[[EngineSpec, int], Engine]
 

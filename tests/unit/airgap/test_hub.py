@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from airgap_hub.library import Library, NoSuchModelError, NoSuchRevisionError
 from airgap_hub.server import HubServer
-from running_hub import running_hub
+
+from tests.rig.running_hub import running_hub
 
 CONTENT = bytes(range(256)) * 10
 FILE = "/api/v1/models/o/m/repo?Revision=master&FilePath=w.bin"

@@ -9,11 +9,12 @@ import sys
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
-import dashboards
 import pytest
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models import units
 from grafana_foundation_sdk.models.dashboard import Dashboard
+
+from tests.rig import dashboards
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import dashboards
 import yaml
+
+from tests.rig import dashboards
 
 # Fields that Grafana 12's documentation of provisioning knows; one that it does not is ignored without a word.
 DATASOURCE_FIELDS = {"name", "uid", "type", "access", "url", "isDefault", "editable", "jsonData"}

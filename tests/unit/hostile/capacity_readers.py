@@ -11,12 +11,12 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry, generate_latest
 
-from loadtest.capacity.compare import compare
-from loadtest.capacity.gate import check_same, gate, read_result
-from loadtest.capacity.metrics import CapacityMetrics
-from loadtest.capacity.planner.command import read_box
-from loadtest.workload import InputError
-from tests.fuzz.input import Hostile, scratch, scratch_file
+from loadtest.capacity.planner.plan_command import read_box
+from loadtest.capacity.report.capacity_metrics import CapacityMetrics
+from loadtest.capacity.report.compare import compare
+from loadtest.capacity.report.regression import check_same, gate, read_result
+from loadtest.input_error import InputError
+from tests.unit.hostile.hostile_input import Hostile, scratch, scratch_file
 
 GOOD: dict[str, Any] = {
     "capacity": {
@@ -82,7 +82,7 @@ def capacity_baseline(data: bytes) -> None:
 
 def capacity_reports(data: bytes) -> None:
     """Whatever lies in the folder of reports, /metrics is answered."""
-    logging.getLogger("loadtest.capacity.metrics").setLevel(logging.ERROR)
+    logging.getLogger("loadtest.capacity.report.capacity_metrics").setLevel(logging.ERROR)
     folder = scratch() / "reports"
     shutil.rmtree(folder, ignore_errors=True)
     for name, content in (("a", json.dumps(GOOD).encode()), ("b", data)):

@@ -13,17 +13,18 @@ from loadtest.client.connection import Capture, End
 from loadtest.client.outcome import judge
 from loadtest.client.sse import read_events
 from loadtest.client.target import Target, TargetError
-from loadtest.options import Slo, read_options
-from loadtest.rows import to_row
-from loadtest.server import parse_counters
-from loadtest.store import Store
-from loadtest.workload import InputError, RequestSpec, WorkloadOptions
+from loadtest.input_error import InputError
+from loadtest.results.csv_rows import to_row
+from loadtest.results.server_counters import parse_counters
+from loadtest.results.totals import Store
+from loadtest.settings.run_options import Slo, read_options
+from loadtest.workload import RequestSpec, WorkloadOptions
 from loadtest.workload.dataset import dataset_prompts
 from loadtest.workload.draws import DrawSource
 from loadtest.workload.lengths import Lengths
 from loadtest.workload.tokenizer import _read_template
 from loadtest.workload.trace import Trace
-from tests.fuzz.input import Hostile, scratch_file, split
+from tests.unit.hostile.hostile_input import Hostile, scratch_file, split
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -19,7 +19,7 @@ from delivery.settings import DeliveryError
 from delivery.sources import Source, open_source
 from explain import explain
 
-from tests.fuzz.input import Hostile, environment, scratch, scratch_file
+from tests.unit.hostile.hostile_input import Hostile, environment, scratch, scratch_file
 
 ENGINE_NAMES = (
     *("ENGINE_DEVICE", "MODEL_ID", "SERVED_MODEL_NAME", "MAX_MODEL_LEN", "DTYPE", "CHAT_TEMPLATE"),

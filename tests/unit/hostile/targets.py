@@ -1,5 +1,5 @@
 """Every reader of hostile input by name."""
 
-from tests.fuzz import capacity, load, stack
+from tests.unit.hostile import capacity_readers, loadtest_readers, stack_readers
 
-TARGETS = load.TARGETS | stack.TARGETS | capacity.TARGETS
+TARGETS = loadtest_readers.TARGETS | stack_readers.TARGETS | capacity_readers.TARGETS

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.fuzz.targets import TARGETS
+from tests.unit.hostile.targets import TARGETS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

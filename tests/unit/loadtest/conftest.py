@@ -2,16 +2,11 @@
 
 import locust  # noqa: F401  # for its patching
 
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
-
 from collections.abc import Iterator
 
 import pytest
 
-from tests.fault_engine.process import running_engine
+from tests.rig.fault_engine.process import running_engine
 
 TTFT_S = 0.05
 GAP_S = 0.02

@@ -1,4 +1,4 @@
-from loadtest.workload import InputError
+from loadtest.input_error import InputError
 
 
 def test_a_message_is_one_line_that_begins_with_the_option() -> None:

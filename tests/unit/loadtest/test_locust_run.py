@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import requests
 
-from loadtest.arrivals import schedule
-from tests.fault_engine.process import ROOT, running_engine
+from loadtest.sending.arrivals import schedule
+from tests.rig.fault_engine.process import ROOT, running_engine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -502,7 +502,8 @@ def test_a_worker_that_was_given_users_before_it_could_listen_sends_its_share(tm
 # A host on which a file of the workload is not there.
 CANNOT_PREPARE = """
 import locust.main
-from loadtest.workload import InputError, Workload
+from loadtest.input_error import InputError
+from loadtest.workload import Workload
 def load(settings):
     raise InputError("--dataset", "it is not on this host", "copy it there")
 Workload.load = load

@@ -3,8 +3,9 @@ from pathlib import Path
 
 import pytest
 from airgap_hub.server import HubServer
-from running_hub import running_hub
-from tiny_model import MODEL_ID, write_model
+
+from tests.rig.running_hub import running_hub
+from tests.rig.tiny_model import MODEL_ID, write_model
 
 
 @pytest.fixture

@@ -5,7 +5,8 @@ import pytest
 from delivery import checks
 from delivery.listing import RemoteFile
 from delivery.settings import read
-from tiny_model import MODEL_ID, SHARDS, write_model
+
+from tests.rig.tiny_model import MODEL_ID, SHARDS, write_model
 
 
 @pytest.fixture

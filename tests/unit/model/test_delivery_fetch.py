@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 from airgap_hub.server import HubServer
-from tiny_model import MODEL_ID, SHARDS, error_of, run_model, write_model
+
+from tests.rig.tiny_model import MODEL_ID, SHARDS, error_of, run_model, write_model
 
 HUBS = ("modelscope", "huggingface")
 

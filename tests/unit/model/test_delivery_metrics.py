@@ -9,7 +9,8 @@ import pytest
 from delivery import metrics
 from delivery.listing import RemoteFile
 from delivery.progress import Progress
-from running_stack import ROOT, free_ports, wait_for
+
+from tests.rig.running_stack import ROOT, free_ports, wait_for
 
 
 @pytest.fixture

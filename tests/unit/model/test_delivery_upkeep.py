@@ -1,7 +1,8 @@
 from pathlib import Path
 
 import pytest
-from tiny_model import MODEL_ID, SHARDS, error_of, run_model
+
+from tests.rig.tiny_model import MODEL_ID, SHARDS, error_of, run_model
 
 
 @pytest.fixture

@@ -9,9 +9,10 @@ import re
 from pathlib import Path
 from typing import Any
 
-import dashboards
 import pytest
 import yaml
+
+from tests.rig import dashboards
 
 ROOT = Path(__file__).parents[3]
 CAPTURED = ROOT / "tests/rules/metrics"

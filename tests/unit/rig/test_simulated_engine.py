@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from loadtest.server import parse_counters
-from tests.fault_engine.process import running_engine
+from loadtest.results.server_counters import parse_counters
+from tests.rig.fault_engine.process import running_engine
 
-ENGINE = "tests.simulated_engine"
+ENGINE = "tests.rig.simulated_engine"
 
 
 def post(url: str, text: str, tokens: int, *, stream: bool = False) -> Any:

@@ -3,9 +3,9 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
+import engine_job
 import pytest
 import settings as engine
-from jobs import engine as job
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -16,7 +16,7 @@ GPU = engine.read({"ENGINE_DEVICE": "gpu", "MODEL_ID": "a/b"})
 
 def test_a_server_that_holds_the_gpus_memory_is_named_with_the_way_to_stop_it() -> None:
     with pytest.raises(engine.SettingError) as refused:
-        job.check_gpu_memory(GPU, [(8 * GIB, 80 * GIB)])
+        engine_job.check_gpu_memory(GPU, [(8 * GIB, 80 * GIB)])
     said = str(refused.value)
     assert "8.0 of 80.0 GiB of GPU memory is free and 72.0 is needed" in said
     assert "docker compose stop vllm" in said
@@ -24,13 +24,15 @@ def test_a_server_that_holds_the_gpus_memory_is_named_with_the_way_to_stop_it() 
 
 
 def test_a_free_card_is_enough_whatever_the_ones_beyond_hold() -> None:
-    job.check_gpu_memory(GPU, [(79 * GIB, 80 * GIB), (0, 80 * GIB)])
+    engine_job.check_gpu_memory(GPU, [(79 * GIB, 80 * GIB), (0, 80 * GIB)])
     with pytest.raises(engine.SettingError):
-        job.check_gpu_memory(dataclasses.replace(GPU, tensor_parallel_size=2), [(79 * GIB, 80 * GIB), (0, 80 * GIB)])
+        engine_job.check_gpu_memory(
+            dataclasses.replace(GPU, tensor_parallel_size=2), [(79 * GIB, 80 * GIB), (0, 80 * GIB)]
+        )
 
 
 def test_on_a_cpu_no_card_is_asked_for() -> None:
-    job.check_gpu_memory(engine.read({"MODEL_ID": "a/b"}), [(0, GIB)])
+    engine_job.check_gpu_memory(engine.read({"MODEL_ID": "a/b"}), [(0, GIB)])
 
 
 def test_a_model_that_is_not_there_is_said_with_both_ways_to_get_it(
@@ -38,7 +40,7 @@ def test_a_model_that_is_not_there_is_said_with_both_ways_to_get_it(
 ) -> None:
     monkeypatch.setattr(engine, "MODELS", tmp_path)
     with pytest.raises(engine.SettingError, match=r"docker compose run --rm model.*VLLM_USE_MODELSCOPE=true"):
-        job.read({"MODEL_ID": "no/model"}, {})
+        engine_job.read({"MODEL_ID": "no/model"}, {})
 
 
 def test_modelscope_is_asked_only_for_what_is_not_on_the_volume(
@@ -48,9 +50,9 @@ def test_modelscope_is_asked_only_for_what_is_not_on_the_volume(
     (tmp_path / "here/model").mkdir(parents=True)
     env = {"VLLM_USE_MODELSCOPE": "true"}
     for name, fetched in (("here/model", False), ("no/model", True)):
-        assert job.from_hub(engine.read({"MODEL_ID": name}), env) is fetched
+        assert engine_job.from_hub(engine.read({"MODEL_ID": name}), env) is fetched
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(engine.SettingError, match=r"has no config\.json"):
-        job.read({"MODEL_ID": str(tmp_path)}, {})
+        engine_job.read({"MODEL_ID": str(tmp_path)}, {})

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import buckets
 
-from loadtest import buckets as client
+from loadtest.results import histogram_buckets
 
 
 def test_the_slo_is_an_edge_and_no_default_edge_is_lost() -> None:
@@ -23,6 +23,6 @@ def test_a_queue_time_below_vllms_first_edge_can_be_told_from_another() -> None:
 
 
 def test_engine_and_load_test_count_in_the_same_buckets() -> None:
-    assert client.TTFT == buckets.TIME_TO_FIRST_TOKEN
-    assert client.TOKEN == buckets.INTER_TOKEN_LATENCY
-    assert set(client.REQUEST) == set(buckets.families(0.5, 0.05)["request_latency"])
+    assert histogram_buckets.TTFT == buckets.TIME_TO_FIRST_TOKEN
+    assert histogram_buckets.TOKEN == buckets.INTER_TOKEN_LATENCY
+    assert set(histogram_buckets.REQUEST) == set(buckets.families(0.5, 0.05)["request_latency"])

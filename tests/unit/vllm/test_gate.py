@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +12,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 ENGINE = Path(__file__).parents[3] / "docker" / "vllm"
-sys.path.append(str(ENGINE / "gate"))
 
 import headroom_gate as gate  # noqa: E402  # its folder is on the path only inside the container
 

@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import sys
-from pathlib import Path
 from typing import Any
 
-import pytest
-
-sys.path.append(str(Path(__file__).parents[3] / "docker" / "vllm" / "gate"))
-
 import headroom_api as api  # its folder is on the path only inside the container
+import pytest
 
 # What vLLM 0.32.0 serves beside the API, with and without its developers' mode.
 CLOSED = (

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import requests
 
-from tests.fault_engine.process import ROOT, running_engine
+from tests.rig.fault_engine.process import ROOT, running_engine
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,7 +28,7 @@ ENGINE = ("--kind", "batch_slots")
 
 @contextlib.contextmanager
 def engine(*arguments: str) -> Iterator[str]:
-    with running_engine(*(arguments or ENGINE), module="tests.simulated_engine") as url:
+    with running_engine(*(arguments or ENGINE), module="tests.rig.simulated_engine") as url:
         yield url
 
 

@@ -11,7 +11,7 @@ from gevent import monkey
 
 from loadtest.client.connection import Capture, Connection, End
 from loadtest.client.target import build_request
-from tests.unit.loadtest.client.ask import ask, make_spec, target
+from tests.rig.one_request import ask, make_spec, target
 
 
 def test_requests_share_one_connection(engine: str) -> None:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.unit.loadtest.client.ask import ask_once
+from tests.rig.one_request import ask_once
 
 # An end that comes is waited for as long as a busy machine takes.
 TIMEOUT_S, PATIENCE_S = 0.6, 5.0

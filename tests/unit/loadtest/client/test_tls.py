@@ -10,8 +10,8 @@ import pytest
 
 from loadtest.client.connection import Connection
 from loadtest.client.target import Target
-from tests.fault_engine.process import ROOT
-from tests.unit.loadtest.client.ask import ask
+from tests.rig.fault_engine.process import ROOT
+from tests.rig.one_request import ask
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,7 +32,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def tls_url(engine: str, certificate: Path) -> Iterator[str]:
-    command = [sys.executable, "-m", "tests.fault_engine.tls", str(certificate), engine.rsplit(":", 1)[1]]
+    command = [sys.executable, "-m", "tests.rig.fault_engine.tls", str(certificate), engine.rsplit(":", 1)[1]]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         yield process.stdout.readline().strip()

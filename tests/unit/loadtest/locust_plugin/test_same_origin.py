@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from flask import Flask
 
-from loadtest import same_origin
+from loadtest.locust_plugin import same_origin
 
 
 @pytest.fixture

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING
 import pytest
 from rich.console import Console
 
-from loadtest.record import Outcome, RequestRecord
-from loadtest.report.files import ReportFolder
-from loadtest.report.summary import summarize
-from loadtest.report.terminal import print_summary
-from loadtest.rows import to_row
-from loadtest.verdict import judge_run
-from loadtest.web import table
-from loadtest.workload import InputError
-from tests.unit.loadtest.full import full_disk
-from tests.unit.loadtest.make import record, results
+from loadtest.client.request_record import Outcome, RequestRecord
+from loadtest.input_error import InputError
+from loadtest.locust_plugin.web_page import table
+from loadtest.report.report_folder import ReportFolder
+from loadtest.report.run_summary import summarize
+from loadtest.report.run_terminal import print_summary
+from loadtest.results.csv_rows import to_row
+from loadtest.results.run_verdict import judge_run
+from tests.rig.full_disk import full_disk
+from tests.rig.loadtest_objects import record, results
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -4,9 +4,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from loadtest.rows import RowFile, read_rows, to_row
-from tests.unit.loadtest.full import full_disk
-from tests.unit.loadtest.make import record
+from loadtest.results.csv_rows import RowFile, read_rows, to_row
+from tests.rig.full_disk import full_disk
+from tests.rig.loadtest_objects import record
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from loadtest.distribution import Distribution
+from loadtest.results.distribution import Distribution
 
 EDGES = (0.01, 0.1, 1.0)
 

@@ -3,12 +3,12 @@ from __future__ import annotations
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from loadtest import buckets
-from loadtest.metrics import Metrics
-from loadtest.record import Outcome, RequestRecord
-from loadtest.results import Results
-from loadtest.store import Store
-from tests.unit.loadtest.make import options, plan, record
+from loadtest.client.request_record import Outcome, RequestRecord
+from loadtest.results import histogram_buckets
+from loadtest.results.prometheus_metrics import Metrics
+from loadtest.results.run_results import Results
+from loadtest.results.totals import Store
+from tests.rig.loadtest_objects import options, plan, record
 
 NAMES = {
     "loadtest_requests",
@@ -82,7 +82,7 @@ def test_histograms_have_vllms_edges() -> None:
     samples = exported(record(ttft=0.05))[metric]
     chat = [key for key in samples if key[0] == f"{metric}_bucket" and key[1] == "endpoint=chat"]
     edges = [key[-1].removeprefix("le=") for key in chat]
-    assert [float(edge) for edge in edges] == [*buckets.TTFT, float("inf")]
+    assert [float(edge) for edge in edges] == [*histogram_buckets.TTFT, float("inf")]
     assert samples[f"{metric}_bucket", "endpoint=chat", "le=0.04"] == 0
     assert samples[f"{metric}_bucket", "endpoint=chat", "le=0.06"] == 1
     assert samples[f"{metric}_count", "endpoint=chat"] == 1

@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import pytest
 
-from loadtest.options import Slo
-from loadtest.reconcile import Reconciliation, reconcile
-from loadtest.record import Outcome
-from loadtest.server import ServerCounters, add_up, difference, parse_counters
-from loadtest.store import Store
-from tests.unit.loadtest.make import record
+from loadtest.client.request_record import Outcome
+from loadtest.results.reconcile import Reconciliation, reconcile
+from loadtest.results.server_counters import ServerCounters, add_up, difference, parse_counters
+from loadtest.results.totals import Store
+from loadtest.settings.run_options import Slo
+from tests.rig.loadtest_objects import record
 
 SERVER = ServerCounters(
     prompt_tokens=100_000, generation_tokens=21_000, cache_queries=100_000, cache_hits=0, ended={"length": 1000}

@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import pytest
 
-from loadtest.reconcile import Reconciliation
-from loadtest.record import Outcome
-from loadtest.server import ServerCounters
-from loadtest.verdict import judge_run
-from tests.unit.loadtest.make import record, results
+from loadtest.client.request_record import Outcome
+from loadtest.results.reconcile import Reconciliation
+from loadtest.results.run_verdict import judge_run
+from loadtest.results.server_counters import ServerCounters
+from tests.rig.loadtest_objects import record, results
 
 SLO = ("--slo-ttft-ms", "200")
 

@@ -8,13 +8,20 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from loadtest import server
 from loadtest.client.target import Target, TargetError
-from loadtest.options import Slo
-from loadtest.reconcile import reconcile
-from loadtest.server import add_up, difference, pages, parse_counters, read_counters, read_settled_counters
-from loadtest.store import Store
-from tests.unit.loadtest.make import record
+from loadtest.results import server_counters
+from loadtest.results.reconcile import reconcile
+from loadtest.results.server_counters import (
+    add_up,
+    difference,
+    pages,
+    parse_counters,
+    read_counters,
+    read_settled_counters,
+)
+from loadtest.results.totals import Store
+from loadtest.settings.run_options import Slo
+from tests.rig.loadtest_objects import record
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,7 +34,7 @@ process_start_time_seconds {started}
 """
 
 
-def counters(prompt: float, generated: float, ended: float, started: float = 5.0) -> server.ServerCounters:
+def counters(prompt: float, generated: float, ended: float, started: float = 5.0) -> server_counters.ServerCounters:
     found = parse_counters(PAGE.format(prompt=prompt, generated=generated, ended=ended, started=started))
     assert found is not None
     return found
@@ -92,7 +99,7 @@ def test_an_engine_that_ends_while_its_counters_settle_has_said_its_last(two: tu
 
 def test_a_name_stands_for_all_its_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
     addresses = [(2, 1, 6, "", (f"10.0.0.{last}", 8000)) for last in (3, 4)]
-    monkeypatch.setattr(server.socket, "getaddrinfo", lambda *_: addresses)
+    monkeypatch.setattr(server_counters.socket, "getaddrinfo", lambda *_: addresses)
     assert pages(Target.parse("http://router:8000", engines="http://vllm:8000")) == {
         "10.0.0.3:8000": "http://10.0.0.3:8000/metrics",
         "10.0.0.4:8000": "http://10.0.0.4:8000/metrics",
@@ -123,7 +130,9 @@ def test_an_engine_that_joined_counts_whole() -> None:
     ],
     ids=["went", "restarted"],
 )
-def test_an_engine_that_lost_its_counts_is_named_and_no_sum_is_blamed(after: dict[str, server.ServerCounters]) -> None:
+def test_an_engine_that_lost_its_counts_is_named_and_no_sum_is_blamed(
+    after: dict[str, server_counters.ServerCounters],
+) -> None:
     before = add_up({"a": counters(1000, 100, 10), "b": counters(400, 40, 4)})
     found = difference(before, add_up(after))
     assert found.gone == ("a",)

@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from loadtest.options import Slo
-from loadtest.record import Outcome, RequestRecord
-from loadtest.store import Store
-from tests.unit.loadtest.make import record
+from loadtest.client.request_record import Outcome, RequestRecord
+from loadtest.results.totals import Store
+from loadtest.settings.run_options import Slo
+from tests.rig.loadtest_objects import record
 
 SLO = Slo(ttft=0.2, tpot=0.03, e2e=1.0)
 

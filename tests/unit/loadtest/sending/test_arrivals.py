@@ -6,8 +6,9 @@ from statistics import correlation, fmean, variance
 
 import pytest
 
-from loadtest.arrivals import ArrivalProcess, schedule, shard
-from loadtest.workload import InputError
+from loadtest.input_error import InputError
+from loadtest.sending.arrivals import ArrivalProcess, schedule
+from loadtest.sending.shard import shard
 
 REQUESTS = 40_000
 RATE = 50.0

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 import gevent
 import pytest
 
-from loadtest import clocks
 from loadtest.client import clock
+from loadtest.sending import clock_sync
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -45,7 +45,7 @@ def connect(to_master: Callable[[], float], to_worker: Callable[[], float]) -> t
 def set_clock(worker: Channel) -> list[str]:
     told: list[str] = []
     done = gevent.event.Event()
-    clocks.MasterTime(worker).set_clock(
+    clock_sync.MasterTime(worker).set_clock(
         lambda: (told.append("ready"), done.set()), lambda problem: (told.append(problem), done.set())
     )
     assert done.wait(timeout=10)
@@ -58,7 +58,7 @@ def test_a_worker_takes_the_masters_time_however_wrong_its_own_is(
 ) -> None:
     slow = iter([0.2] + [0.05, 0.002] * 3 + [0.05] * 100)
     worker, master = connect(lambda: next(slow), lambda: 0.002)
-    own = clocks.time.time
+    own = clock_sync.time.time
     in_master = False
 
     def tell_the_masters(msg: Any) -> None:
@@ -67,8 +67,8 @@ def test_a_worker_takes_the_masters_time_however_wrong_its_own_is(
         tell(msg=msg)
         in_master = False
 
-    monkeypatch.setattr(clocks.time, "time", lambda: own() + (ahead_s if in_master else 0.0))
-    clocks.tell_workers(master)
+    monkeypatch.setattr(clock_sync.time, "time", lambda: own() + (ahead_s if in_master else 0.0))
+    clock_sync.tell_workers(master)
     tell = master.handlers["loadtest_ask_time"]
     master.handlers["loadtest_ask_time"] = tell_the_masters
     assert set_clock(worker) == ["ready"]
@@ -77,11 +77,11 @@ def test_a_worker_takes_the_masters_time_however_wrong_its_own_is(
 
 
 def test_a_master_that_does_not_tell_the_time_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(clocks, "_TIMEOUT_S", 0.02)
+    monkeypatch.setattr(clock_sync, "_TIMEOUT_S", 0.02)
     worker, _ = connect(lambda: 0.0, lambda: 0.0)
     [problem] = set_clock(worker)
     assert "the master did not tell the time" in problem
-    assert clock.now_ns() * 1e-9 == pytest.approx(clocks.time.time(), abs=1)
+    assert clock.now_ns() * 1e-9 == pytest.approx(clock_sync.time.time(), abs=1)
 
 
 def test_kernel_stamps_follow_the_clock() -> None:

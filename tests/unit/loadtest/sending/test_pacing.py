@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 
-from loadtest.pacing import due_requests, request_numbers
-from tests.unit.loadtest.make import options
+from loadtest.sending.pacing import due_requests, request_numbers
+from tests.rig.loadtest_objects import options
 
 if TYPE_CHECKING:
     from loadtest.workload import Workload

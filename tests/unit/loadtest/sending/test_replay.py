@@ -2,8 +2,8 @@ import math
 
 import pytest
 
-from loadtest.arrivals import replay
-from loadtest.workload import InputError
+from loadtest.input_error import InputError
+from loadtest.sending.replay import replay
 
 
 def test_times_are_replayed_as_recorded_or_faster() -> None:

@@ -2,7 +2,7 @@ from itertools import count, islice
 
 import pytest
 
-from loadtest.arrivals import shard
+from loadtest.sending.shard import shard
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3, 7])

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from loadtest.workload import InputError
-from tests.unit.loadtest.make import options
+from loadtest.input_error import InputError
+from tests.rig.loadtest_objects import options
 
 
 def test_nothing_given_is_a_closed_loop_on_both_endpoints() -> None:

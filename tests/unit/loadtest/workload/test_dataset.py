@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from loadtest.workload import InputError, Workload, WorkloadOptions
+from loadtest.input_error import InputError
+from loadtest.workload import Workload, WorkloadOptions
 from loadtest.workload.dataset import DatasetPrompts, dataset_prompts
 from loadtest.workload.draws import DrawSource
 from loadtest.workload.tokenizer import Tokenizer

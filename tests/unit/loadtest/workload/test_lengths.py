@@ -3,7 +3,7 @@ from statistics import fmean, pstdev
 
 import pytest
 
-from loadtest.workload import InputError
+from loadtest.input_error import InputError
 from loadtest.workload.lengths import Lengths
 
 FRACTIONS = [(number + 0.5) / 20_000 for number in range(20_000)]

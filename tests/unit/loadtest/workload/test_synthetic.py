@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from loadtest.workload import InputError, RequestSpec, Workload, WorkloadOptions
+from loadtest.input_error import InputError
+from loadtest.workload import RequestSpec, Workload, WorkloadOptions
 from loadtest.workload.tokenizer import Tokenizer
 
 BLOCK = 16  # tokens; the engine's prefix cache matches whole blocks

@@ -6,7 +6,7 @@ from random import Random
 import pytest
 from tokenizers import Tokenizer as RawTokenizer
 
-from loadtest.workload import InputError
+from loadtest.input_error import InputError
 from loadtest.workload.endpoints import Endpoint
 from loadtest.workload.tokenizer import Tokenizer
 

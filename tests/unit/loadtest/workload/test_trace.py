@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from loadtest.workload import InputError
+from loadtest.input_error import InputError
 from loadtest.workload.trace import Trace
 
 HEADER = "TIMESTAMP,ContextTokens,GeneratedTokens"

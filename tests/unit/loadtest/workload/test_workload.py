@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from loadtest.arrivals import shard
+from loadtest.sending.shard import shard
 from loadtest.workload import RequestSpec, Workload, WorkloadOptions
 
 DIGEST = """
 from hashlib import sha256
 from itertools import islice
 from pathlib import Path
-from loadtest.arrivals import schedule
+from loadtest.sending.arrivals import schedule
 from loadtest.workload import Workload, WorkloadOptions
 workload = Workload.load(WorkloadOptions(
     model="m", endpoint="both", prompt_tokens="90:20", output_tokens="30:9", seed=11,

@@ -3,7 +3,8 @@ from typing import Any
 
 import pytest
 
-from loadtest.workload import InputError, WorkloadOptions
+from loadtest.input_error import InputError
+from loadtest.workload import WorkloadOptions
 
 
 @pytest.mark.parametrize(

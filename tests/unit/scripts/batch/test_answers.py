@@ -5,7 +5,7 @@ import json
 from typing import TYPE_CHECKING
 
 import pytest
-from jobs.generate.answers import Appended, OutputError, Printed
+from batch.answers import Appended, OutputError, Printed
 
 if TYPE_CHECKING:
     from pathlib import Path

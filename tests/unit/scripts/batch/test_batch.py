@@ -7,8 +7,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from jobs.generate.batch import Batch
-from jobs.generate.prompts import Prompt, WrongLine
+from batch.batch import Batch
+from batch.prompts import Prompt, WrongLine
 
 SEQUENCES = 4
 

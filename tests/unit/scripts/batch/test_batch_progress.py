@@ -4,8 +4,8 @@ import io
 from typing import TYPE_CHECKING
 
 import pytest
-from jobs.generate import progress
-from jobs.generate.progress import Progress, count_lines
+from batch import batch_progress
+from batch.batch_progress import Progress, count_lines
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,7 +20,7 @@ def test_lines_are_counted_as_they_will_be_numbered(text: str, lines: int, tmp_p
 
 def test_a_log_gets_whole_lines_with_share_rate_and_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(batch_progress.time, "monotonic", lambda: now[0])
     out = io.StringIO()
     watched = Progress(1000, 200, out)
     now[0] += 20

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import settings as engine
-from jobs.generate.arguments import after, fingerprint, parser, prompts, sampling
-from jobs.generate.prompts import Prompt, WrongLine
+from batch.generate_arguments import after, fingerprint, parser, prompts, sampling
+from batch.prompts import Prompt, WrongLine
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -4,8 +4,8 @@ import io
 from typing import TYPE_CHECKING
 
 import pytest
-from jobs.generate import prompts
-from jobs.generate.prompts import Prompt, WrongLine, from_arguments, from_stream
+from batch import prompts
+from batch.prompts import Prompt, WrongLine, from_arguments, from_stream
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

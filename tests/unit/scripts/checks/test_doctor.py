@@ -9,14 +9,15 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import compose_project
 import pytest
-from jobs.doctor import box, engine, main, stack, values
-from jobs.doctor.finding import FAIL, OK, WARN, Finding
+from checks import box_checks, docker_checks, doctor, setting_checks, stack_checks
+from checks.finding import FAIL, OK, WARN, Finding
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 
 
 @pytest.fixture
@@ -47,7 +48,7 @@ def test_old_docker_is_found(
     docker_of: Callable[[str, str], None], versions: tuple[str, str], verdicts: list[str]
 ) -> None:
     docker_of(*versions)
-    assert [finding.verdict for finding in engine.check_versions()] == verdicts
+    assert [finding.verdict for finding in docker_checks.check_versions()] == verdicts
 
 
 def test_without_docker_and_without_any_package_it_says_so_and_how_to_mend_it(tmp_path: Path) -> None:
@@ -71,16 +72,16 @@ def service(port: int) -> dict[str, Any]:
 def test_a_taken_port_is_named_unless_it_is_our_own() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        [finding] = box.check_ports(service(port), set())
+        [finding] = box_checks.check_ports(service(port), set())
         assert (finding.verdict, f"127.0.0.1:{port}" in finding.found, "vllm" in finding.fix) == (FAIL, True, True)
-        assert [found.verdict for found in box.check_ports(service(port), {("127.0.0.1", port)})] == [OK]
-    assert [found.verdict for found in box.check_ports(service(port), set())] == [OK]
+        assert [found.verdict for found in box_checks.check_ports(service(port), {("127.0.0.1", port)})] == [OK]
+    assert [found.verdict for found in box_checks.check_ports(service(port), set())] == [OK]
 
 
 def test_memory_that_is_not_there_fails_before_the_start_and_not_while_it_runs() -> None:
-    [finding] = box.check_memory(10_000, "weights", engine_runs=False)
+    [finding] = box_checks.check_memory(10_000, "weights", engine_runs=False)
     assert (finding.verdict, "10000.0 GiB" in finding.needed) == (FAIL, True)
-    assert [found.verdict for found in box.check_memory(10_000, "weights", engine_runs=True)] == [OK]
+    assert [found.verdict for found in box_checks.check_memory(10_000, "weights", engine_runs=True)] == [OK]
 
 
 def test_an_engine_that_publishes_no_port_runs_too(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,7 +110,7 @@ def test_a_cache_size_that_is_no_number_does_not_end_the_doctor(monkeypatch: pyt
 def test_memory_counts_the_weights_as_the_engine_does(
     monkeypatch: pytest.MonkeyPatch, stored: dict[str, str] | None, env: dict[str, str], weights: str
 ) -> None:
-    found = stack.OnVolume(ready=True, bytes=2**30, known=True, config=stored)
+    found = stack_checks.OnVolume(ready=True, bytes=2**30, known=True, config=stored)
     [memory] = findings(monkeypatch, [], "memory", found, **env)
     assert weights in memory.needed
 
@@ -118,10 +119,10 @@ def test_the_models_config_is_read_from_its_volume(monkeypatch: pytest.MonkeyPat
     service = {"image": "model:1", "environment": {"MODEL_ID": "a/b"}}
     model = {"services": {"model": service}, "volumes": {"models": {"name": "x_models"}}}
     said = {"list": "READY        1.5 GB  modelscope   a/b@master  <- the settings\n"}
-    monkeypatch.setattr(engine, "docker", lambda *args: said.get(args[-1], ""))
-    assert stack.wanted_model(model) == stack.OnVolume(ready=True, bytes=1.5e9, known=True)
+    monkeypatch.setattr(compose_project, "docker", lambda *args: said.get(args[-1], ""))
+    assert stack_checks.wanted_model(model) == stack_checks.OnVolume(ready=True, bytes=1.5e9, known=True)
     said["/models/a/b/config.json"] = '{"torch_dtype": "float32"}'
-    assert stack.wanted_model(model).config == {"torch_dtype": "float32"}
+    assert stack_checks.wanted_model(model).config == {"torch_dtype": "float32"}
 
 
 @pytest.mark.parametrize(
@@ -140,18 +141,18 @@ def test_a_secret_that_every_user_can_read_is_warned_of(tmp_path: Path, line: st
     env = tmp_path / ".env"
     env.write_text(f"{line}\n")
     env.chmod(0o644)
-    assert bool(list(values._readable_secrets(env))) is warned
+    assert bool(list(setting_checks._readable_secrets(env))) is warned
     env.chmod(0o600)
-    assert not list(values._readable_secrets(env))
+    assert not list(setting_checks._readable_secrets(env))
 
 
 def test_a_disk_that_is_too_small_fails(tmp_path: Path) -> None:
     image = {"vllm": {"image": "no-such-image:1"}, "prometheus": {"command": ["--storage.tsdb.retention.size=900TB"]}}
-    [finding] = box.check_disk(str(tmp_path), {"services": image}, on_gpu=False, model_bytes=0)
+    [finding] = box_checks.check_disk(str(tmp_path), {"services": image}, on_gpu=False, model_bytes=0)
     assert finding.verdict == FAIL
     image["prometheus"] = {"command": ["--storage.tsdb.retention.size=1KB"]}
     image["vllm"] = {"image": "no-such-image:1"}
-    [finding] = box.check_disk("/no/such/folder", {"services": image}, on_gpu=False, model_bytes=0)
+    [finding] = box_checks.check_disk("/no/such/folder", {"services": image}, on_gpu=False, model_bytes=0)
     assert finding.verdict == WARN
 
 
@@ -164,27 +165,27 @@ def container(**state: Any) -> dict[str, Any]:
     }
 
 
-NOTHING_YET = stack.OnVolume(ready=False, bytes=0, known=False)
+NOTHING_YET = stack_checks.OnVolume(ready=False, bytes=0, known=False)
 
 
 def findings(
     monkeypatch: pytest.MonkeyPatch,
     boxes: list[dict[str, Any]],
     what: str,
-    on_volume: stack.OnVolume = NOTHING_YET,
+    on_volume: stack_checks.OnVolume = NOTHING_YET,
     **settings: str,
 ) -> list[Finding]:
     """What the doctor finds about one thing, with an engine on a CPU, on a box whose memory is full."""
     services = {"vllm": {"environment": {"ENGINE_DEVICE": "cpu", **settings}}}
-    monkeypatch.setattr(engine, "check_versions", list)
-    monkeypatch.setattr(engine, "rendered", lambda: {"name": "test", "services": services})
-    monkeypatch.setattr(engine, "info", lambda: {"DockerRootDir": "/"})
-    monkeypatch.setattr(engine, "containers", lambda: boxes)
-    monkeypatch.setattr(stack, "wanted_model", lambda _: on_volume)
-    monkeypatch.setattr(box, "free_memory_bytes", lambda: 0)
+    monkeypatch.setattr(docker_checks, "check_versions", list)
+    monkeypatch.setattr(compose_project, "rendered", lambda: {"name": "test", "services": services})
+    monkeypatch.setattr(compose_project, "info", lambda: {"DockerRootDir": "/"})
+    monkeypatch.setattr(compose_project, "containers", lambda: boxes)
+    monkeypatch.setattr(stack_checks, "wanted_model", lambda _: on_volume)
+    monkeypatch.setattr(box_checks, "free_memory_bytes", lambda: 0)
     for other in ("values.check_values", "box.check_disk", "stack.check_model", "stack.check_containers"):
-        monkeypatch.setattr(f"jobs.doctor.{other}", lambda *_, **__: [])
-    return [finding for finding in main.examine() if finding.what == what]
+        monkeypatch.setattr(f"checks.{other}", lambda *_, **__: [])
+    return [finding for finding in doctor.examine() if finding.what == what]
 
 
 @pytest.mark.parametrize(
@@ -197,5 +198,5 @@ def findings(
     ],
 )
 def test_a_containers_state_is_told(state: dict[str, Any], verdict: str, words: str) -> None:
-    finding = stack._container("vllm", container(**state))
+    finding = stack_checks._container("vllm", container(**state))
     assert (finding.verdict, words in finding.found) == (verdict, True), finding

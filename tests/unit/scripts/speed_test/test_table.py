@@ -1,9 +1,9 @@
 from __future__ import annotations
 
 import pytest
-from jobs.throughput.result import Result
-from jobs.throughput.table import figures, table
-from jobs.throughput.work import Request, Work
+from speed_test.side_result import Result
+from speed_test.table import figures, table
+from speed_test.work import Request, Work
 
 WORK = Work("m", "gpu", "float16", "dummy", None, 2024, 3, 256, [], [Request([1] * 64, 128)] * 25)
 LIMITS = {

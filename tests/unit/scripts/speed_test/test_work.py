@@ -5,7 +5,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
-from jobs.throughput.work import Request, Work, WorkError, dataset_requests, random_requests
+from speed_test.work import Request, Work, WorkError, dataset_requests, random_requests
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,7 +8,7 @@ import stat
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from jobs.backup import main
+from volumes import backup
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -42,7 +42,7 @@ class Docker:
             return "\n".join(self.running)
         if words[0] == "volume":
             if words[-1] not in self.there:
-                raise main.DockerError("no such volume")
+                raise backup.DockerError("no such volume")
             return ""
         self.asked.append(words)
         if words[0] in self.fails:
@@ -61,21 +61,21 @@ class Docker:
 def docker(monkeypatch: pytest.MonkeyPatch) -> Docker:
     """A box on which the stack runs without the edge and without alerting."""
     played = Docker()
-    monkeypatch.setattr(main, "docker", played)
-    monkeypatch.setattr(main.Stack, "inside", lambda _, kept, command: ["printf", "%s", f"{kept.volume} {command}"])
+    monkeypatch.setattr(backup, "docker", played)
+    monkeypatch.setattr(backup.Stack, "inside", lambda _, kept, command: ["printf", "%s", f"{kept.volume} {command}"])
     return played
 
 
 def save(folder: Path) -> list[str]:
     """The volumes that a backup holds."""
-    main.save(main.Stack(), folder)
-    manifest: dict[str, Any] = json.loads((folder / main.MANIFEST).read_text())
+    backup.save(backup.Stack(), folder)
+    manifest: dict[str, Any] = json.loads((folder / backup.MANIFEST).read_text())
     return list(manifest["volumes"])
 
 
 def test_a_stack_without_edge_and_alerting_is_saved_and_restored_without(docker: Docker, tmp_path: Path) -> None:
     assert save(tmp_path / "saved") == OWN_VOLUMES
-    main.restore(main.Stack(), tmp_path / "saved", replace=True)
+    backup.restore(backup.Stack(), tmp_path / "saved", replace=True)
     assert [words for words in docker.asked if words[0] != "create"] == [
         ("stop", "prometheus", "grafana"),
         ("restart", "prometheus", "grafana"),
@@ -90,7 +90,7 @@ def test_the_edges_certificates_and_the_silences_are_saved_and_the_door_stays_op
     assert save(tmp_path / "saved") == [*OWN_VOLUMES, "alertmanager-data", "edge-data"]
     assert docker.asked[0] == ("stop", "prometheus", "grafana", "alertmanager")
     docker.asked.clear()
-    main.restore(main.Stack(), tmp_path / "saved", replace=True)
+    backup.restore(backup.Stack(), tmp_path / "saved", replace=True)
     assert ("stop", "prometheus", "grafana", "alertmanager", "edge") in docker.asked
 
 
@@ -104,10 +104,10 @@ def test_the_copies_are_readable_for_their_owner_alone(docker: Docker, tmp_path:
 
 def test_a_folder_that_cannot_be_written_is_one_line_and_pauses_nobody(docker: Docker, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(main.BackupError, match=r"file/saved cannot be written \(Not a directory\)"):
+    with pytest.raises(backup.BackupError, match=r"file/saved cannot be written \(Not a directory\)"):
         save(tmp_path / "file" / "saved")
     (tmp_path / "killed.part").mkdir()
-    with pytest.raises(main.BackupError, match=r"killed\.part is there already: delete it"):
+    with pytest.raises(backup.BackupError, match=r"killed\.part is there already: delete it"):
         save(tmp_path / "killed")
     assert docker.asked == []
 
@@ -118,8 +118,8 @@ def test_a_disk_that_gets_full_is_one_line_and_leaves_nothing(
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(main, "_save_one", full)
-    with pytest.raises(main.BackupError, match=r"\(No space left on device\): make room"):
+    monkeypatch.setattr(backup, "_save_one", full)
+    with pytest.raises(backup.BackupError, match=r"\(No space left on device\): make room"):
         save(tmp_path / "saved")
     assert list(tmp_path.iterdir()) == []
     assert docker.asked[-1][0] == "restart"
@@ -134,24 +134,26 @@ def test_what_is_switched_off_here_is_left_out_and_the_rest_restored(
     other = Docker()
     # The volume is there though nothing ever mounted it: `create --profile '*'` has made it, with no owner.
     other.there = ["prometheus-data", "alertmanager-data"]
-    monkeypatch.setattr(main, "docker", other)
+    monkeypatch.setattr(backup, "docker", other)
     capsys.readouterr()
-    main.restore(main.Stack(), tmp_path / "saved", replace=True)
+    backup.restore(backup.Stack(), tmp_path / "saved", replace=True)
     assert other.asked[0] == ("create", "--no-recreate", *OWN)
     said = capsys.readouterr().out
     assert "edge-data: left out, edge is off here" in said
     assert "alertmanager-data: left out, alertmanager is off here" in said
-    assert [volume for volume in main.VOLUMES if f"{volume.volume}: 0.0 MB restored" in said] == list(main.VOLUMES[:3])
+    assert [volume for volume in backup.VOLUMES if f"{volume.volume}: 0.0 MB restored" in said] == list(
+        backup.VOLUMES[:3]
+    )
 
 
 def test_a_backup_of_nothing_that_this_stack_has_is_refused(docker: Docker, tmp_path: Path) -> None:
-    (tmp_path / main.MANIFEST).write_text('{"volumes": {}}')
-    with pytest.raises(main.BackupError, match="holds nothing for this stack"):
-        main.restore(main.Stack(), tmp_path, replace=True)
+    (tmp_path / backup.MANIFEST).write_text('{"volumes": {}}')
+    with pytest.raises(backup.BackupError, match="holds nothing for this stack"):
+        backup.restore(backup.Stack(), tmp_path, replace=True)
     assert docker.asked == []
 
 
-@pytest.mark.parametrize("failure", [KeyboardInterrupt(), main.DockerError("no answer within 60 s")])
+@pytest.mark.parametrize("failure", [KeyboardInterrupt(), backup.DockerError("no answer within 60 s")])
 def test_services_start_again_though_their_stop_was_cut_short(
     docker: Docker, tmp_path: Path, failure: BaseException
 ) -> None:
@@ -165,23 +167,23 @@ def test_services_start_again_though_their_stop_was_cut_short(
 def test_a_whole_copy_is_kept_though_the_services_do_not_start_again(
     docker: Docker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    docker.fails["restart"] = main.DockerError("no answer within 60 s")
+    docker.fails["restart"] = backup.DockerError("no answer within 60 s")
     monkeypatch.setattr("sys.argv", ["backup", "save", str(tmp_path / "saved")])
-    assert main.main() == 1
+    assert backup.main() == 1
     said = capsys.readouterr()
     assert f"saved in {tmp_path / 'saved'}" in said.out
     [line] = said.err.splitlines()
     assert "prometheus, grafana may be stopped still (no answer within 60 s)" in line
-    assert list(main._verified(tmp_path / "saved")) == OWN_VOLUMES
+    assert list(backup._verified(tmp_path / "saved")) == OWN_VOLUMES
 
 
 def test_a_copy_that_fails_is_told_of_though_the_services_do_not_start_again_either(
     docker: Docker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    docker.fails["restart"] = main.DockerError("no answer within 60 s")
-    monkeypatch.setattr(main.Stack, "inside", lambda *_: ["sh", "-c", "echo disk is full >&2; exit 1"])
+    docker.fails["restart"] = backup.DockerError("no answer within 60 s")
+    monkeypatch.setattr(backup.Stack, "inside", lambda *_: ["sh", "-c", "echo disk is full >&2; exit 1"])
     monkeypatch.setattr("sys.argv", ["backup", "save", str(tmp_path / "saved")])
-    assert main.main() == 1
+    assert backup.main() == 1
     stopped, failed = capsys.readouterr().err.splitlines()
     assert "may be stopped still" in stopped
     assert "disk is full" in failed

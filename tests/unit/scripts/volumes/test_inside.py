@@ -10,7 +10,7 @@ from random import Random
 from typing import TYPE_CHECKING
 
 import pytest
-from jobs.backup import inside
+from volumes import inside
 
 if TYPE_CHECKING:
     from pathlib import Path

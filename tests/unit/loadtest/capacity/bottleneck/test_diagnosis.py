@@ -7,16 +7,16 @@ from random import Random
 from typing import Any
 
 import pytest
-from made import record
 
-from loadtest.capacity.advice import NEXT
 from loadtest.capacity.answer import Answer, SearchSettings
-from loadtest.capacity.engine import EngineSample, add_up, spans
-from loadtest.capacity.limits import EdgeEvidence, Waits, describe, find_limit, judge
+from loadtest.capacity.bottleneck.advice import NEXT
+from loadtest.capacity.bottleneck.diagnosis import EdgeEvidence, Waits, describe, find_limit, judge
+from loadtest.capacity.bottleneck.engine_series import EngineSample, add_up, spans
+from loadtest.capacity.bottleneck.step_times import StepLaw
+from loadtest.capacity.report.capacity_summary import Finding
 from loadtest.capacity.stage_record import Misses
-from loadtest.capacity.step_law import StepLaw
-from loadtest.capacity.summary import Finding
-from tests.unit.loadtest.make import options, plan
+from tests.rig.capacity_objects import record
+from tests.rig.loadtest_objects import options, plan
 
 IDLE = Waits(queue=0.001, prefill=0.02, outside=0.005, tpot=0.02, tpot_outside=0.0)
 BUSY = {

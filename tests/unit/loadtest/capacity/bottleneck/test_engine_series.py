@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from loadtest.capacity import engine
-from loadtest.capacity.engine import (
+from loadtest.capacity.bottleneck import engine_series
+from loadtest.capacity.bottleneck.engine_series import (
     EngineSample,
     EngineWatch,
     add_up,
@@ -48,8 +48,8 @@ def test_a_page_of_another_server_is_no_sample() -> None:
 
 
 def test_every_series_that_is_read_is_one_of_the_engines() -> None:
-    captured = (Path(__file__).parents[3] / "rules/metrics/vllm-0.32.0.txt").read_text()
-    for name in (*engine._SUMS, engine._BY_REASON, engine._KV, engine._CACHE_CONFIG):
+    captured = (Path(__file__).parents[4] / "rules/metrics/vllm-0.32.0.txt").read_text()
+    for name in (*engine_series._SUMS, engine_series._BY_REASON, engine_series._KV, engine_series._CACHE_CONFIG):
         base = name.removesuffix("_sum").removesuffix("_count")
         assert f"# TYPE {name} " in captured or f"# TYPE {base} histogram" in captured, name
 
@@ -60,7 +60,7 @@ ROUTER = Target.parse("http://router:8000", engines="http://127.0.0.1:1 http://1
 def behind_a_router(monkeypatch: pytest.MonkeyPatch, *pages: str) -> None:
     """The pages of the engines at ports 1 and 2; an empty one for an engine that does not answer."""
     urls = {f"http://127.0.0.1:{port}/metrics": page for port, page in enumerate(pages, 1)}
-    monkeypatch.setattr(engine, "_page", urls.__getitem__)
+    monkeypatch.setattr(engine_series, "_page", urls.__getitem__)
 
 
 def test_behind_a_router_every_engine_is_asked_and_their_series_are_added_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,8 +82,8 @@ def test_a_sample_that_lacks_an_engine_is_dropped(monkeypatch: pytest.MonkeyPatc
     both = add_up({"a": EngineSample(1.0, 0.5, steps=10), "b": EngineSample(1.0, 0.5, steps=10)})
     one = add_up({"a": EngineSample(2.0, 0.5, steps=11)})
     coming = iter((both, one, None, both))
-    monkeypatch.setattr(engine, "read_sample", lambda _target: next(coming))
-    monkeypatch.setattr(engine, "INTERVAL_S", 0.0)
+    monkeypatch.setattr(engine_series, "read_sample", lambda _target: next(coming))
+    monkeypatch.setattr(engine_series, "INTERVAL_S", 0.0)
     watch = EngineWatch(ROUTER)
     watch._greenlet.join()  # the end of `coming` ends it
     assert watch.stop() == [both, both]

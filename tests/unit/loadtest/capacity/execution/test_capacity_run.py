@@ -9,13 +9,13 @@ import gevent
 import pytest
 from gevent.monkey import get_original
 
-from loadtest.capacity import run
-from loadtest.capacity.drive import Drive
-from loadtest.capacity.metrics import CapacityMetrics
-from loadtest.capacity.run import CapacityRun
-from loadtest.fleet import Fleet
-from loadtest.metrics import Metrics
-from tests.unit.loadtest.make import options, plan
+from loadtest.capacity.execution import capacity_run
+from loadtest.capacity.execution.capacity_run import CapacityRun
+from loadtest.capacity.execution.stage_runner import Drive
+from loadtest.capacity.report.capacity_metrics import CapacityMetrics
+from loadtest.results.prometheus_metrics import Metrics
+from loadtest.sending.workers import Fleet
+from tests.rig.loadtest_objects import options, plan
 
 if TYPE_CHECKING:
     from loadtest.capacity.answer import Lengths, SearchSettings
@@ -46,14 +46,14 @@ def test_the_search_gets_the_lengths_of_the_workload_not_of_what_happens_to_be_s
         def __init__(self, _settings: SearchSettings, lengths: Lengths | None = None) -> None:
             given.append(lengths)
 
-    monkeypatch.setattr(run, "Search", Search)
+    monkeypatch.setattr(capacity_run, "Search", Search)
     make()
     assert given == [LENGTHS]
 
 
 def test_the_engines_behind_a_router_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run, "read_cache_config", lambda _target: {})
-    monkeypatch.setattr(run, "read_version", lambda _target: None)
+    monkeypatch.setattr(capacity_run, "read_cache_config", lambda _target: {})
+    monkeypatch.setattr(capacity_run, "read_version", lambda _target: None)
     search = make("--engine-urls", "http://127.0.0.1:1 http://127.0.0.1:2")
     search.start()
     search.stop()

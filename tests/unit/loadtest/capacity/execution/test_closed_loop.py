@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 
 from loadtest.capacity.answer import Answer, SearchSettings
+from loadtest.capacity.execution.closed_loop import judge_users, little, make_record, next_users
 from loadtest.capacity.stage_record import UsersRecord
-from loadtest.capacity.users import judge_users, little, make_record, next_users
-from tests.unit.loadtest.capacity.made import record, request
+from tests.rig.capacity_objects import record, request
 
 
 def answer(mid: float) -> Answer:

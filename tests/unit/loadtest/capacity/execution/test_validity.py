@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from loadtest.capacity.validity import client_figures, client_problems, tolerance_s, void_reasons
-from loadtest.options import Slo
-from tests.unit.loadtest.make import record, results
+from loadtest.capacity.execution.validity import client_figures, client_problems, tolerance_s, void_reasons
+from loadtest.settings.run_options import Slo
+from tests.rig.loadtest_objects import record, results
 
 ON_TIME = [0.001] * 300
 

@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from loadtest.capacity.window import Window, due_times
-from loadtest.options import Pacing
-from loadtest.pacing import Load
-from loadtest.record import Outcome
-from loadtest.rows import RowFile, to_row
-from tests.unit.loadtest.full import full_disk
-from tests.unit.loadtest.make import record
+from loadtest.capacity.execution.window import Window, due_times
+from loadtest.client.request_record import Outcome
+from loadtest.results.csv_rows import RowFile, to_row
+from loadtest.sending.pacing import Load
+from loadtest.settings.run_options import Pacing
+from tests.rig.full_disk import full_disk
+from tests.rig.loadtest_objects import record
 
 if TYPE_CHECKING:
     from pathlib import Path

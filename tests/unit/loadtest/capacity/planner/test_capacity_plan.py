@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from loadtest.capacity.answer import Limits
-from loadtest.capacity.planner import command
-from loadtest.capacity.planner.fleet import Load, simulate_fleet
-from loadtest.capacity.planner.plan import Box, make_plan
-from loadtest.capacity.simulation.spec import EngineSpec
-from loadtest.workload import InputError
+from loadtest.capacity.planner import plan_command
+from loadtest.capacity.planner.capacity_plan import Box, make_plan
+from loadtest.capacity.planner.fleet_simulation import Load, simulate_fleet
+from loadtest.capacity.simulation.engine_spec import EngineSpec
+from loadtest.input_error import InputError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -105,7 +105,7 @@ def trace_file(folder: Path) -> Path:
 def test_command_says_the_number_and_writes_a_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     page = tmp_path / "plan.html"
     arguments = [str(result_file(tmp_path)), "--trace", str(trace_file(tmp_path)), "--window", "60"]
-    assert command.plan([*arguments, "--report", str(page)]) == 0
+    assert plan_command.plan([*arguments, "--report", str(page)]) == 0
     assert "boxes for a peak of" in capsys.readouterr().out.replace("within the capacity's interval) ", "")
     text = page.read_text()
     assert "boxes" in text
@@ -121,12 +121,12 @@ def test_a_result_that_cannot_be_planned_with_is_refused(
 ) -> None:
     result_file(tmp_path, **changed)
     with pytest.raises(InputError, match=reason):
-        command.read_box(tmp_path)
+        plan_command.read_box(tmp_path)
 
 
 def test_bad_options_are_refused_in_one_line(tmp_path: Path) -> None:
     arguments = [str(result_file(tmp_path)), "--trace", str(trace_file(tmp_path))]
     with pytest.raises(InputError, match="--window"):
-        command.plan([*arguments, "--window", "0"])
+        plan_command.plan([*arguments, "--window", "0"])
     with pytest.raises(InputError, match="RESULT"):
-        command.plan([str(tmp_path / "none.json"), *arguments[1:]])
+        plan_command.plan([str(tmp_path / "none.json"), *arguments[1:]])

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 from prometheus_client import CollectorRegistry, generate_latest
 
 from loadtest.capacity.answer import SearchSettings
-from loadtest.capacity.metrics import CapacityMetrics, newest_capacity
-from loadtest.capacity.progress import Progress
+from loadtest.capacity.report.capacity_metrics import CapacityMetrics, newest_capacity
+from loadtest.capacity.report.progress import Progress
 from loadtest.capacity.stage import StagePlan
-from tests.unit.loadtest.capacity.made import request
+from tests.rig.capacity_objects import request
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from rich.console import Console
 
-from loadtest.capacity.terminal import _stages
+from loadtest.capacity.report.capacity_terminal import _stages
 
 
 @pytest.mark.parametrize("width", [80, 112])  # a terminal's; where there is none

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from loadtest.capacity.compare import compare
-from loadtest.capacity.report.charts import curve_charts
-from loadtest.workload import InputError
-from tests.fuzz.capacity import GOOD
+from loadtest.capacity.report.capacity_charts import curve_charts
+from loadtest.capacity.report.compare import compare
+from loadtest.input_error import InputError
+from tests.unit.hostile.capacity_readers import GOOD
 
 if TYPE_CHECKING:
     from pathlib import Path

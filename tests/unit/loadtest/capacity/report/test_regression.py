@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from loadtest.capacity.gate import change, check_same, differences, gate, read_result
-from loadtest.workload import InputError
-from tests.unit.loadtest.capacity.made import result
+from loadtest.capacity.report.regression import change, check_same, differences, gate, read_result
+from loadtest.input_error import InputError
+from tests.rig.capacity_objects import result
 
 if TYPE_CHECKING:
     from pathlib import Path

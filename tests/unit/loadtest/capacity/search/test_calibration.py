@@ -7,10 +7,10 @@ from statistics import median
 
 import pytest
 
-from loadtest.capacity.simulation.kinds import KINDS
 from tests.bench.capacity.calibration import calibrate
 from tests.bench.capacity.engines import KNOWN
 from tests.bench.capacity.truth import misses, read
+from tests.rig.simulated_engine.engine_kinds import KINDS
 
 
 @pytest.mark.timeout(600)

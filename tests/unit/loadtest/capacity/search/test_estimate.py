@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from loadtest.capacity import estimate
 from loadtest.capacity.answer import SearchSettings
-from loadtest.capacity.estimate import Estimator
-from loadtest.capacity.search import Search
-from loadtest.capacity.simulation.fit import Twin
-from loadtest.capacity.simulation.kinds import KINDS
-from loadtest.capacity.simulation.search import run_stage
+from loadtest.capacity.search import estimate
+from loadtest.capacity.search.estimate import Estimator
+from loadtest.capacity.search.search import Search
 from loadtest.capacity.stage import StagePlan
+from loadtest.capacity.twin.twin_fit import Twin
+from tests.rig.simulated_engine.engine_kinds import KINDS
+from tests.rig.simulated_engine.simulated_search import run_stage
 
 if TYPE_CHECKING:
     from loadtest.capacity.stage import StageResult

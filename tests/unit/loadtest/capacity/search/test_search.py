@@ -9,8 +9,8 @@ from random import Random
 import pytest
 
 from loadtest.capacity.answer import Answer, Limits, SearchSettings
-from loadtest.capacity.estimate import Estimator
-from loadtest.capacity.search import Search
+from loadtest.capacity.search.estimate import Estimator
+from loadtest.capacity.search.search import Search
 from loadtest.capacity.stage import Decision, StagePlan, StageRequest, StageResult
 
 Engine = Callable[[float], float]  # rate to the share of good requests

@@ -4,9 +4,9 @@ from random import Random
 
 import pytest
 
-from loadtest.capacity.simulation.engine import Engine
-from loadtest.capacity.simulation.run import run
-from loadtest.capacity.simulation.spec import EngineSpec, Sequence
+from loadtest.capacity.simulation.engine_spec import EngineSpec, Sequence
+from loadtest.capacity.simulation.simulate import run
+from loadtest.capacity.simulation.simulated_engine import Engine
 
 
 def poisson(rate: float, prompt: int, output: int, seed: int = 1) -> Iterator[Sequence]:

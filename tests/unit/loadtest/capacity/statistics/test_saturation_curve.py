@@ -8,7 +8,7 @@ from statistics import median
 
 import pytest
 
-from loadtest.capacity.edge import Batch, Slope, fit_edge, log_odds
+from loadtest.capacity.statistics.saturation_curve import Batch, Slope, fit_edge, log_odds
 
 OBJECTIVE, EDGE, SLOPE = 0.95, 15.1, 20.0
 

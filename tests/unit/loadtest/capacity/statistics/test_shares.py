@@ -2,7 +2,14 @@ import random
 
 import pytest
 
-from loadtest.capacity.statistics import dispersion, judge_share, normal_quantile, rises, student_quantile, wilson
+from loadtest.capacity.statistics.shares import (
+    dispersion,
+    judge_share,
+    normal_quantile,
+    rises,
+    student_quantile,
+    wilson,
+)
 
 
 def test_quantiles_are_those_of_the_tables() -> None:

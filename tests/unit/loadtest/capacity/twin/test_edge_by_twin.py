@@ -7,20 +7,18 @@ from itertools import islice
 from random import Random
 from typing import TYPE_CHECKING
 
-from made import record, request
-
-from loadtest.capacity import twin
 from loadtest.capacity.answer import Limits, SearchSettings
-from loadtest.capacity.simulation.fit import replay
-from loadtest.capacity.simulation.kinds import KINDS
-from loadtest.capacity.simulation.spec import EngineSpec
-from loadtest.capacity.twin import _Matching, edge_by_twin
+from loadtest.capacity.simulation.engine_spec import EngineSpec
+from loadtest.capacity.twin.edge_by_twin import _Matching, edge_by_twin
+from loadtest.capacity.twin.twin_fit import replay
+from tests.rig.capacity_objects import record, request
+from tests.rig.simulated_engine.engine_kinds import KINDS
 
 if TYPE_CHECKING:
     import pytest
 
-    from loadtest.capacity.edge import Edge
     from loadtest.capacity.stage import StageResult
+    from loadtest.capacity.statistics.saturation_curve import Edge
 
 LIMITS = Limits(ttft_s=0.5)
 
@@ -84,7 +82,7 @@ def test_a_twin_that_explains_luck_only_in_part_has_a_wider_interval(monkeypatch
     alike, in_part = measured(1.0), measured(0.75)
     wide = edge(in_part).width
     with monkeypatch.context() as patch:
-        patch.setattr(twin, "_UNLIKE_IN_PART", 0.0)
+        patch.setattr(edge_by_twin, "_UNLIKE_IN_PART", 0.0)
         without = edge(in_part).width
         of_alike = edge(alike).width
     assert wide > 1.1 * without

@@ -3,12 +3,12 @@ from itertools import islice
 import pytest
 
 from loadtest.capacity.answer import Limits
-from loadtest.capacity.simulation.engine import Engine
-from loadtest.capacity.simulation.fit import fit_twin, replay
-from loadtest.capacity.simulation.kinds import KINDS
-from loadtest.capacity.simulation.minimize import minimize
-from loadtest.capacity.simulation.run import run
+from loadtest.capacity.simulation.simulate import run
+from loadtest.capacity.simulation.simulated_engine import Engine
 from loadtest.capacity.stage import StagePlan, StageRequest, StageResult
+from loadtest.capacity.twin.minimize import minimize
+from loadtest.capacity.twin.twin_fit import fit_twin, replay
+from tests.rig.simulated_engine.engine_kinds import KINDS
 
 
 def measure(name: str, rate: float, count: int, seed: int) -> StageResult:

@@ -9,14 +9,13 @@ from dataclasses import dataclass, field
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from jobs.drill.stack import StackError, shell
+from drills.stack import StackError, shell
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from docker.models.containers import Container
-
-    from jobs.drill.stack import Stack
+    from drills.stack import Stack
 
 INTERVAL_S = 5.0
 # Per process: id and start (in a container that starts again the ids are the same), resident memory in bytes,

@@ -1,21 +1,25 @@
-"""Mixed load for a long time with drills in between: what grows, and do client and server agree."""
+"""`python -m tests.bench.soak --minutes 60`: mixed load with processes killed in between, on the running stack.
+
+Ends with 1 when memory, descriptors or disk grow into trouble, or client and server disagree. Loads the stack all the time.
+"""
 
 from __future__ import annotations
 
+import argparse
+import sys
 import time
 from typing import TYPE_CHECKING, Any
 
 import requests
-
-from jobs.drill.engine import API_SERVER, ENGINE, START_S, WORKER
-from jobs.drill.load import Run, reasons
-from jobs.drill.sampling import Samples, Series, slope, slope_error
-from jobs.drill.stack import StackError
+from drills.drill import check_ready, default_project
+from drills.engine_drills import API_SERVER, ENGINE, START_S, WORKER
+from drills.load_run import Run, reasons
+from drills.sampling import Samples, Series, slope, slope_error
+from drills.stack import Stack, StackError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from jobs.drill.stack import Stack
 
 RUN_S = 120
 EVERY = 2  # every second run of the first part has a drill in its middle; in the rest all live on
@@ -182,3 +186,24 @@ def slopes(samples: Samples, disk: Series) -> list[str]:
         if (lasting - error) * WEEK_H > LIMITS[what]:
             problems.append(f"{who}: {label} grow by {lasting:.1f} an hour")
     return problems
+
+
+def main() -> int:
+    """Soak the stack of `--project`; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.soak", description=__doc__)
+    parser.add_argument("-p", "--project", default=default_project(), help="Compose project name; default: %(default)s")
+    parser.add_argument("--minutes", type=float, default=30, help="default: %(default)g")
+    options = parser.parse_args()
+    if not 1 <= options.minutes <= 24 * 60:
+        parser.error(f"--minutes {options.minutes:g}: give 1 to 1440")
+    try:
+        stack = Stack(options.project)
+        check_ready(stack)
+    except StackError as error:
+        print(f"soak: {error}", file=sys.stderr)
+        return 2
+    return run(stack, options.minutes)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

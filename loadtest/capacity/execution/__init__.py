@@ -1,0 +1,1 @@
+"""Execution: run the stages of a search inside Locust and record what client and engine report."""

@@ -1,0 +1,1 @@
+"""Statistics: shares, quantiles and the curve of good requests over the rate."""

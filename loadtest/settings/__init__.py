@@ -1,0 +1,1 @@
+"""Settings: command line options, checked, and the plan that goes to every worker."""
