@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Any, Protocol
 from loadtest.report.run_summary import summarize
 from loadtest.report.run_terminal import print_summary, verdict_text
 from loadtest.results.reconcile import reconcile
-from loadtest.results.run_results import Results
+from loadtest.results.run_results import RunResults
 from loadtest.results.run_verdict import INVALID, judge_run
 from loadtest.results.server_counters import ServerCounters, difference, read_counters, read_settled_counters
-from loadtest.results.totals import Store
+from loadtest.results.totals import RunTotals
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from loadtest.report.report_folder import ReportFolder
-    from loadtest.results.prometheus_metrics import Metrics
+    from loadtest.results.prometheus_metrics import LoadTestMetrics
     from loadtest.results.reconcile import Reconciliation
-    from loadtest.sending.workers import Fleet
+    from loadtest.sending.workers import Workers
     from loadtest.settings.run_options import RunOptions
     from loadtest.settings.run_plan import RunPlan
     from loadtest.workload import Workload
@@ -32,7 +32,7 @@ class Run(Protocol):
     """From Locust's start to its stop."""
 
     @property
-    def results(self) -> Results | None:
+    def results(self) -> RunResults | None:
         """What the page shows."""
 
     @property
@@ -69,8 +69,8 @@ class SingleRun:
 
     def __init__(  # noqa: PLR0913, PLR0917  # what a run is made of
         self,
-        fleet: Fleet,
-        metrics: Metrics,
+        fleet: Workers,
+        metrics: LoadTestMetrics,
         options: RunOptions,
         plan: RunPlan,
         workload: Workload,
@@ -83,7 +83,7 @@ class SingleRun:
         self._going = fleet.alone  # a process that is alone starts by itself
         self._summary: dict[str, Any] | None = None
         self.exit_code: int | None = None
-        self.results = Results(options, plan, workload.notes, folder.rows if folder else None)
+        self.results = RunResults(options, plan, workload.notes, folder.rows if folder else None)
 
     def start(self) -> None:
         results = self.results
@@ -157,14 +157,14 @@ class SingleRun:
             print_summary(self._summary)
 
 
-def reconcile_run(results: Results, workload: Workload) -> Reconciliation | None:
+def reconcile_run(results: RunResults, workload: Workload) -> Reconciliation | None:
     """Hold a run that has ended against the server's counters; None where it had none.
 
     Where none answers any more, the engines are gone with what they counted.
     """
     if results.server_before is None:
         return None
-    everything = Store(results.options.slo)
+    everything = RunTotals(results.options.slo)
     everything.merge(results.measured)
     everything.merge(results.unmeasured)
     server = difference(results.server_before, results.server_after or ServerCounters())

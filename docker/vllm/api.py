@@ -21,7 +21,7 @@ _ENGINE_LABEL = re.compile(r'\bengine="([^"]*)"')
 
 
 @dataclass
-class Engine:
+class EngineApi:
     """One engine's own numbers; `held` is how many requests run or wait in it."""
 
     says: dict[str, float] = field(default_factory=dict)
@@ -33,23 +33,23 @@ class Engine:
 
 
 @dataclass
-class Metrics:
+class EngineMetrics:
     """A metrics page: engines by number, and the API server's own gauges (docker/vllm/gate)."""
 
-    engines: dict[str, Engine]
+    engines: dict[str, EngineApi]
     in_flight: float = 0.0
     unanswered: float = 0.0
     unscraped: float = 0.0
 
 
-def parse_metrics(page: str) -> Metrics:
+def parse_metrics(page: str) -> EngineMetrics:
     """Read a page in Prometheus' text format; what is not on it counts as 0."""
-    metrics = Metrics({})
+    metrics = EngineMetrics({})
     for sample in _SAMPLE.finditer(page):
         name, value = sample["name"], float(sample["value"])
         if name in _ENGINE_SAYS:
             label = _ENGINE_LABEL.search(sample["labels"] or "")
-            engine = metrics.engines.setdefault(label[1] if label else "0", Engine())
+            engine = metrics.engines.setdefault(label[1] if label else "0", EngineApi())
             engine.says[name] = engine.says.get(name, 0.0) + value
         elif name.startswith("headroom_engine_requests_"):
             setattr(metrics, name.removeprefix("headroom_engine_requests_"), value)

@@ -14,7 +14,7 @@ _ENGINE_NAMES = ("VLLM::Engine", "VLLM::Worker")  # vLLM's process titles
 
 
 @dataclass(frozen=True)
-class Process:
+class EngineProcess:
     """One process: `cpu_s` is the CPU time that it has used, `state` the kernel's letter."""
 
     pid: int
@@ -33,7 +33,7 @@ class Process:
         return f"{self.name} {_STATES[self.state]}" if self.state in _STATES else ""
 
 
-def of_group(group: int) -> list[Process]:
+def of_group(group: int) -> list[EngineProcess]:
     """The living processes of a process group."""
     found = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
@@ -47,11 +47,11 @@ def of_group(group: int) -> list[Process]:
         fields = rest.split()
         if int(fields[2]) == group and fields[0] != "Z":
             ticks = int(fields[11]) + int(fields[12])
-            found.append(Process(int(pid), name, fields[0], ticks / _TICKS_PER_S))
+            found.append(EngineProcess(int(pid), name, fields[0], ticks / _TICKS_PER_S))
     return found
 
 
-def kill_group(group: int, timeout_s: float) -> list[Process]:
+def kill_group(group: int, timeout_s: float) -> list[EngineProcess]:
     """Kill all processes of a group and wait for their end; those that are left after `timeout_s` come back."""
     deadline = time.monotonic() + timeout_s
     while left := of_group(group):

@@ -23,7 +23,7 @@ import api
 import markers
 import processes
 from explain import explain
-from watchdog import Progress, Watchdog, say
+from watchdog import EngineProgress, Watchdog, say
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -155,7 +155,7 @@ class Supervisor:
             self._stalled = True
             _kill(group)
 
-        progress = Progress(self._watch.limit_s, self._watch.cpu_counts)
+        progress = EngineProgress(self._watch.limit_s, self._watch.cpu_counts)
         return Watchdog(group, self._watch.model, progress, end if self._watch.restart else None)
 
 
@@ -186,7 +186,7 @@ def _stop_gently(child: subprocess.Popen[str], *, drain: bool) -> None:
         processes.kill_group(child.pid, KILLED_S)
 
 
-def _wait_for(child: subprocess.Popen[str], timeout_s: float, reached: Callable[[api.Metrics], bool]) -> None:
+def _wait_for(child: subprocess.Popen[str], timeout_s: float, reached: Callable[[api.EngineMetrics], bool]) -> None:
     """Ask the API server's metrics until they say so, or it has ended, or the time is over."""
     deadline = time.monotonic() + timeout_s
     while (left_s := deadline - time.monotonic()) > 0 and child.poll() is None:

@@ -39,7 +39,7 @@ COMPUTING = 0.1
 class Sample:
     """What was seen at one moment; `metrics` is None when the API server did not answer."""
 
-    metrics: api.Metrics | None
+    metrics: api.EngineMetrics | None
     engine_cpu_s: float
     api_cpu_s: float
 
@@ -65,7 +65,7 @@ class Clock:
 
 
 @dataclass
-class Progress:
+class EngineProgress:
     """The judgement over the engines and their API server, from one sample after the other.
 
     `idle_s` is for how long no engine has moved, whether it had something to do or not; `held` how many requests the
@@ -115,7 +115,7 @@ class Progress:
         """Whether an engine, or the API server, does nothing any more."""
         return any(clock.over(self.limit_s) for clock in self._clocks.values())
 
-    def wants_canary(self, metrics: api.Metrics) -> bool:
+    def wants_canary(self, metrics: api.EngineMetrics) -> bool:
         """Whether only a request of our own can tell."""
         if self.canary_pending or self.held:
             return False
@@ -133,7 +133,7 @@ class Progress:
 class Watchdog:
     """Watches one run of the engine from a thread of its own; calls `end` once, when it has stalled."""
 
-    def __init__(self, group: int, model: str, progress: Progress, end: Callable[[str], None] | None) -> None:
+    def __init__(self, group: int, model: str, progress: EngineProgress, end: Callable[[str], None] | None) -> None:
         """Watch the process group `group`, whose leader is the API server; `end` None: only mark it unhealthy."""
         self.ready = False
         self._group = group
@@ -175,7 +175,7 @@ class Watchdog:
             return True
         return False
 
-    def _sample(self, metrics: api.Metrics | None) -> Sample:
+    def _sample(self, metrics: api.EngineMetrics | None) -> Sample:
         living = processes.of_group(self._group)
         engine_cpu_s = sum(process.cpu_s for process in living if process.computes)
         return Sample(metrics, engine_cpu_s, sum(process.cpu_s for process in living) - engine_cpu_s)
@@ -205,7 +205,7 @@ class Watchdog:
             pass  # no answer: the clock runs, and the supervisor sees when the server has ended
 
 
-def _read_metrics() -> api.Metrics | None:
+def _read_metrics() -> api.EngineMetrics | None:
     try:
         return api.parse_metrics(api.request("/metrics", timeout_s=ANSWER_TIMEOUT_S))
     except (OSError, ValueError):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 if TYPE_CHECKING:
     from collections.abc import Sequence as Items
 
-    from loadtest.capacity.simulation.engine_spec import Sequence
+    from loadtest.capacity.simulation.engine_spec import SimulatedRequest
     from loadtest.capacity.stage import Decision, StagePlan
     from loadtest.capacity.twin.twin_fit import Twin
 
@@ -21,14 +21,14 @@ Ended = Literal["interval", "budget", "max_rate", "client", "idle_engine", "void
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class SloLimits:
     """The SLO's limits in seconds; None is no limit."""
 
     ttft_s: float | None = None
     tpot_s: float | None = None
     e2e_s: float | None = None
 
-    def met(self, sequence: Sequence) -> bool:
+    def met(self, sequence: SimulatedRequest) -> bool:
         """Whether a simulated request that has ended met them."""
         if sequence.rejected:
             return False
@@ -45,7 +45,7 @@ class SearchSettings:
     """What is searched for, and for how long."""
 
     objective: float = 0.95  # share of all due requests that must be good
-    limits: Limits = field(default_factory=Limits)  # by which requests are good
+    limits: SloLimits = field(default_factory=SloLimits)  # by which requests are good
     budget_s: float = 900.0
     start_rate: float = 1.0  # requests/s
     max_rate: float = 10_000.0  # requests/s
@@ -70,7 +70,7 @@ class StageVerdict:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class SearchAnswer:
     """The capacity in requests/s.
 
     edge: low, mid and high are set. floor: never failed up to `low`, 0 if nothing was met. never_met: all None.

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from loadtest.capacity.bottleneck.engine_series import EngineSample
     from loadtest.capacity.stage import StageRequest, StageResult
-    from loadtest.sending.pacing import Load
+    from loadtest.sending.pacing import LoadSpec
     from loadtest.settings.run_options import Slo
 
 Item = TypeVar("Item")
@@ -28,7 +28,7 @@ class StageRecord:
     """A stage that has ended."""
 
     result: StageResult
-    load: Load
+    load: LoadSpec
     started: float  # Unix time
     evidence: Mapping[str, Any]  # of `engine.spans`, over the measured window
     samples: Sequence[EngineSample]

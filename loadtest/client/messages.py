@@ -49,7 +49,7 @@ class Choice(msgspec.Struct):
         return bool(self.text) or (self.delta is not None and self.delta.has_output)
 
 
-class Answer(msgspec.Struct):
+class CompletionMessage(msgspec.Struct):
     """One chunk of a stream, or a whole answer."""
 
     choices: list[Choice] = []
@@ -59,16 +59,16 @@ class Answer(msgspec.Struct):
     message: Any = None
 
 
-_decoder = msgspec.json.Decoder(Answer)
+_decoder = msgspec.json.Decoder(CompletionMessage)
 NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
-def decode(data: bytes) -> Answer:
+def decode(data: bytes) -> CompletionMessage:
     """Decode one JSON object. Raises one of NOT_JSON for what is not JSON or has the wrong types."""
     return _decoder.decode(data)
 
 
-def error_text(answer: Answer) -> str | None:
+def error_text(answer: CompletionMessage) -> str | None:
     """What an error object says, None when there is none; vLLM before 0.9 sent `object: error` and `message`."""
     if answer.error:
         text = answer.error.get("message") if isinstance(answer.error, dict) else answer.error

@@ -9,7 +9,7 @@ from loadtest.capacity.execution.capacity_run import CapacityRun
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from loadtest.capacity.report.progress import Now, Progress
+    from loadtest.capacity.report.progress import SearchProgress, StageProgress
     from loadtest.single_run import Run
 
 KEY = "capacity"
@@ -35,7 +35,7 @@ def table(run: Run | None) -> list[dict[str, str | int]]:
     return rows
 
 
-def _row(now: Now) -> dict[str, str | int]:
+def _row(now: StageProgress) -> dict[str, str | int]:
     measured = now.share is not None
     return {
         "stage": f"{now.number} {now.purpose}",
@@ -48,7 +48,7 @@ def _row(now: Now) -> dict[str, str | int]:
     }
 
 
-def _known(progress: Progress) -> str:
+def _known(progress: SearchProgress) -> str:
     low, mid, high = progress.interval
     if low is not None and high is not None and mid is not None:
         return f"{mid:.2f} ({low:.2f} to {high:.2f})"

@@ -18,14 +18,13 @@ from loadtest.capacity.report.capacity_metrics import CapacityMetrics
 from loadtest.input_error import InputError
 from loadtest.locust_plugin import web_page
 from loadtest.report.report_folder import ReportFolder
-from loadtest.results.prometheus_metrics import Metrics
+from loadtest.results.prometheus_metrics import LoadTestMetrics
 from loadtest.results.run_verdict import INVALID
 from loadtest.sending.worker import ALONE
-from loadtest.sending.workers import Fleet
+from loadtest.sending.workers import Workers
 from loadtest.settings.run_options import RunOptions, read_options
 from loadtest.settings.run_plan import RunPlan
 from loadtest.single_run import Run, SingleRun
-from loadtest.workload import Workload
 
 if TYPE_CHECKING:
     from locust.env import Environment
@@ -33,7 +32,8 @@ if TYPE_CHECKING:
 
     from collections.abc import Mapping
 
-    from loadtest.sending.worker import Sender
+    from loadtest.sending.worker import LoadWorker
+    from loadtest.workload import Workload
 
 log = logging.getLogger(__name__)
 
@@ -51,8 +51,8 @@ class Coordinator:
         """Attach to `environment`, whose runner exists already."""
         self._environment = environment
         self._runner = cast("Any", environment.runner)
-        self._fleet = Fleet(self._runner, self.refuse)
-        self._metrics = Metrics(lambda: int(self._runner.user_count))
+        self._fleet = Workers(self._runner, self.refuse)
+        self._metrics = LoadTestMetrics(lambda: int(self._runner.user_count))
         self._defaults = dict(vars(environment.parsed_options))
         reports = str(vars(environment.parsed_options).get("report_dir") or "")
         self._capacity = CapacityMetrics(Path(reports) if reports else None)
@@ -74,7 +74,7 @@ class Coordinator:
             self._runner.register_message("loadtest_left", self._on_left)
         gevent.spawn(self._watch)
 
-    def listen_for_the_end(self, sender: Sender | None) -> None:
+    def listen_for_the_end(self, sender: LoadWorker | None) -> None:
         """Conclude a run when it has stopped; call it after `sender`, where it is this process's, listens for that."""
         self._fleet.sender = sender
         hook: Any = self._environment.events  # untyped in Locust

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 from loadtest.input_error import InputError
 from loadtest.locust_plugin.coordinator import REPORT_INTERVAL_S, Coordinator
 from loadtest.results.run_verdict import INVALID
-from loadtest.sending.worker import Sender
+from loadtest.sending.worker import LoadWorker
 from loadtest.settings.run_options import add_options
 
 if TYPE_CHECKING:
@@ -30,13 +30,13 @@ def install() -> None:
 def _on_init(environment: Environment, web_ui: WebUI | None, **_: Any) -> None:
     if isinstance(environment.runner, runners.WorkerRunner):
         runner = cast("Any", environment.runner)
-        Sender(environment, alone=False, refuse=lambda problem: runner.send_message("loadtest_problem", problem))
+        LoadWorker(environment, alone=False, refuse=lambda problem: runner.send_message("loadtest_problem", problem))
         return
     if vars(environment.parsed_options)["find_capacity"]:
         _plain_log(environment)
     coordinator = Coordinator(environment)
     alone = not isinstance(environment.runner, runners.MasterRunner)
-    coordinator.listen_for_the_end(Sender(environment, alone=True, refuse=coordinator.refuse) if alone else None)
+    coordinator.listen_for_the_end(LoadWorker(environment, alone=True, refuse=coordinator.refuse) if alone else None)
     try:
         if web_ui is not None:
             coordinator.install_web(web_ui)

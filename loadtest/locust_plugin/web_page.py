@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
     from loadtest.results.distribution import Distribution
-    from loadtest.results.run_results import Results
+    from loadtest.results.run_results import RunResults
     from loadtest.results.totals import Totals
     from loadtest.single_run import Run
 
@@ -105,7 +105,7 @@ def _values(form: Mapping[str, str]) -> dict[str, Any]:
     return {key: {"true": True, "false": False}.get(value, value) for key, value in form.items()}
 
 
-def table(results: Results | None) -> list[dict[str, str | int]]:
+def table(results: RunResults | None) -> list[dict[str, str | int]]:
     """Return the tab's rows: one per endpoint and, if there are several, one for all."""
     if results is None:
         return []

@@ -17,7 +17,7 @@ from loadtest.results.csv_rows import RowFile, read_rows
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from loadtest.results.run_results import Results
+    from loadtest.results.run_results import RunResults
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ class ReportFolder:
         self.rows.close()
         return (self.rows.problem,) if self.rows.problem else ()
 
-    def write(self, summary: Mapping[str, Any], results: Results) -> bool:
+    def write(self, summary: Mapping[str, Any], results: RunResults) -> bool:
         """Finish all three files; each appears whole or not at all. False, with a line in the log, if one does not."""
         return self._finish(_RUN, summary, lambda rows: render_page(summary, results, read_rows(rows)))
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     import plotly.graph_objects as go  # type: ignore[import-untyped]  # no stubs exist
 
-    from loadtest.results.run_results import Results
+    from loadtest.results.run_results import RunResults
 
 Row = dict[str, str]
 # More points than this are thinned out evenly: a browser shows no more, and the file stays small.
@@ -33,7 +33,7 @@ _COLOURS = {
 }
 
 
-def make_charts(summary: Mapping[str, Any], results: Results, rows: Sequence[Row]) -> list[go.Figure]:
+def make_charts(summary: Mapping[str, Any], results: RunResults, rows: Sequence[Row]) -> list[go.Figure]:
     """Return the figures in the order of the page; `rows` are the measured ones."""
     start = min((float(row["sent_at"]) for row in rows), default=0.0)
     ended = [row for row in rows if row["outcome"] == "ok"]
@@ -95,7 +95,7 @@ def _width(rows: Sequence[Row], start: float) -> int:
     return max(1, math.ceil((last - start) / 150))
 
 
-def _throughput(results: Results, rows: Sequence[Row], start: float) -> go.Figure:
+def _throughput(results: RunResults, rows: Sequence[Row], start: float) -> go.Figure:
     width = _width(rows, start)
     figure = new_figure("Throughput", "seconds into the run", "chunks per second")
     for endpoint, totals in sorted(results.measured.endpoints.items()):
@@ -148,7 +148,7 @@ def _distribution(rows: Sequence[Row], key: str, title: str) -> go.Figure:
     return figure
 
 
-def _gaps(results: Results) -> go.Figure:
+def _gaps(results: RunResults) -> go.Figure:
     figure = new_figure("Chunk gaps: share of gaps up to a time", "ms (log)", "%")
     for endpoint, totals in results.measured.endpoints.items():
         gaps = totals.distributions["chunk_gap"]

@@ -12,7 +12,7 @@ from loadtest.report.run_terminal import cut_off_text, verdict_text
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from loadtest.results.run_results import Results
+    from loadtest.results.run_results import RunResults
 
 # What is printed, and the formula beside it.
 QUANTITIES = {
@@ -27,7 +27,7 @@ QUANTITIES = {
 FIGURES = ("count", "mean", "p50", "p90", "p95", "p99", "max")
 
 
-def render_page(summary: Mapping[str, Any], results: Results, rows: Iterable[dict[str, str]]) -> str:
+def render_page(summary: Mapping[str, Any], results: RunResults, rows: Iterable[dict[str, str]]) -> str:
     """Return the whole page; `rows` are those of `requests.csv`."""
     measured = [row for row in rows if row["measured"] == "1" and float(row["sent_at"]) >= results.measured_from]
     return render(

@@ -12,8 +12,8 @@ from loadtest.client.request_record import Outcome
 if TYPE_CHECKING:
     from loadtest.results.distribution import Distribution
     from loadtest.results.reconcile import Reconciliation
-    from loadtest.results.run_results import Results
-    from loadtest.results.run_verdict import Verdict
+    from loadtest.results.run_results import RunResults
+    from loadtest.results.run_verdict import RunVerdict
     from loadtest.results.totals import Totals
     from loadtest.settings.run_options import RunOptions
     from loadtest.workload import WorkloadOptions
@@ -23,7 +23,7 @@ VERSIONS = ("locust", "gevent", "httptools", "hdrhistogram")
 _FEWEST_FOR_P99 = 100
 
 
-def summarize(results: Results, verdict: Verdict, reconciliation: Reconciliation | None) -> dict[str, Any]:
+def summarize(results: RunResults, verdict: RunVerdict, reconciliation: Reconciliation | None) -> dict[str, Any]:
     """Return what `summary.json` holds, JSON values only."""
     totals = results.measured.combined()
     return {
@@ -49,7 +49,7 @@ def duration(totals: Totals) -> float:
     return max(0.0, totals.last_ended - totals.first_sent) if totals.last_ended else 0.0
 
 
-def _run(results: Results, totals: Totals) -> dict[str, Any]:
+def _run(results: RunResults, totals: Totals) -> dict[str, Any]:
     options, plan = results.options, results.plan
     return {
         "id": plan.run_id,
@@ -128,7 +128,7 @@ def milliseconds(distribution: Distribution) -> dict[str, float | int | None]:
     return figures
 
 
-def _client(results: Results, totals: Totals) -> dict[str, Any]:
+def _client(results: RunResults, totals: Totals) -> dict[str, Any]:
     everything = results.unmeasured.combined()
     tokens = totals.output_tokens + everything.output_tokens
     return {

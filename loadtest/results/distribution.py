@@ -21,7 +21,7 @@ _PERCENTILES = (50.0, 90.0, 95.0, 99.0)
 
 
 @dataclass(frozen=True, slots=True)
-class Summary:
+class DistributionSummary:
     """A distribution in seconds; all but `count` are None when it is empty."""
 
     count: int
@@ -104,13 +104,13 @@ class Distribution:
         self._settle()
         return min(self.largest, int(self._histogram.get_value_at_percentile(percent)) / 1e6)
 
-    def summary(self) -> Summary:
+    def summary(self) -> DistributionSummary:
         """Return the figures that are printed; the mean and the maximum are exact."""
         count = self.count
         if not count:
-            return Summary(0, None, None, None, None, None, None)
+            return DistributionSummary(0, None, None, None, None, None, None)
         p50, p90, p95, p99 = (self.percentile(percent) for percent in _PERCENTILES)
-        return Summary(count, self.total / count, p50, p90, p95, p99, self.largest)
+        return DistributionSummary(count, self.total / count, p50, p90, p95, p99, self.largest)
 
     def cumulative(self) -> list[tuple[float, int]]:
         """Return (upper bound, number of values up to it) per bucket, the last bound being infinite."""

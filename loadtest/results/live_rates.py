@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from loadtest.results.totals import Store
+    from loadtest.results.totals import RunTotals
 
 WINDOW_S = 20.0
 
@@ -32,7 +32,7 @@ class LiveRates:
         self._tallies: deque[Tally] = deque()
         self._started = time.monotonic()
 
-    def add(self, delta: Store) -> None:
+    def add(self, delta: RunTotals) -> None:
         """Count what `delta` holds as having just happened."""
         now = time.monotonic()
         for endpoint, totals in delta.endpoints.items():

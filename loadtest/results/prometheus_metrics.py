@@ -14,7 +14,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from loadtest.client.request_record import Outcome
-from loadtest.results.totals import Store
+from loadtest.results.totals import RunTotals
 from loadtest.settings.run_options import Slo
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from prometheus_client import Metric
 
     from loadtest.results.distribution import Distribution
-    from loadtest.results.run_results import Results
+    from loadtest.results.run_results import RunResults
 
 _HISTOGRAMS = {
     "ttft": (
@@ -50,14 +50,14 @@ _HISTOGRAMS = {
 }
 
 
-class Metrics(Collector):
+class LoadTestMetrics(Collector):
     """All runs of this process's life: counters keep rising from run to run, as Prometheus wants them."""
 
     def __init__(self, users: Callable[[], int]) -> None:
         """`users` says how many Locust users run now."""
         self._users = users
         self._store = _all_zero(Slo())
-        self._results: Results | None = None
+        self._results: RunResults | None = None
         self._target_rate = 0.0
         self._others: list[Collector] = []
 
@@ -65,14 +65,14 @@ class Metrics(Collector):
         """Show the metrics of `other`, too."""
         self._others.append(other)
 
-    def start_run(self, results: Results, target_rate: float = 0.0) -> None:
+    def start_run(self, results: RunResults, target_rate: float = 0.0) -> None:
         """Say which run the gauges show. A new SLO has new bucket edges, with which the histograms start anew."""
         self._results = results
         self._target_rate = target_rate
         if self._store.slo != results.options.slo:
             self._store = _all_zero(results.options.slo)
 
-    def add(self, fresh: Store) -> None:
+    def add(self, fresh: RunTotals) -> None:
         """Count what a report brought."""
         self._store.merge(fresh)
         for totals in self._store.endpoints.values():
@@ -117,15 +117,15 @@ class Metrics(Collector):
         }
 
 
-def _all_zero(slo: Slo) -> Store:
+def _all_zero(slo: Slo) -> RunTotals:
     """Every series is there from the start: Prometheus takes a counter's first value for what it was before."""
-    store = Store(slo)
+    store = RunTotals(slo)
     for endpoint in ("chat", "completions"):
         store.totals(endpoint)
     return store
 
 
-def _counters(store: Store) -> Iterator[Metric]:
+def _counters(store: RunTotals) -> Iterator[Metric]:
     requests = CounterMetricFamily("loadtest_requests", "Requests by how they ended", labels=["endpoint", "outcome"])
     prompt = CounterMetricFamily(
         "loadtest_prompt_tokens", "Prompt tokens, counted by the server (usage)", labels=["endpoint"]
@@ -145,7 +145,7 @@ def _counters(store: Store) -> Iterator[Metric]:
     yield from (requests, prompt, generation, goodput)
 
 
-def _histograms(store: Store) -> Iterator[Metric]:
+def _histograms(store: RunTotals) -> Iterator[Metric]:
     for name, (metric, text) in _HISTOGRAMS.items():
         family = HistogramMetricFamily(metric, text, labels=["endpoint"])
         for endpoint, totals in store.endpoints.items():

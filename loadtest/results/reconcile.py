@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from loadtest.results.server_counters import ServerCounters
-    from loadtest.results.totals import Store, Totals
+    from loadtest.results.totals import RunTotals, Totals
 
 TOLERANCE = 0.005
 # A request that we cut off goes on until the engine notices: a few tokens are made and counted that we never see.
@@ -59,7 +59,7 @@ class Reconciliation:
 
 
 def reconcile(
-    server: ServerCounters, everything: Store, common_tokens: Mapping[str, int], *, lost: bool = False
+    server: ServerCounters, everything: RunTotals, common_tokens: Mapping[str, int], *, lost: bool = False
 ) -> Reconciliation:
     """Compare the server's counter differences with `everything` that we sent, warm-up included.
 
@@ -119,7 +119,7 @@ def _tokens(kind: str, server: float, least: float, most: float) -> list[str]:
     return [f"{kind} tokens disagree by {share:.1%}: the server counted {server:.0f}, we {least:.0f}"]
 
 
-def _warm(server: ServerCounters, everything: Store, common_tokens: Mapping[str, int]) -> list[str]:
+def _warm(server: ServerCounters, everything: RunTotals, common_tokens: Mapping[str, int]) -> list[str]:
     meant = sum(
         totals.outcomes.total() * (common_tokens.get(endpoint, 0) + _BLOCK_TOKENS)
         for endpoint, totals in everything.endpoints.items()

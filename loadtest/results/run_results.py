@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from loadtest.results.live_rates import LiveRates
-from loadtest.results.totals import Store
+from loadtest.results.totals import RunTotals
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,7 +22,7 @@ BUSY_CPU_RATIO = 0.9
 
 
 @dataclass(slots=True)
-class Process:
+class LoadProcess:
     """What one load-generating process has told of itself."""
 
     heard_at: float = 0.0  # monotonic
@@ -36,7 +36,7 @@ class Process:
     left_after_s: float | None = None  # seconds into the run at which it was told to end, and handed over all it had
 
 
-class Results:
+class RunResults:
     """Everything measured in one run."""
 
     def __init__(
@@ -46,10 +46,10 @@ class Results:
         self.options = options
         self.plan = plan
         self.notes = notes
-        self.measured = Store(options.slo)
-        self.unmeasured = Store(options.slo)  # warm-up, and what came before a reset
+        self.measured = RunTotals(options.slo)
+        self.unmeasured = RunTotals(options.slo)  # warm-up, and what came before a reset
         self.rates = LiveRates()
-        self.processes: dict[str, Process] = {name: Process() for name in plan.shards}
+        self.processes: dict[str, LoadProcess] = {name: LoadProcess() for name in plan.shards}
         self.server_before: ServerCounters | None = None
         self.server_after: ServerCounters | None = None
         self.ended_at: float | None = None  # Unix time
@@ -57,15 +57,15 @@ class Results:
         self.refusals: list[str] = []  # what processes said that could not take part
         self._rows = rows
 
-    def add_report(self, name: str, report: Mapping[str, Any]) -> Store:
+    def add_report(self, name: str, report: Mapping[str, Any]) -> RunTotals:
         """Add what `Session.take_report` of process `name` returned; returns the measured part."""
-        fresh = Store.from_wire(self.options.slo, report["measured"])
+        fresh = RunTotals.from_wire(self.options.slo, report["measured"])
         self.measured.merge(fresh)
-        self.unmeasured.merge(Store.from_wire(self.options.slo, report["unmeasured"]))
+        self.unmeasured.merge(RunTotals.from_wire(self.options.slo, report["unmeasured"]))
         self.rates.add(fresh)
         if self._rows is not None:
             self._rows.add(name, report["rows"])
-        process = self.processes.setdefault(name, Process())
+        process = self.processes.setdefault(name, LoadProcess())
         process.heard_at = time.monotonic()
         process.in_flight = report["in_flight"]
         process.ended = report["ended"]
@@ -80,11 +80,11 @@ class Results:
     def reset(self) -> None:
         """Measure from now on; what came before still counts against the server's own counters."""
         self.unmeasured.merge(self.measured)
-        self.measured = Store(self.options.slo)
+        self.measured = RunTotals(self.options.slo)
         self.rates = LiveRates()
         self.measured_from = time.time()
 
-    def lose(self, name: str) -> Process | None:
+    def lose(self, name: str) -> LoadProcess | None:
         """Note that process `name` is gone; returns what was last heard of it, None if that was noted before."""
         process = self.processes.get(name)
         if process is None or process.lost_after_s is not None or process.left_after_s is not None:

@@ -10,7 +10,7 @@ from loadtest.client.request_record import Outcome
 
 if TYPE_CHECKING:
     from loadtest.results.reconcile import Reconciliation
-    from loadtest.results.run_results import Results
+    from loadtest.results.run_results import RunResults
     from loadtest.results.totals import Totals
 
 # The share of a process's time above 90 % of a core from which the client counts as the bottleneck.
@@ -29,7 +29,7 @@ MET, MISSED, INVALID = 0, 1, 2
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class RunVerdict:
     """`reasons` is empty for a valid run; `attainment` is the share of requests that met the SLO, if there is one.
 
     Of the requests that the end of the run cut off, those count whose limit had passed by then: they missed.
@@ -54,7 +54,7 @@ class Verdict:
         return MET if met else MISSED
 
 
-def judge_run(results: Results, reconciliation: Reconciliation | None) -> Verdict:
+def judge_run(results: RunResults, reconciliation: Reconciliation | None) -> RunVerdict:
     """Judge a run that has ended."""
     totals = results.measured.combined()
     ended = totals.outcomes.total() - totals.outcomes[Outcome.CANCELLED.value]
@@ -64,10 +64,10 @@ def judge_run(results: Results, reconciliation: Reconciliation | None) -> Verdic
     reasons = [*_nothing(counted), *client, *server]
     attainment = totals.good / counted if counted and results.options.slo.asked else None
     met = None if attainment is None else attainment * 100 >= results.options.slo_percentile
-    return Verdict(tuple(reasons), attainment, met, ended - ok)
+    return RunVerdict(tuple(reasons), attainment, met, ended - ok)
 
 
-def judge_server(results: Results, reconciliation: Reconciliation | None) -> list[str]:
+def judge_server(results: RunResults, reconciliation: Reconciliation | None) -> list[str]:
     """Say what does not fit with the server's own counters, lost processes among it."""
     return [
         *results.refusals,
@@ -81,7 +81,7 @@ def _nothing(counted: int) -> list[str]:
     return [] if counted else ["no request ended while it was measured"]
 
 
-def _lost(results: Results, reconciliation: Reconciliation | None) -> list[str]:
+def _lost(results: RunResults, reconciliation: Reconciliation | None) -> list[str]:
     surplus = "" if reconciliation is None else f" ({reconciliation.surplus})"
     return [
         f"load generator {name} was lost {process.lost_after_s:.0f} s into the run: its {process.in_flight} requests "
@@ -91,7 +91,7 @@ def _lost(results: Results, reconciliation: Reconciliation | None) -> list[str]:
     ]
 
 
-def _left(results: Results) -> list[str]:
+def _left(results: RunResults) -> list[str]:
     ran_s = (results.ended_at or time.time()) - results.plan.started
     return [
         f"load generator {name} was told to end {process.left_after_s:.0f} s into the run, which went on for "
@@ -101,7 +101,7 @@ def _left(results: Results) -> list[str]:
     ]
 
 
-def busy_problems(results: Results) -> list[str]:
+def busy_problems(results: RunResults) -> list[str]:
     """Name the load-generating processes that had no CPU left."""
     return [
         f"the client was the bottleneck: {name} was above 90 % of a core for {process.busy_s:.0f} of "

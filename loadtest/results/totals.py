@@ -72,7 +72,7 @@ _SUMS = (
 )
 
 
-class Store:
+class RunTotals:
     """Results per endpoint for one SLO."""
 
     def __init__(self, slo: Slo) -> None:
@@ -158,7 +158,7 @@ class Store:
                 if late is not None and name != "tpot":
                     distributions[f"{name}_from_due"].add(late + value)
 
-    def merge(self, other: Store) -> None:
+    def merge(self, other: RunTotals) -> None:
         """Add what `other` holds. Raises ValueError if it was made for another SLO."""
         for endpoint, theirs in other.endpoints.items():
             mine = self.totals(endpoint)
@@ -173,9 +173,9 @@ class Store:
 
     def combined(self) -> Totals:
         """Return all endpoints together."""
-        every = Store(self.slo)
+        every = RunTotals(self.slo)
         for totals in self.endpoints.values():
-            part = Store(self.slo)
+            part = RunTotals(self.slo)
             part.endpoints["all"] = totals
             every.merge(part)
         return every.totals("all")

@@ -11,7 +11,7 @@ from gevent.event import Event
 
 if TYPE_CHECKING:
     from loadtest.client.connection import Connection
-    from loadtest.sending.request_sender import Session
+    from loadtest.sending.request_sender import RequestSender
 
 
 class LanguageModelUser(User):
@@ -23,7 +23,7 @@ class LanguageModelUser(User):
 
     wait_time = constant(0)
     heard_of_runs: ClassVar[Event] = Event()  # set as soon as `session` and `stay_until` can be believed
-    session: ClassVar[Session | None] = None  # the run in this process; set before users start
+    session: ClassVar[RequestSender | None] = None  # the run in this process; set before users start
     stay_until: ClassVar[Event | None] = None  # set where something else sends
     _connection: Connection | None = None
 

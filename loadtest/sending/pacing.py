@@ -22,7 +22,7 @@ _LATE_BLOCK = 1 << 40
 
 
 @dataclass(frozen=True, slots=True)
-class Load:
+class LoadSpec:
     """One of the loads that follow each other in a search; all processes together send it.
 
     `seed` is that of the arrivals. Requests are numbered from `first_request`, so that no prompt of an earlier load

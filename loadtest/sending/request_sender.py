@@ -17,7 +17,7 @@ from loadtest.client.connection import Capture, Connection, End
 from loadtest.client.outcome import judge
 from loadtest.client.target import build_request
 from loadtest.results.csv_rows import to_row
-from loadtest.results.totals import Store
+from loadtest.results.totals import RunTotals
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -32,7 +32,7 @@ _PAUSE_AFTER_CONNECT_S = 1.0
 _BACKLOG = 10_000
 
 
-class Session:
+class RequestSender:
     """One run in one process. `on_record` is called for every request that has ended, in a greenlet of its own."""
 
     def __init__(
@@ -56,8 +56,8 @@ class Session:
         self._heads = {endpoint: options.target.head(endpoint) for endpoint in ("chat", "completions")}
         self._tls = ssl.create_default_context() if options.target.tls else None
         self._captures: JoinableQueue[tuple[RequestSpec, Capture, float | None]] = JoinableQueue(maxsize=_BACKLOG)
-        self._measured = Store(options.slo)
-        self._unmeasured = Store(options.slo)
+        self._measured = RunTotals(options.slo)
+        self._unmeasured = RunTotals(options.slo)
         self._rows: list[tuple[Any, ...]] = []
         self._cpu_reported = time.process_time()
         self._reported_at = time.monotonic()
@@ -214,7 +214,7 @@ class Session:
             "cpu_s": cpu - self._cpu_reported,
             "wall_s": now - self._reported_at,
         }
-        self._measured, self._unmeasured = Store(self._options.slo), Store(self._options.slo)
+        self._measured, self._unmeasured = RunTotals(self._options.slo), RunTotals(self._options.slo)
         self._rows = []
         self._cpu_reported, self._reported_at = cpu, now
         return report

@@ -15,8 +15,8 @@ from loadtest.client.target import PATHS
 from loadtest.input_error import InputError
 from loadtest.sending.clock_sync import MasterTime
 from loadtest.sending.locust_user import LanguageModelUser
-from loadtest.sending.pacing import Load, due_requests, request_numbers
-from loadtest.sending.request_sender import Session
+from loadtest.sending.pacing import LoadSpec, due_requests, request_numbers
+from loadtest.sending.request_sender import RequestSender
 from loadtest.settings.run_options import read_options
 from loadtest.settings.run_plan import RunPlan
 
@@ -44,7 +44,7 @@ class RequestFailedError(Exception):
     """A request that did not end ok, as Locust's failures show it."""
 
 
-class Sender:
+class LoadWorker:
     """Sends this process's share of a run."""
 
     def __init__(self, environment: Environment, *, alone: bool, refuse: Callable[[str], None]) -> None:
@@ -53,7 +53,7 @@ class Sender:
         self._runner = cast("Any", environment.runner)
         self._alone = alone
         self._refuse = refuse
-        self._session: Session | None = None
+        self._session: RequestSender | None = None
         self._start: Callable[[float], None] | None = None  # what `go` does, once
         self._staged: tuple[RunOptions, RunPlan, Workload] | None = None
         self._run_id = ""
@@ -118,7 +118,7 @@ class Sender:
         """One load, which the users send, or a schedule."""
         number, processes = (0, 1) if self._alone else self._place(plan)
         pacing = options.pacing
-        session = Session(
+        session = RequestSender(
             options,
             workload,
             self._tell_locust,
@@ -142,12 +142,14 @@ class Sender:
 
     # A search: one load after the other, each in a session of its own.
 
-    def begin(self, load: Load, number: int, processes: int) -> None:
+    def begin(self, load: LoadSpec, number: int, processes: int) -> None:
         """Prepare this process's share of `load`; `go` starts it. Raises InputError."""
         assert self._staged is not None  # noqa: S101  # the caller looked at `prepared`
         options, _, workload = self._staged
         self._close()
-        session = Session(options, workload, self._tell_locust, first_measured=load.first_measured, keep_rows=True)
+        session = RequestSender(
+            options, workload, self._tell_locust, first_measured=load.first_measured, keep_rows=True
+        )
         if load.users:
             # A process without a user must not hold numbers: the window waits for each in turn.
             numbers = request_numbers(load.pacing, number, min(processes, load.users))
@@ -168,7 +170,7 @@ class Sender:
         if self._staged is None:
             return  # the run was stopped, or refused here, in between
         try:
-            self.begin(Load.from_wire(msg.data["load"]), msg.data["number"], msg.data["processes"])
+            self.begin(LoadSpec.from_wire(msg.data["load"]), msg.data["number"], msg.data["processes"])
         except InputError as error:
             self._refuse(str(error))
         else:

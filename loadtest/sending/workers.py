@@ -15,15 +15,15 @@ from loadtest.sending.worker import ALONE, LEAD_S
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from loadtest.sending.pacing import Load
-    from loadtest.sending.worker import Sender
+    from loadtest.sending.pacing import LoadSpec
+    from loadtest.sending.worker import LoadWorker
 
 # Time for the message with the common start to reach every worker.
 _START_LEAD_S = 0.5
 _FINISH_TIMEOUT_S = 60.0
 
 
-class Fleet:
+class Workers:
     """The workers of this master, or this process alone: then `sender` is set, and messages are calls."""
 
     def __init__(self, runner: Any, refuse: Callable[[str], None]) -> None:
@@ -31,7 +31,7 @@ class Fleet:
         self._runner = runner
         self._refuse = refuse
         self.alone = not isinstance(runner, runners.MasterRunner)
-        self.sender: Sender | None = None
+        self.sender: LoadWorker | None = None
         self._ready: dict[str, int | None] = {}  # worker to the load that it has prepared; None is the run itself
         self._handed_over: dict[str, Any] = {}
         self._changed = Event()
@@ -87,7 +87,7 @@ class Fleet:
 
     # One load of a search.
 
-    def begin(self, load: Load, names: list[str]) -> float | None:
+    def begin(self, load: LoadSpec, names: list[str]) -> float | None:
         """Make `names` send `load`; returns the Unix time of its start, None if none of them is left.
 
         One that goes missing before the start takes its share with it.

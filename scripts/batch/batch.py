@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, Protocol
 
-from batch.prompts import Prompt, WrongLine
+from batch.prompts import BatchPrompt, WrongLine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -31,21 +31,21 @@ class Sink(Protocol):
     def flush(self) -> None: ...  # as above
 
 
-class Batch:
+class PromptBatch:
     """Runs prompts through `llm`. `render` turns one into what the engine takes, and may raise ValueError."""
 
-    def __init__(self, llm: LLM, params: SamplingParams, render: Callable[[Prompt], Any], run: str) -> None:
+    def __init__(self, llm: LLM, params: SamplingParams, render: Callable[[BatchPrompt], Any], run: str) -> None:
         self._engine = llm.llm_engine
         self._params = params
         self._render = render
         self._run = run
         sequences = self._engine.vllm_config.scheduler_config.max_num_seqs
         self._most_queued, self._most_held = _QUEUED * sequences, _WINDOW * sequences
-        self._asked: dict[str, Prompt] = {}
+        self._asked: dict[str, BatchPrompt] = {}
         # Rows by line, in the order of the input; None: not answered yet.
         self._held: OrderedDict[int, Row | None] = OrderedDict()
 
-    def run(self, prompts: Iterator[Prompt | WrongLine], sink: Sink, done: Callable[[Row], None]) -> None:
+    def run(self, prompts: Iterator[BatchPrompt | WrongLine], sink: Sink, done: Callable[[Row], None]) -> None:
         """Answer all `prompts`; `done` sees each row once it is written. Raises what the engine raises when it dies."""
         more = True
         while more or self._asked:
@@ -61,8 +61,8 @@ class Batch:
                         self._answer(output)
             self._write(sink, done)
 
-    def _take(self, item: Prompt | WrongLine) -> None:
-        if isinstance(item, Prompt):
+    def _take(self, item: BatchPrompt | WrongLine) -> None:
+        if isinstance(item, BatchPrompt):
             try:
                 inputs = self._render(item)
                 self._engine.add_request(str(item.line), inputs, self._params)

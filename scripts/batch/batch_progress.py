@@ -28,7 +28,7 @@ def count_lines(path: Path) -> int:
     return count + (last != b"\n")
 
 
-class Progress:
+class BatchProgress:
     """Counts lines and tokens. `total` is the number of lines, None when nobody can know; `first` were done before."""
 
     def __init__(self, total: int | None, first: int = 0, out: IO[str] = sys.stderr) -> None:

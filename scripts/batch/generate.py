@@ -10,8 +10,8 @@ from typing import IO, TYPE_CHECKING, Any
 import engine_job
 import settings as engine
 from batch.answers import Appended, OutputError, Printed
-from batch.batch import Batch
-from batch.batch_progress import Progress
+from batch.batch import PromptBatch
+from batch.batch_progress import BatchProgress
 from batch.generate_arguments import after, fingerprint, parser, prompts, sampling
 from explain import explain
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import FrameType
 
-    from batch.prompts import Prompt, WrongLine
+    from batch.prompts import BatchPrompt, WrongLine
     from vllm import LLM, SamplingParams
 
 STOPPED = 130
@@ -63,8 +63,8 @@ def _run(args: argparse.Namespace, out: IO[str]) -> int:
         raise engine.SettingError("no prompts: the input is empty")
     print(f"generate: loading {engine_job.model_name(settings)}", file=sys.stderr, flush=True)
     llm = _load(args, settings)
-    batch = Batch(llm, _sampling(args, llm), _renderer(args, settings, llm), run)
-    progress = Progress(total, before)
+    batch = PromptBatch(llm, _sampling(args, llm), _renderer(args, settings, llm), run)
+    progress = BatchProgress(total, before)
     try:
         batch.run(_chain(first, items), sink, progress.row)
     finally:
@@ -72,7 +72,9 @@ def _run(args: argparse.Namespace, out: IO[str]) -> int:
     return 1 if progress.wrong else 0
 
 
-def _chain(first: Prompt | WrongLine, others: Iterator[Prompt | WrongLine]) -> Iterator[Prompt | WrongLine]:
+def _chain(
+    first: BatchPrompt | WrongLine, others: Iterator[BatchPrompt | WrongLine]
+) -> Iterator[BatchPrompt | WrongLine]:
     yield first
     yield from others
 
@@ -110,7 +112,7 @@ def _sampling(args: argparse.Namespace, llm: LLM) -> SamplingParams:
     return SamplingParams(**{**own, **sampling(args)}, output_kind=RequestOutputKind.FINAL_ONLY)
 
 
-def _renderer(args: argparse.Namespace, settings: engine.Settings, llm: LLM) -> Callable[[Prompt], Any]:
+def _renderer(args: argparse.Namespace, settings: engine.Settings, llm: LLM) -> Callable[[BatchPrompt], Any]:
     """From a prompt to what the engine takes; raises ValueError for one that it cannot take."""
     import jinja2  # noqa: PLC0415  # vLLM's image has it; the other jobs' image need not
 
@@ -121,7 +123,7 @@ def _renderer(args: argparse.Namespace, settings: engine.Settings, llm: LLM) -> 
             f"{settings.model_id} has no chat template: leave --chat out, or name a template with CHAT_TEMPLATE"
         )
 
-    def render(prompt: Prompt) -> Any:
+    def render(prompt: BatchPrompt) -> Any:
         content = prompt.content
         if isinstance(content, str) and not args.chat:
             inputs: dict[str, Any] = {"prompt": content}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import settings as engine
 from batch.batch_progress import count_lines
-from batch.prompts import Prompt, WrongLine, from_arguments, from_stream
+from batch.prompts import BatchPrompt, WrongLine, from_arguments, from_stream
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -67,7 +67,7 @@ def fingerprint(args: argparse.Namespace, settings: engine.Settings) -> str:
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:8]
 
 
-def prompts(args: argparse.Namespace) -> tuple[Iterator[Prompt | WrongLine], int | None]:
+def prompts(args: argparse.Namespace) -> tuple[Iterator[BatchPrompt | WrongLine], int | None]:
     """All prompts, read as they are needed, and the number of lines where it can be known.
 
     Raises settings.SettingError when there is no such file, or nothing to read.
@@ -87,7 +87,7 @@ def prompts(args: argparse.Namespace) -> tuple[Iterator[Prompt | WrongLine], int
         raise engine.SettingError(f"--input {path} cannot be read: {error.strerror}") from None
 
 
-def after(items: Iterator[Prompt | WrongLine], last: Row) -> Iterator[Prompt | WrongLine]:
+def after(items: Iterator[BatchPrompt | WrongLine], last: Row) -> Iterator[BatchPrompt | WrongLine]:
     """What comes after the line of an earlier run's last row.
 
     Raises settings.SettingError when that line is not the one that was answered.

@@ -13,7 +13,7 @@ LINE_LIMIT = 16 * 2**20  # bytes; a longer line is no prompt, and must not fill 
 
 
 @dataclass(frozen=True)
-class Prompt:
+class BatchPrompt:
     """One prompt: text, or a chat's messages; `line` counts from 1."""
 
     line: int
@@ -30,13 +30,13 @@ class WrongLine:
     id: str | int | None = None
 
 
-def from_arguments(texts: Iterable[str]) -> Iterator[Prompt | WrongLine]:
+def from_arguments(texts: Iterable[str]) -> Iterator[BatchPrompt | WrongLine]:
     """Prompts from the command line; their numbers are their places."""
     for number, text in enumerate(texts, 1):
-        yield Prompt(number, text) if text.strip() else WrongLine(number, "is empty")
+        yield BatchPrompt(number, text) if text.strip() else WrongLine(number, "is empty")
 
 
-def from_stream(stream: IO[bytes], *, jsonl: bool) -> Iterator[Prompt | WrongLine]:
+def from_stream(stream: IO[bytes], *, jsonl: bool) -> Iterator[BatchPrompt | WrongLine]:
     """Prompts from a file, one a line. Blank lines are passed over, yet counted."""
     for number, raw in enumerate(_lines(stream), 1):
         if raw is None:
@@ -48,7 +48,7 @@ def from_stream(stream: IO[bytes], *, jsonl: bool) -> Iterator[Prompt | WrongLin
             yield WrongLine(number, f"is not UTF-8 at byte {error.start + 1}")
             continue
         if text.strip():
-            yield _json_line(number, text) if jsonl else Prompt(number, text)
+            yield _json_line(number, text) if jsonl else BatchPrompt(number, text)
 
 
 def _lines(stream: IO[bytes]) -> Iterator[bytes | None]:
@@ -62,7 +62,7 @@ def _lines(stream: IO[bytes]) -> Iterator[bytes | None]:
             yield raw
 
 
-def _json_line(number: int, text: str) -> Prompt | WrongLine:  # noqa: PLR0911  # a return for each way to be wrong
+def _json_line(number: int, text: str) -> BatchPrompt | WrongLine:  # noqa: PLR0911  # a return for each way to be wrong
     try:
         row = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -78,10 +78,10 @@ def _json_line(number: int, text: str) -> Prompt | WrongLine:  # noqa: PLR0911  
         prompt = row["prompt"]
         if not isinstance(prompt, str) or not prompt.strip():
             return WrongLine(number, '"prompt" is not text, or empty', name)
-        return Prompt(number, prompt, name)
+        return BatchPrompt(number, prompt, name)
     if reason := _wrong_messages(row["messages"]):
         return WrongLine(number, reason, name)
-    return Prompt(number, row["messages"], name)
+    return BatchPrompt(number, row["messages"], name)
 
 
 def _wrong_messages(messages: Any) -> str:

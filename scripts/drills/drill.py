@@ -15,8 +15,8 @@ import docker.errors
 import requests
 from drills import engine_drills, load_drills, machine_drills, monitoring_drills
 from drills.drill_report import markdown, table
-from drills.scene import DrillError, Result, Scene, Skip
-from drills.stack import Stack, StackError
+from drills.scene import DrillError, DrillResult, Scene, Skip
+from drills.stack import RunningStack, StackError
 from repository import ROOT
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def main() -> int:
             print(f"{name:<27} {drill.what}\n{'':<27} costs: {drill.costs}")
         return 0
     try:
-        stack = Stack(options.project)
+        stack = RunningStack(options.project)
         check_ready(stack)
     except StackError as error:
         print(f"drill: {error}", file=sys.stderr)
@@ -110,7 +110,7 @@ def default_project() -> str:
     return os.environ.get("COMPOSE_PROJECT_NAME") or re.sub(r"[^a-z0-9_-]", "", folder).lstrip("_-")
 
 
-def check_ready(stack: Stack) -> bool:
+def check_ready(stack: RunningStack) -> bool:
     """True, or StackError: the stack must be well, so that what a drill finds broken is the drill's doing."""
     for service in NEEDS:
         state = stack.state(service)
@@ -119,7 +119,7 @@ def check_ready(stack: Stack) -> bool:
     return True
 
 
-def agreed(stack: Stack, costs: dict[str, str], *, yes: bool) -> bool:
+def agreed(stack: RunningStack, costs: dict[str, str], *, yes: bool) -> bool:
     """Whether the person agrees to what this breaks."""
     if yes:
         return True
@@ -134,9 +134,9 @@ def agreed(stack: Stack, costs: dict[str, str], *, yes: bool) -> bool:
     return answer.strip().lower() in {"y", "yes"}
 
 
-def run(name: str, stack: Stack) -> Result:
+def run(name: str, stack: RunningStack) -> DrillResult:
     """Run one drill; its result says how it went, whatever happens."""
-    result = Result(name)
+    result = DrillResult(name)
     begun = time.monotonic()
 
     def say(text: str) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from drills.scene import Result
+    from drills.scene import DrillResult
 
 COLUMNS = ("drill", "verdict", "users notice", "alert", "fires", "served again", "lost", "users saw")
 
@@ -16,7 +16,7 @@ def _seconds(value: float | None) -> str:
     return "-" if value is None else f"{value:.0f} s"
 
 
-def _row(result: Result) -> tuple[str, ...]:
+def _row(result: DrillResult) -> tuple[str, ...]:
     return (
         result.name,
         result.verdict,
@@ -29,7 +29,7 @@ def _row(result: Result) -> tuple[str, ...]:
     )
 
 
-def table(results: Sequence[Result]) -> str:
+def table(results: Sequence[DrillResult]) -> str:
     """Columns for a terminal; what failed, and notes, below. Times count from the break."""
     rows = [COLUMNS, *map(_row, results)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]
@@ -41,7 +41,7 @@ def table(results: Sequence[Result]) -> str:
     return "\n".join([*lines, f"{passed} passed, {failed} failed, {len(results) - passed - failed} skipped"])
 
 
-def markdown(results: Sequence[Result]) -> str:
+def markdown(results: Sequence[DrillResult]) -> str:
     """The same for a document."""
     lines = [f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|"]
     lines += [f"| {' | '.join(_row(result))} |" for result in results]

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from docker.models.containers import Container
     from drills.scene import Scene
-    from drills.stack import Stack
+    from drills.stack import RunningStack
 
 # A start takes half a minute on a CPU with the small model, many minutes with a large one.
 START_S = 1800
@@ -134,7 +134,7 @@ def out_of_memory(scene: Scene) -> None:
 
 
 @contextlib.contextmanager
-def memory_limit(stack: Stack, container: Container, limit: int) -> Iterator[int]:
+def memory_limit(stack: RunningStack, container: Container, limit: int) -> Iterator[int]:
     """The container has this limit for a while, in bytes, and then its own again; none is said as all of the box."""
     host = container.attrs["HostConfig"]
     memory, swap = host["Memory"] or int(stack.client.info()["MemTotal"]), host["MemorySwap"]
@@ -181,7 +181,7 @@ def bad_flag(scene: Scene) -> None:
 class Shelf:
     """The model's files put aside on their own volume, and back."""
 
-    def __init__(self, stack: Stack) -> None:
+    def __init__(self, stack: RunningStack) -> None:
         """Use the image and the volume of the service that downloads."""
         self._stack = stack
         model = stack.container("model")

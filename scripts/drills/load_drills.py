@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import requests
 from drills.engine_drills import API_SERVER, DEFAULT_STALL_S, START_S, engine_restarts, expect_history, history
-from drills.load_run import Run, status, worker_ids, workers
+from drills.load_run import LoadTestRun, status, worker_ids, workers
 from drills.sampling import Samples
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ REJECTED = "rejected"
 def worker_killed(scene: Scene) -> None:
     """Kill -9 of a load-sending process in the middle of a test."""
     known = worker_ids(scene.stack)
-    run = Run(scene.stack, run_time=f"{RUN_S}s")
+    run = LoadTestRun(scene.stack, run_time=f"{RUN_S}s")
     run.wait_until_busy()
     scene.stack.signal("locust-worker", "KILL", "locust")
     scene.broken(f"one of {len(known)} workers is killed")
@@ -54,7 +54,7 @@ def master_killed(scene: Scene) -> None:
     """Kill -9 of Locust's master in the middle of a test."""
     there = workers(scene.stack)
     with scene.watched():
-        run = Run(scene.stack)
+        run = LoadTestRun(scene.stack)
         run.wait_until_busy()
         rows = "find /reports -name requests.csv.partial -exec cat {} + | wc -l"
         scene.stack.signal("locust", "KILL", "locust")
@@ -73,7 +73,7 @@ def master_killed(scene: Scene) -> None:
 
 def expect_a_run(scene: Scene) -> None:
     """A new load test works from start to report."""
-    summary = Run(scene.stack, max_requests="32").summary(300)
+    summary = LoadTestRun(scene.stack, max_requests="32").summary(300)
     scene.expect(summary["requests"]["ok"] >= 8, f"a new run ended {summary['requests']}")
 
 
@@ -94,7 +94,7 @@ def network_cut(scene: Scene) -> None:
     """The engine loses its network for 75 s in the middle of a load test."""
     before = history(scene)
     with scene.watched():
-        run = Run(scene.stack, request_timeout="30")
+        run = LoadTestRun(scene.stack, request_timeout="30")
         run.wait_until_busy()
         with cut_off(scene, "vllm"):
             scene.broken("the engine has no network")
@@ -118,12 +118,12 @@ def overload(scene: Scene) -> None:
     """Ten times the requests that the engine can carry, for five minutes."""
     stack = scene.stack
     restarts, started = engine_restarts(scene), stack.value("max(process_start_time_seconds{job='vllm'})")
-    closed = Run(stack, users=32, run_time="20s").summary(180)
+    closed = LoadTestRun(stack, users=32, run_time="20s").summary(180)
     carried = closed["throughput"]["requests_per_s"]
     scene.say(f"carries {carried:.1f} requests/s; sending {OVERLOAD * carried:.0f}")
     samples = Samples(stack)
     with scene.watched(asking=False):
-        run = Run(stack, arrival="poisson", rate=f"{OVERLOAD * carried:.2f}", run_time=f"{OVERLOAD_S}s", seed=1)
+        run = LoadTestRun(stack, arrival="poisson", rate=f"{OVERLOAD * carried:.2f}", run_time=f"{OVERLOAD_S}s", seed=1)
         scene.broken(f"{OVERLOAD * carried:.0f} requests/s")
         samples.start()
         scene.wait_for_alert("AdmissionRejections", OVERLOAD_S)

@@ -11,7 +11,7 @@ import requests
 from drills.stack import StackError
 
 if TYPE_CHECKING:
-    from drills.stack import Stack
+    from drills.stack import RunningStack
 
 POLL_S = 0.5
 # Short requests: many end in a drill's few seconds, on a CPU too. The rest is what Locust's page has at first: a field
@@ -34,10 +34,10 @@ SHAPE = {
 }
 
 
-class Run:
+class LoadTestRun:
     """One load test, from its start to its report."""
 
-    def __init__(self, stack: Stack, **options: object) -> None:
+    def __init__(self, stack: RunningStack, **options: object) -> None:
         """Start it with Locust's options on top of SHAPE; raises StackError when Locust refuses."""
         self._stack = stack
         self._root = stack.url("locust", 8089)
@@ -99,7 +99,7 @@ def reasons(summary: dict[str, Any]) -> list[str]:
     ]
 
 
-def status(stack: Stack) -> dict[str, Any]:
+def status(stack: RunningStack) -> dict[str, Any]:
     """What Locust's page shows."""
     page = requests.get(f"{stack.url('locust', 8089)}/stats/requests", timeout=10)
     page.raise_for_status()
@@ -107,16 +107,16 @@ def status(stack: Stack) -> dict[str, Any]:
     return shown
 
 
-def worker_ids(stack: Stack) -> set[str]:
+def worker_ids(stack: RunningStack) -> set[str]:
     """Workers that the master knows and hears; one that was killed is heard for some seconds more."""
     return {str(one["id"]) for one in status(stack)["workers"] if one["state"] not in {"missing", "stopped"}}
 
 
-def workers(stack: Stack) -> int:
+def workers(stack: RunningStack) -> int:
     """How many those are."""
     return len(worker_ids(stack))
 
 
-def reports(stack: Stack) -> list[str]:
+def reports(stack: RunningStack) -> list[str]:
     """Paths of all summaries on the volume."""
     return stack.shell("locust", "find /reports -mindepth 2 -maxdepth 2 -name summary.json").split()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from drills.engine_drills import START_S, expect_history, history
 from drills.load_drills import expect_a_run
-from drills.load_run import Run, status, workers
+from drills.load_run import LoadTestRun, status, workers
 
 if TYPE_CHECKING:
     from docker.models.containers import Container
@@ -20,7 +20,7 @@ def restarted(scene: Scene) -> None:
     """All containers are killed at the same moment and started together, in an order by chance."""
     stack = scene.stack
     before = history(scene)
-    Run(stack, max_requests="32").summary(300)
+    LoadTestRun(stack, max_requests="32").summary(300)
     kept = stack.shell("locust", "ls /reports")
     there = workers(stack)
     running = [one for one in stack.containers() if one.status == "running"]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import requests
 from drills.engine_drills import TOKENS, expect_history, history
-from drills.load_run import Run, reasons
+from drills.load_run import LoadTestRun, reasons
 from drills.scene import Skip
 from drills.stack import shell
 
@@ -28,7 +28,7 @@ def newest(scene: Scene) -> float:
 def prometheus_killed(scene: Scene) -> None:
     """Kill -9 of Prometheus while a load test runs."""
     before = history(scene)
-    run = Run(scene.stack, run_time=f"{RUN_S}s")
+    run = LoadTestRun(scene.stack, run_time=f"{RUN_S}s")
     run.wait_until_busy()
     last = newest(scene)
     scene.stack.signal("prometheus", "KILL", "prometheus")

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from docker.models.containers import Container
-    from drills.stack import Stack
+    from drills.stack import RunningStack
 
 INTERVAL_S = 5.0
 # Per process: id and start (in a container that starts again the ids are the same), resident memory in bytes,
@@ -111,7 +111,7 @@ def slope_error(lives: Sequence[Series]) -> float:
 class Samples:
     """Takes samples from a thread until it is stopped."""
 
-    def __init__(self, stack: Stack, interval_s: float = INTERVAL_S) -> None:
+    def __init__(self, stack: RunningStack, interval_s: float = INTERVAL_S) -> None:
         """Begin with `start`."""
         self._stack = stack
         self._interval_s = interval_s

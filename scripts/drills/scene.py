@@ -15,7 +15,7 @@ from drills.users import Asker
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from drills.stack import Stack
+    from drills.stack import RunningStack
 
 POLL_S = 0.5
 LOOK_S = 1.0
@@ -31,7 +31,7 @@ class Skip(Exception):  # noqa: N818  # no error: the stack has nothing to break
 
 
 @dataclass
-class Result:
+class DrillResult:
     """A row of the table; times in seconds from the break, None where there is nothing to time."""
 
     name: str
@@ -50,7 +50,7 @@ class Result:
 class Alerts:
     """Notes from a thread when which alert began to fire."""
 
-    def __init__(self, stack: Stack) -> None:
+    def __init__(self, stack: RunningStack) -> None:
         """Start looking."""
         self._stack = stack
         self._stop = threading.Event()
@@ -89,7 +89,7 @@ class Alerts:
 class Scene:
     """What a drill works with."""
 
-    def __init__(self, stack: Stack, result: Result, say: Callable[[str], None]) -> None:
+    def __init__(self, stack: RunningStack, result: DrillResult, say: Callable[[str], None]) -> None:
         """Set the scene for one drill; `say` shows progress."""
         self.stack = stack
         self.result = result

@@ -26,7 +26,7 @@ class StackError(Exception):
     """The stack is not there, or not as a drill needs it; the message is one line."""
 
 
-class Stack:
+class RunningStack:
     """One Compose project on this box's Docker engine."""
 
     def __init__(self, project: str) -> None:

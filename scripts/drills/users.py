@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 import requests
 
 if TYPE_CHECKING:
-    from drills.stack import Stack
+    from drills.stack import RunningStack
 
 PAUSE_S = 1.0
 PATIENCE_S = 60.0
 
 
 @dataclass(frozen=True)
-class Answer:
+class UserAnswer:
     """One question's end; times are monotonic seconds."""
 
     asked_at: float
@@ -35,13 +35,13 @@ class Answer:
 class Asker:
     """A user who asks for four tokens again and again and gives up after a minute."""
 
-    def __init__(self, stack: Stack) -> None:
+    def __init__(self, stack: RunningStack) -> None:
         """Start asking."""
         self._url = f"{stack.url('vllm', 8000)}/v1/completions"
         self._headers = stack.headers()
         self._model = stack.model()
         self._stop = threading.Event()
-        self.answers: list[Answer] = []
+        self.answers: list[UserAnswer] = []
         self._thread = threading.Thread(target=self._ask, daemon=True)
         self._thread.start()
 
@@ -53,7 +53,7 @@ class Asker:
             number += 1
             body = {"model": self._model, "prompt": f"{number} {asked_at}: tell me", "max_tokens": 4}
             outcome = ask(self._url, body, self._headers, PATIENCE_S)
-            self.answers.append(Answer(asked_at, time.monotonic(), outcome))
+            self.answers.append(UserAnswer(asked_at, time.monotonic(), outcome))
             self._stop.wait(PAUSE_S)
 
     def stop(self) -> None:
@@ -62,7 +62,7 @@ class Asker:
 
     def answered_since(self, begun: float, count: int = 1) -> float | None:
         """When the first of `count` answers in a row, all asked after `begun`, came; None before that."""
-        row: list[Answer] = []
+        row: list[UserAnswer] = []
         for answer in list(self.answers):
             if answer.asked_at < begun:
                 continue
@@ -92,7 +92,7 @@ def ask(url: str, body: dict[str, object], headers: dict[str, str], patience_s: 
 class Streams:
     """Long answers under way, each in a thread."""
 
-    def __init__(self, stack: Stack, count: int, tokens: int) -> None:
+    def __init__(self, stack: RunningStack, count: int, tokens: int) -> None:
         """Ask for `count` streams of `tokens` tokens."""
         self._url = f"{stack.url('vllm', 8000)}/v1/completions"
         self._headers = stack.headers()

@@ -27,7 +27,7 @@ TRIALS = 20
 
 
 @dataclass(frozen=True)
-class Limits:
+class HardwareLimits:
     """What was measured, and the two floors in seconds for the whole work.
 
     No floors for a mixture of experts, of which a step reads an unknown part; none of operations for fp8, whose rate is
@@ -99,16 +99,16 @@ def _name(device: str) -> str:
     return f"{model}, {torch.get_num_threads()} threads"
 
 
-def run(work: Work) -> Limits:
+def run(work: Work) -> HardwareLimits:
     """Measure, then calculate."""
     device = "cuda" if work.device == "gpu" else "cpu"
     dtype = DTYPES.get(work.dtype) or transformers.AutoConfig.from_pretrained(work.model).dtype or torch.float32
     moved, done = bandwidth(device), operations(device, dtype)
     model = shape(work)
     if model is None:
-        return Limits(_name(device), moved, done, None, None)
+        return HardwareLimits(_name(device), moved, done, None, None)
     bytes_s, operations_s = floors(work, model, moved, done)
-    return Limits(_name(device), moved, done, bytes_s, None if work.quantization else operations_s)
+    return HardwareLimits(_name(device), moved, done, bytes_s, None if work.quantization else operations_s)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Result:
+class SideResult:
     """Seconds of each repeat of the whole work; `how` says what the side chose."""
 
     backend: str
@@ -31,11 +31,11 @@ class Result:
         return (max(self.seconds) - min(self.seconds)) / self.median_s
 
 
-def save(result: Result, path: Path) -> None:
+def save(result: SideResult, path: Path) -> None:
     """Write it as JSON."""
     path.write_text(json.dumps(asdict(result)))
 
 
-def load(path: Path) -> Result:
+def load(path: Path) -> SideResult:
     """Read what `save` wrote."""
-    return Result(**json.loads(path.read_text()))
+    return SideResult(**json.loads(path.read_text()))

@@ -6,11 +6,11 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from speed_test.side_result import Result
+    from speed_test.side_result import SideResult
     from speed_test.work import Work
 
 
-def figures(work: Work, results: list[Result], limits: dict[str, Any]) -> dict[str, Any]:
+def figures(work: Work, results: list[SideResult], limits: dict[str, Any]) -> dict[str, Any]:
     """Everything that was measured, in seconds, requests, tokens and bytes."""
     return {
         "work": {
@@ -29,7 +29,7 @@ def figures(work: Work, results: list[Result], limits: dict[str, Any]) -> dict[s
     }
 
 
-def _side(work: Work, result: Result, limits: dict[str, Any]) -> dict[str, Any]:
+def _side(work: Work, result: SideResult, limits: dict[str, Any]) -> dict[str, Any]:
     median = result.median_s
     return {
         **asdict(result),

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 import transformers
-from speed_test.side_result import Result, save
+from speed_test.side_result import SideResult, save
 from speed_test.work import Request, Work
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "half": torch.float16, "bfloat16": torch.bfloat16}
@@ -105,7 +105,7 @@ def faster_cache(side: Side) -> tuple[str | None, str]:
     return best, f"{best or 'dynamic'} cache chosen ({', '.join(said)})"
 
 
-def run(work: Work) -> Result:
+def run(work: Work) -> SideResult:
     """Load, find the faster way, measure it."""
     side = Side(work)
     cache, said = faster_cache(side)
@@ -115,7 +115,7 @@ def run(work: Work) -> Result:
         print(f"throughput: hf repeat {round_ + 1}: {seconds[-1]:.3f} s", flush=True)
     attention = getattr(side.model.config, "_attn_implementation", "default")
     how = f"{said}, {attention} attention, batches of up to {max(map(len, side.batches))}"
-    return Result("hf", transformers.__version__, how, seconds)
+    return SideResult("hf", transformers.__version__, how, seconds)
 
 
 if __name__ == "__main__":

@@ -11,11 +11,11 @@ import sys
 import time
 from pathlib import Path
 
-from speed_test.side_result import Result, save
+from speed_test.side_result import SideResult, save
 from speed_test.work import Work
 
 
-def run(work: Work) -> Result:
+def run(work: Work) -> SideResult:
     """Load, warm up with the whole work, measure."""
     import vllm  # noqa: PLC0415  # seconds
     from vllm import LLM, SamplingParams, TokensPrompt  # noqa: PLC0415  # as above
@@ -55,7 +55,7 @@ def run(work: Work) -> Result:
         f"max_num_seqs {config.scheduler_config.max_num_seqs}",
         "eager" if config.model_config.enforce_eager else "compiled, CUDA graphs",
     ]
-    return Result("vllm", vllm.__version__, ", ".join(how), seconds)
+    return SideResult("vllm", vllm.__version__, ", ".join(how), seconds)
 
 
 if __name__ == "__main__":

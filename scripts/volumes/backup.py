@@ -32,7 +32,7 @@ class BackupError(Exception):
 
 
 @dataclass(frozen=True)
-class Kept:
+class VolumeSpec:
     """A volume that is worth keeping: its key in the compose files, its owner and service, and when that must pause."""
 
     volume: str
@@ -43,17 +43,17 @@ class Kept:
 
 
 VOLUMES = (
-    Kept("prometheus-data", "65534:65534", "prometheus", pauses_to_save=True, pauses_to_restore=True),
-    Kept("reports", "1000:1000", "locust", pauses_to_save=False, pauses_to_restore=False),
-    Kept("grafana-data", "472:0", "grafana", pauses_to_save=True, pauses_to_restore=True),
+    VolumeSpec("prometheus-data", "65534:65534", "prometheus", pauses_to_save=True, pauses_to_restore=True),
+    VolumeSpec("reports", "1000:1000", "locust", pauses_to_save=False, pauses_to_restore=False),
+    VolumeSpec("grafana-data", "472:0", "grafana", pauses_to_save=True, pauses_to_restore=True),
     # Writes its silences to the disk when it stops, else every 15 minutes.
-    Kept("alertmanager-data", "65534:65534", "alertmanager", pauses_to_save=True, pauses_to_restore=True),
+    VolumeSpec("alertmanager-data", "65534:65534", "alertmanager", pauses_to_save=True, pauses_to_restore=True),
     # Certificates, and the key of the authority that clients trust. Nobody's request waits for a copy of them.
-    Kept("edge-data", "1000:1000", "edge", pauses_to_save=False, pauses_to_restore=True),
+    VolumeSpec("edge-data", "1000:1000", "edge", pauses_to_save=False, pauses_to_restore=True),
 )
 
 
-class Stack:
+class ProjectVolumes:
     """The project that Compose finds here."""
 
     def __init__(self) -> None:
@@ -62,11 +62,11 @@ class Stack:
         self.image = self.model["services"]["locust"]["image"]
         self.all_run_again = True
 
-    def name(self, kept: Kept) -> str:
+    def name(self, kept: VolumeSpec) -> str:
         """The volume's name in Docker."""
         return str(self.model["volumes"][kept.volume]["name"])
 
-    def has(self, kept: Kept) -> bool:
+    def has(self, kept: VolumeSpec) -> bool:
         """Whether the volume is there, and of this stack: that of a layer which is not chosen is not."""
         if kept.volume not in self.model["volumes"]:
             return False
@@ -76,7 +76,7 @@ class Stack:
             return False
         return True
 
-    def inside(self, kept: Kept, command: str) -> list[str]:
+    def inside(self, kept: VolumeSpec, command: str) -> list[str]:
         """The command line that works on a volume as its owner, with no network and no rights."""
         return [
             *("docker", "run", "--rm", "--interactive", "--network", "none", "--read-only", "--cap-drop", "ALL"),
@@ -118,7 +118,7 @@ class Stack:
             print(f"{', '.join(services)} paused for {time.monotonic() - begun:.0f} s", flush=True)
 
 
-def save(stack: Stack, folder: Path) -> None:
+def save(stack: ProjectVolumes, folder: Path) -> None:
     """Copy every volume that is there into a new folder. Raises BackupError or DockerError; leaves no half of one."""
     chosen = [kept for kept in VOLUMES if stack.has(kept)]
     if not chosen:
@@ -152,7 +152,7 @@ def _cannot_write(folder: Path, error: OSError) -> BackupError:
     return BackupError(f"{folder} cannot be written ({error.strerror}): make room, or name another folder")
 
 
-def _save_one(stack: Stack, kept: Kept, folder: Path) -> dict[str, Any]:
+def _save_one(stack: ProjectVolumes, kept: VolumeSpec, folder: Path) -> dict[str, Any]:
     digest, size, shown = hashlib.sha256(), 0, time.monotonic()
     target = folder / f"{kept.volume}.tar.gz"
     target.touch(mode=0o600)  # the edge's holds a private key, Grafana's the users' passwords
@@ -177,7 +177,7 @@ def _save_one(stack: Stack, kept: Kept, folder: Path) -> dict[str, Any]:
     return {"bytes": size, "sha256": digest.hexdigest()}
 
 
-def restore(stack: Stack, folder: Path, *, replace: bool) -> None:
+def restore(stack: ProjectVolumes, folder: Path, *, replace: bool) -> None:
     """Bring every volume of a backup back. Raises BackupError or DockerError before anything is changed."""
     volumes = _verified(folder)
     chosen = [kept for kept in VOLUMES if kept.volume in volumes]
@@ -205,7 +205,7 @@ def restore(stack: Stack, folder: Path, *, replace: bool) -> None:
             print(f"{kept.volume}: {volumes[kept.volume]['bytes'] / 1e6:.1f} MB restored", flush=True)
 
 
-def _require_empty(stack: Stack, chosen: Sequence[Kept]) -> None:
+def _require_empty(stack: ProjectVolumes, chosen: Sequence[VolumeSpec]) -> None:
     for kept in chosen:
         code = subprocess.run(stack.inside(kept, "check"), capture_output=True, check=False).returncode  # noqa: S603
         if code == NOT_EMPTY:
@@ -247,7 +247,7 @@ def main() -> int:
     restore_parser.add_argument("--replace", action="store_true", help="delete what is in the volumes now")
     args = parser.parse_args()
     try:
-        stack = Stack()
+        stack = ProjectVolumes()
         if args.command == "save":
             save(stack, args.folder or ROOT / "backups" / _now())
         else:

@@ -27,7 +27,7 @@ NOT_EMPTY = 3
 _BLOCK = 1 << 20
 
 
-class BackupError(Exception):
+class CopyError(Exception):
     """One line: what is wrong."""
 
 
@@ -40,7 +40,7 @@ def require_unused(volume: Path) -> None:
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise BackupError("Prometheus still writes to this volume: stop it first") from None
+            raise CopyError("Prometheus still writes to this volume: stop it first") from None
 
 
 def kept(volume: Path) -> list[Path]:
@@ -100,7 +100,7 @@ def main(arguments: list[str]) -> int:
     }
     try:
         return commands[arguments[0]]() or 0
-    except (BackupError, tarfile.TarError, EOFError, zlib.error) as error:
+    except (CopyError, tarfile.TarError, EOFError, zlib.error) as error:
         print(error, file=sys.stderr)
         return 1
     except OSError as error:

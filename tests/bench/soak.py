@@ -1,6 +1,6 @@
 """`python -m tests.bench.soak --minutes 60`: mixed load with processes killed in between, on the running stack.
 
-Ends with 1 when memory, descriptors or disk grow into trouble, or client and server disagree. Loads the stack all the time.
+Ends with 1 when memory, descriptors or disk grow into trouble, or client and server disagree.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import requests
 from drills.drill import check_ready, default_project
 from drills.engine_drills import API_SERVER, ENGINE, START_S, WORKER
-from drills.load_run import Run, reasons
+from drills.load_run import LoadTestRun, reasons
 from drills.sampling import Samples, Series, slope, slope_error
-from drills.stack import Stack, StackError
+from drills.stack import RunningStack, StackError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,7 +46,7 @@ LONG_LIFE_S = 600
 STANDARD_ERRORS = 3.0
 
 
-def run(stack: Stack, minutes: float) -> int:
+def run(stack: RunningStack, minutes: float) -> int:
     """Run for so long and print the slopes; 0 unless totals disagree or something grows into trouble."""
     samples = Samples(stack, interval_s=10)
     samples.start()
@@ -83,7 +83,7 @@ def run(stack: Stack, minutes: float) -> int:
     return 1 if problems else 0
 
 
-def injected(stack: Stack) -> list[tuple[str, Callable[[], object]]]:
+def injected(stack: RunningStack) -> list[tuple[str, Callable[[], object]]]:
     """What is broken in the middle of runs, in turn. What is killed is judged by its growth afterwards.
 
     What takes longest to fill its memory is killed first.
@@ -96,12 +96,12 @@ def injected(stack: Stack) -> list[tuple[str, Callable[[], object]]]:
 
 
 def one_run(
-    stack: Stack, number: int, hurt: tuple[str, Callable[[], object]] | None, totals: dict[str, Any]
+    stack: RunningStack, number: int, hurt: tuple[str, Callable[[], object]] | None, totals: dict[str, Any]
 ) -> list[str]:
     """One load test, hurt in its middle or not; what does not fit."""
     wait_for_engine(stack)
     begun = time.monotonic()
-    load = Run(stack, run_time=f"{RUN_S}s", **LOADS[number % len(LOADS)])
+    load = LoadTestRun(stack, run_time=f"{RUN_S}s", **LOADS[number % len(LOADS)])
     what = "calm"
     if hurt is not None:
         time.sleep(RUN_S / 3)
@@ -127,7 +127,7 @@ def one_run(
     return []
 
 
-def wait_for_engine(stack: Stack) -> None:
+def wait_for_engine(stack: RunningStack) -> None:
     """Wait until a question is answered, and the workers are there."""
     deadline = time.monotonic() + START_S
     while time.monotonic() < deadline:
@@ -142,7 +142,7 @@ def wait_for_engine(stack: Stack) -> None:
     raise StackError("the engine does not answer")
 
 
-def fill_kernels(stack: Stack) -> None:
+def fill_kernels(stack: RunningStack) -> None:
     """Have the engine compile for each number of tokens now: what it then still grows by is something else."""
     wait_for_engine(stack)
     begun = time.monotonic()
@@ -154,7 +154,7 @@ def fill_kernels(stack: Stack) -> None:
     print(f"{time.monotonic() - begun:6.0f} s  one prompt of each length up to {STEP_SIZES[-1]} tokens", flush=True)
 
 
-def prometheus_bytes(stack: Stack) -> float:
+def prometheus_bytes(stack: RunningStack) -> float:
     """What Prometheus takes on disk."""
     return float(stack.shell("prometheus", "du -sk /prometheus").split()[0]) * 1024
 
@@ -197,7 +197,7 @@ def main() -> int:
     if not 1 <= options.minutes <= 24 * 60:
         parser.error(f"--minutes {options.minutes:g}: give 1 to 1440")
     try:
-        stack = Stack(options.project)
+        stack = RunningStack(options.project)
         check_ready(stack)
     except StackError as error:
         print(f"soak: {error}", file=sys.stderr)

@@ -6,7 +6,7 @@ from typing import Any
 
 from loadtest.capacity.stage import StagePlan, StageRequest, StageResult
 from loadtest.capacity.stage_record import StageRecord
-from loadtest.sending.pacing import Load
+from loadtest.sending.pacing import LoadSpec
 from loadtest.settings.run_options import Pacing
 
 WELL = {
@@ -43,7 +43,7 @@ def record(  # a record's own fields
             for place in range(100)
         )
     plan = StagePlan(number, rate, "edge", 0.0, 100, 100)
-    load = Load(number, Pacing("poisson", rate, 1.0, 1.0, None, 0), 7, 0)
+    load = LoadSpec(number, Pacing("poisson", rate, 1.0, 1.0, None, 0), 7, 0)
     result = StageResult(plan, requests, 10.0, void=void, client_limited=client_limited)
     return StageRecord(result, load, 1000.0 + number, evidence or {}, [], 0.0, WELL, 1)
 

@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from loadtest.client.request_record import Outcome, RequestRecord
-from loadtest.results.run_results import Results
-from loadtest.results.totals import Store
+from loadtest.results.run_results import RunResults
+from loadtest.results.totals import RunTotals
 from loadtest.settings.run_options import RunOptions, add_options, read_options
 from loadtest.settings.run_plan import RunPlan
 
@@ -56,17 +56,17 @@ def plan(**fields: Any) -> RunPlan:
     return replace(RunPlan("run", 1, "engine", 2048, 1000.0, {"local": 0}), **fields)
 
 
-def results(*records: RequestRecord, arguments: tuple[str, ...] = (), **report: Any) -> Results:
+def results(*records: RequestRecord, arguments: tuple[str, ...] = (), **report: Any) -> RunResults:
     """A run of one process that reported `records`."""
-    run = Results(options(*arguments), plan())
-    store = Store(run.options.slo)
+    run = RunResults(options(*arguments), plan())
+    store = RunTotals(run.options.slo)
     for each in records:
         store.add(each)
     run.add_report(
         "local",
         {
             "measured": store.to_wire(),
-            "unmeasured": Store(run.options.slo).to_wire(),
+            "unmeasured": RunTotals(run.options.slo).to_wire(),
             "rows": [],
             "in_flight": 0,
             "ended": True,

@@ -13,8 +13,8 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 import pytest
-from drills.load_run import Run, reports
-from drills.stack import Stack as Running
+from drills.load_run import LoadTestRun, reports
+from drills.stack import RunningStack
 from drills.users import Streams, ask
 
 from tests.rig.running_stack import wait_for
@@ -45,10 +45,10 @@ def up_again(stack: Stack) -> Iterator[None]:
 
 @pytest.mark.timeout(400)
 def test_a_stop_under_load_ends_streams_whole_refuses_new_ones_and_loses_nothing(stack: Stack) -> None:
-    running = Running(stack.project)
+    running = RunningStack(stack.project)
     known = set(reports(running))
     before = running.value("sum(vllm:generation_tokens_total)") or 0.0
-    load = Run(running, users=4, run_time="10m")
+    load = LoadTestRun(running, users=4, run_time="10m")
     load.wait_until_busy()
     streams = Streams(running, STREAMS, STREAM_TOKENS)
     wait_for("the streams begin", lambda: len(streams.begun) == STREAMS, 60)
@@ -119,7 +119,7 @@ class Terminal:
 
 @pytest.mark.timeout(400)
 def test_a_second_ctrl_c_ends_at_once_what_the_first_would_have_let_end(stack: Stack) -> None:
-    running = Running(stack.project)
+    running = RunningStack(stack.project)
     terminal = Terminal(stack)
     try:
         wait_for("compose follows the stack", lambda: "Attaching to" in terminal.text, 60)

@@ -12,7 +12,7 @@ import tenacity
 from . import checks, metrics, volume
 from .listing import Listing, TransientError, select
 from .log import say
-from .progress import Progress
+from .progress import DownloadProgress
 from .settings import DeliveryError, Settings
 from .sources import Source, open_source
 from .volume import Manifest, megabytes
@@ -59,7 +59,7 @@ def _deliver(settings: Settings) -> None:
         f"{settings.address}; {megabytes(missing)} to fetch, {megabytes(volume.free_bytes(folder))} free"
     )
     volume.require_space(folder, missing=missing)
-    progress = Progress(folder, wanted.files)
+    progress = DownloadProgress(folder, wanted.files)
     with metrics.published(settings.model_id, progress):
         digests = _while_watching(
             lambda: _fetch_until_there(source, everything, wanted, folder), progress, settings.stall_timeout_s
@@ -123,7 +123,9 @@ def _say_retry(state: tenacity.RetryCallState) -> None:
     say(f"trying again in {state.upcoming_sleep:.0f} s: {error}")
 
 
-def _while_watching(work: Callable[[], dict[str, str]], progress: Progress, stall_timeout_s: float) -> dict[str, str]:
+def _while_watching(
+    work: Callable[[], dict[str, str]], progress: DownloadProgress, stall_timeout_s: float
+) -> dict[str, str]:
     """Do the work while lines tell how far it is. Raises what it raises, or DeliveryError when it stalls."""
     outcome: queue.SimpleQueue[dict[str, str] | BaseException] = queue.SimpleQueue()
 

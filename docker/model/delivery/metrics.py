@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from .log import say
-from .progress import Progress
+from .progress import DownloadProgress
 
 PORT = 9101
 _KEEP_S = 12.0  # Prometheus reads every 5 s: two chances
@@ -32,7 +32,7 @@ model_download_failed_timestamp_seconds{{model="{model}"}} {failed}
 class _Page:
     """What the page says, and whether it was read since the last change that must not be missed."""
 
-    def __init__(self, model: str, progress: Progress) -> None:
+    def __init__(self, model: str, progress: DownloadProgress) -> None:
         self._model = model
         self._progress = progress
         self._failed = 0.0
@@ -54,7 +54,7 @@ class _Page:
 
 
 @contextmanager
-def published(model: str, progress: Progress, port: int = PORT) -> Iterator[None]:
+def published(model: str, progress: DownloadProgress, port: int = PORT) -> Iterator[None]:
     """Show `progress` while the block runs. When it raises, wait until that was read, by whoever has read before."""
     page = _Page(model, progress)
 

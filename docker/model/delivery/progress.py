@@ -18,7 +18,7 @@ def bytes_read() -> int:
     return int(counters["rchar"])
 
 
-class Progress:
+class DownloadProgress:
     """Watches a folder fill up; which client fills it, and how, makes no difference.
 
     `clock` returns seconds and must be monotonic. `reads` counts the bytes that this process has read from files:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from loadtest.capacity.bottleneck.step_times import StepLaw
-    from loadtest.capacity.report.capacity_summary import Finding
+    from loadtest.capacity.report.capacity_summary import SearchFinding
     from loadtest.capacity.stage import Cause, StageRequest
     from loadtest.capacity.stage_record import StageRecord
 
@@ -57,7 +57,7 @@ class EdgeEvidence:
     rate: float | None = None  # requests/s of the stage that `edge` and `engine` were seen in
 
 
-def find_limit(finding: Finding) -> dict[str, Any] | None:
+def find_limit(finding: SearchFinding) -> dict[str, Any] | None:
     """Return the verdict as `capacity.json` holds it; None where no limit was reached."""
     answer = finding.answer
     stages = counting(finding.stages)

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 from loadtest.capacity.execution.closed_loop import little
 
 if TYPE_CHECKING:
-    from loadtest.capacity.report.capacity_summary import Finding
+    from loadtest.capacity.report.capacity_summary import SearchFinding
 
 
-def queue_limit(finding: Finding) -> dict[str, Any] | None:
+def queue_limit(finding: SearchFinding) -> dict[str, Any] | None:
     """Return what to set, and why; None where no edge was found.
 
     MAX_CONCURRENT_REQUESTS in .env is vLLM's --max-num-queued-reqs, which bounds all requests that have not ended,

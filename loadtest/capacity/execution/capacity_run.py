@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import gevent
 
-from loadtest.capacity.answer import Limits, SearchSettings
+from loadtest.capacity.answer import SearchSettings, SloLimits
 from loadtest.capacity.bottleneck.engine_series import read_cache_config, read_version, spans
 from loadtest.capacity.execution.closed_loop import (
     FEWEST_REQUESTS,
@@ -20,30 +20,30 @@ from loadtest.capacity.execution.closed_loop import (
     make_record,
     next_users,
 )
-from loadtest.capacity.execution.stage_runner import Drive, NobodyToSendError
+from loadtest.capacity.execution.stage_runner import NobodyToSendError, StageRunner
 from loadtest.capacity.execution.window import due_times
-from loadtest.capacity.report.capacity_summary import INVALID, Finding, exit_code, summarize_search
+from loadtest.capacity.report.capacity_summary import INVALID, SearchFinding, exit_code, summarize_search
 from loadtest.capacity.report.capacity_terminal import print_capacity
-from loadtest.capacity.report.progress import Progress
+from loadtest.capacity.report.progress import SearchProgress
 from loadtest.capacity.search.search import Search
 from loadtest.capacity.stage import Decision, StageResult
 from loadtest.capacity.stage_record import StageRecord, latencies
 from loadtest.client.request_record import Outcome
 from loadtest.results.server_counters import pages
-from loadtest.sending.pacing import Load
+from loadtest.sending.pacing import LoadSpec
 from loadtest.settings.run_options import Pacing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from loadtest.capacity.execution.stage_runner import Driven
-    from loadtest.capacity.execution.window import Window
+    from loadtest.capacity.execution.stage_runner import StageRun
+    from loadtest.capacity.execution.window import MeasuredWindow
     from loadtest.capacity.report.capacity_metrics import CapacityMetrics
     from loadtest.capacity.stage import StagePlan
     from loadtest.report.report_folder import ReportFolder
-    from loadtest.results.prometheus_metrics import Metrics
-    from loadtest.results.run_results import Results
-    from loadtest.sending.workers import Fleet
+    from loadtest.results.prometheus_metrics import LoadTestMetrics
+    from loadtest.results.run_results import RunResults
+    from loadtest.sending.workers import Workers
     from loadtest.settings.capacity_options import CapacityOptions
     from loadtest.settings.run_options import RunOptions
     from loadtest.settings.run_plan import RunPlan
@@ -68,8 +68,8 @@ class CapacityRun:
 
     def __init__(  # noqa: PLR0913, PLR0917  # what a run is made of
         self,
-        fleet: Fleet,
-        metrics: Metrics,
+        fleet: Workers,
+        metrics: LoadTestMetrics,
         capacity_metrics: CapacityMetrics,
         options: RunOptions,
         plan: RunPlan,
@@ -85,13 +85,13 @@ class CapacityRun:
         self._folder = folder
         self._settings = _settings(options, capacity)
         self._search = Search(self._settings, workload.lengths(_LENGTHS))
-        self._drive = Drive(fleet, metrics, options, plan, workload, folder.rows if folder else None)
+        self._drive = StageRunner(fleet, metrics, options, plan, workload, folder.rows if folder else None)
         self._began = 0.0  # monotonic
         self._greenlet: Any = None
         self._done = False
         self._client_failed_at: float | None = None  # lowest rate
-        self.finding = Finding(options, plan, workload.notes, self._settings, capacity.budget_s)
-        self.progress = Progress(self._settings, capacity.budget_s)
+        self.finding = SearchFinding(options, plan, workload.notes, self._settings, capacity.budget_s)
+        self.progress = SearchProgress(self._settings, capacity.budget_s)
         self.summary: dict[str, Any] | None = None
         self.exit_code: int | None = None
 
@@ -103,7 +103,7 @@ class CapacityRun:
     # As the coordinator sees it.
 
     @property
-    def results(self) -> Results | None:
+    def results(self) -> RunResults | None:
         """Those of the stage that runs, or was the last."""
         return self._drive.results
 
@@ -180,11 +180,11 @@ class CapacityRun:
 
     def _run_stage(self, plan: StagePlan) -> None:
         pacing = Pacing("poisson", plan.rate, 1.0, 1.0, None, 0)
-        load = Load(plan.number, pacing, self._plan.seed + plan.number, self._drive.next_number)
+        load = LoadSpec(plan.number, pacing, self._plan.seed + plan.number, self._drive.next_number)
         warmup = sum(1 for _ in takewhile(lambda due: due < plan.warmup_s, due_times(load)))
         load = dataclasses.replace(load, pacing=dataclasses.replace(pacing, warmup_requests=warmup))
 
-        def ended(window: Window) -> bool:
+        def ended(window: MeasuredWindow) -> bool:
             measured = window.measured
             self.progress.look(plan, measured)
             decided = self._search.decide(plan, measured) is not Decision.MORE
@@ -214,7 +214,7 @@ class CapacityRun:
         self.finding.stages.append(record)
         self.progress.end_stage(self._search.answer(), record)
 
-    def _client_is_at_its_limit(self, driven: Driven, rate: float) -> bool:
+    def _client_is_at_its_limit(self, driven: StageRun, rate: float) -> bool:
         """Whether it failed twice near this rate; once may be the box's own hiccup."""
         before = self._client_failed_at
         if driven.client_problems:
@@ -236,7 +236,7 @@ class CapacityRun:
             self._run_users(users, at_edge / (answer.mid or answer.low or 1.0), min(left, _USERS_MOST_S / 3))
 
     def _run_users(self, users: int, request_s: float, seconds: float) -> None:
-        load = Load(
+        load = LoadSpec(
             number=_USERS_LOADS + len(self.finding.users),
             pacing=Pacing("closed", None, 1.0, 1.0, None, WARMUP_REQUESTS * users),
             seed=self._plan.seed,
@@ -246,7 +246,7 @@ class CapacityRun:
         )
         until = time.monotonic() + seconds
 
-        def ended(window: Window) -> bool:
+        def ended(window: MeasuredWindow) -> bool:
             good = [request.good for request in window.measured]
             self.progress.look_at_users(users, good)
             decided = judge_users(sum(good), len(good), self._settings)[0] is not None
@@ -280,7 +280,7 @@ def _settings(options: RunOptions, capacity: CapacityOptions) -> SearchSettings:
     most = capacity.max_rate or defaults.max_rate
     return SearchSettings(
         objective=options.slo_percentile / 100,
-        limits=Limits(options.slo.ttft, options.slo.tpot, options.slo.e2e),
+        limits=SloLimits(options.slo.ttft, options.slo.tpot, options.slo.e2e),
         budget_s=capacity.budget_s - min(_USERS_MOST_S, _USERS_SHARE * capacity.budget_s),
         start_rate=min(capacity.start_rate or defaults.start_rate, most),
         max_rate=most,

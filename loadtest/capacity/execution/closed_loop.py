@@ -11,7 +11,7 @@ from loadtest.capacity.statistics.shares import normal_quantile, wilson
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from loadtest.capacity.answer import Answer, SearchSettings
+    from loadtest.capacity.answer import SearchAnswer, SearchSettings
     from loadtest.capacity.stage import StageRequest
     from loadtest.capacity.stage_record import StageRecord
 
@@ -34,7 +34,7 @@ def counting(records: Sequence[StageRecord]) -> list[StageRecord]:
     ]
 
 
-def little(answer: Answer, records: Sequence[StageRecord]) -> float | None:
+def little(answer: SearchAnswer, records: Sequence[StageRecord]) -> float | None:
     """Requests in the system at the edge: rate * mean time in the system (Little 1961), at the stages nearest to it."""
     rate = answer.mid or answer.low
     if not rate:

@@ -12,8 +12,8 @@ from gevent.event import Event
 
 from loadtest.capacity.bottleneck.engine_series import EngineWatch
 from loadtest.capacity.execution.validity import client_figures, client_problems, void_reasons
-from loadtest.capacity.execution.window import Window
-from loadtest.results.run_results import Results
+from loadtest.capacity.execution.window import MeasuredWindow
+from loadtest.results.run_results import RunResults
 from loadtest.results.server_counters import read_settled_counters
 from loadtest.single_run import reconcile_run
 
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
     from loadtest.capacity.bottleneck.engine_series import EngineSample
     from loadtest.results.csv_rows import RowSink
-    from loadtest.results.prometheus_metrics import Metrics
-    from loadtest.sending.pacing import Load
-    from loadtest.sending.workers import Fleet
+    from loadtest.results.prometheus_metrics import LoadTestMetrics
+    from loadtest.sending.pacing import LoadSpec
+    from loadtest.sending.workers import Workers
     from loadtest.settings.run_options import RunOptions
     from loadtest.settings.run_plan import RunPlan
     from loadtest.workload import Workload
@@ -42,11 +42,11 @@ class NobodyToSendError(Exception):
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Driven:
+class StageRun:
     """A load that has ended. Times are monotonic seconds, `started` is Unix time."""
 
-    window: Window
-    results: Results
+    window: MeasuredWindow
+    results: RunResults
     began: float
     started: float
     duration_s: float
@@ -57,13 +57,13 @@ class Driven:
     void: tuple[str, ...]
 
 
-class Drive:
+class StageRunner:
     """The loads of one search."""
 
     def __init__(  # noqa: PLR0913, PLR0917  # what a run is made of
         self,
-        fleet: Fleet,
-        metrics: Metrics,
+        fleet: Workers,
+        metrics: LoadTestMetrics,
         options: RunOptions,
         plan: RunPlan,
         workload: Workload,
@@ -76,9 +76,9 @@ class Drive:
         self._plan = plan
         self._workload = workload
         self._rows = rows
-        self._load: Load | None = None  # that is under way
+        self._load: LoadSpec | None = None  # that is under way
         self._fresh = Event()
-        self.results: Results | None = None  # of the load that is under way, or was the last
+        self.results: RunResults | None = None  # of the load that is under way, or was the last
         self.next_number = 0  # of a request that no load has sent yet
 
     def add(self, process: str, report: Mapping[str, Any]) -> None:
@@ -106,13 +106,13 @@ class Drive:
                 raise NobodyToSendError(f"no load generator was ready within {_PREPARE_TIMEOUT_S:.0f} s")
             gevent.sleep(0.1)
 
-    def drive(self, load: Load, ended: Callable[[Window], bool]) -> Driven:
+    def drive(self, load: LoadSpec, ended: Callable[[MeasuredWindow], bool]) -> StageRun:
         """Send `load` until `ended`, which is asked once a second, and settle the books with the server."""
         self.await_processes(1)  # those that were lost may have come back
         names = self._fleet.prepared()
         options = dataclasses.replace(self._options, pacing=load.pacing)
-        window = Window(load, self._workload, self._rows)
-        results = Results(options, self._plan.deal(names), self._workload.notes, window)
+        window = MeasuredWindow(load, self._workload, self._rows)
+        results = RunResults(options, self._plan.deal(names), self._workload.notes, window)
         results.server_before = read_settled_counters(options.target)
         self.results, self._load = results, load
         self._metrics.start_run(results, load.pacing.rate or 0.0)
@@ -129,7 +129,7 @@ class Drive:
         results.server_after = read_settled_counters(options.target)
         client = client_figures(results, window.delays)
         problems = tuple(client_problems(results, client))
-        return Driven(
+        return StageRun(
             window=window,
             results=results,
             began=began,
@@ -142,7 +142,7 @@ class Drive:
             void=void_reasons(results, reconcile_run(results, self._workload), problems),
         )
 
-    def _wait(self, results: Results, ended: Callable[[], bool]) -> None:
+    def _wait(self, results: RunResults, ended: Callable[[], bool]) -> None:
         while True:
             self._fresh.wait(1)
             self._fresh.clear()

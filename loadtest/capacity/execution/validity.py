@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from loadtest.results.reconcile import Reconciliation
-    from loadtest.results.run_results import Results
+    from loadtest.results.run_results import RunResults
     from loadtest.settings.run_options import Slo
 
 # Sent, or read, later than this share of the TTFT limit (and than the fewest seconds) is another load, or another time,
@@ -26,7 +26,7 @@ def tolerance_s(slo: Slo) -> float:
     return max(_FEWEST_S, _TOLERANCE * (slo.ttft or 0.0))
 
 
-def client_figures(results: Results, delays: Sequence[float]) -> dict[str, Any]:
+def client_figures(results: RunResults, delays: Sequence[float]) -> dict[str, Any]:
     """Return how well the client did: the proof that it was not the reason. `delays`: due to sent, seconds."""
     totals = results.measured.combined()
     limit = tolerance_s(results.options.slo)
@@ -44,7 +44,7 @@ def client_figures(results: Results, delays: Sequence[float]) -> dict[str, Any]:
     }
 
 
-def client_problems(results: Results, figures: Mapping[str, Any]) -> list[str]:
+def client_problems(results: RunResults, figures: Mapping[str, Any]) -> list[str]:
     """Say why the client was the bottleneck; empty when it was not."""
     problems = busy_problems(results)
     late, requests = figures["late"], figures["requests"]
@@ -59,7 +59,7 @@ def client_problems(results: Results, figures: Mapping[str, Any]) -> list[str]:
     return problems
 
 
-def void_reasons(results: Results, reconciliation: Reconciliation | None, client: Sequence[str]) -> tuple[str, ...]:
+def void_reasons(results: RunResults, reconciliation: Reconciliation | None, client: Sequence[str]) -> tuple[str, ...]:
     """Why a stage that has ended counts for nothing; empty when it counts."""
     reasons = [*judge_server(results, reconciliation), *client]
     reasons += [

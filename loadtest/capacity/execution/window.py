@@ -14,22 +14,22 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from loadtest.results.csv_rows import RowSink
-    from loadtest.sending.pacing import Load
+    from loadtest.sending.pacing import LoadSpec
     from loadtest.workload import Workload
 
 _PLACE = {name: place for place, name in enumerate(COLUMNS)}
 
 
-def due_times(load: Load) -> Iterator[float]:
+def due_times(load: LoadSpec) -> Iterator[float]:
     """Seconds since the load's start at which its requests are due, without end."""
     assert load.pacing.rate is not None  # noqa: S101  # only an open loop has due times
     return schedule("poisson", rate=load.pacing.rate, seed=load.seed)
 
 
-class Window:
+class MeasuredWindow:
     """Takes rows in any order; what it gives is complete up to the first request that has not ended."""
 
-    def __init__(self, load: Load, workload: Workload, rows: RowSink | None) -> None:
+    def __init__(self, load: LoadSpec, workload: Workload, rows: RowSink | None) -> None:
         """`rows` takes what comes in, too."""
         self._load = load
         self._workload = workload

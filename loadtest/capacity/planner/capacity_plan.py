@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from statistics import mean
 from typing import TYPE_CHECKING
 
-from loadtest.capacity.planner.fleet_simulation import Window, simulate_fleet
+from loadtest.capacity.planner.fleet_simulation import ForecastWindow, simulate_fleet
 from loadtest.input_error import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from loadtest.capacity.answer import Limits
-    from loadtest.capacity.planner.fleet_simulation import Load
+    from loadtest.capacity.answer import SloLimits
+    from loadtest.capacity.planner.fleet_simulation import ForecastLoad
     from loadtest.capacity.simulation.engine_spec import EngineSpec
 
 # Tokens of the load that are so much more or fewer than those that the capacity was measured with are beyond what the
@@ -30,7 +30,7 @@ class Box:
     """One measured box: its twin at the middle of the interval, and the interval in requests/s."""
 
     twin: EngineSpec
-    limits: Limits
+    limits: SloLimits
     objective: float
     low: float
     mid: float
@@ -40,7 +40,7 @@ class Box:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class CapacityPlan:
     """`boxes` at the middle of the capacity's interval; `fewest` if a box is at its upper end, `most` at its lower."""
 
     fewest: int
@@ -48,13 +48,15 @@ class Plan:
     most: int
     peak_rate: float  # requests/s in the busiest window
     window_s: float
-    windows: tuple[Window, ...]  # with `boxes`
-    with_most: tuple[Window, ...]  # with `most` boxes, each as slow as the interval allows
+    windows: tuple[ForecastWindow, ...]  # with `boxes`
+    with_most: tuple[ForecastWindow, ...]  # with `most` boxes, each as slow as the interval allows
     tried: tuple[tuple[str, int, float], ...]  # speed, boxes, share of good requests in the worst window
     notes: tuple[str, ...]
 
 
-def make_plan(box: Box, load: Load, window_s: float, progress: Callable[[str], None] = lambda _: None) -> Plan:
+def make_plan(
+    box: Box, load: ForecastLoad, window_s: float, progress: Callable[[str], None] = lambda _: None
+) -> CapacityPlan:
     """Find the numbers of boxes. Raises InputError when no number keeps the SLO, or no window can be judged."""
     counts = list(Counter(time // window_s for time in load.times).values())
     if max(counts) < _FEWEST_IN_WINDOW:
@@ -64,7 +66,7 @@ def make_plan(box: Box, load: Load, window_s: float, progress: Callable[[str], N
             "give a larger one, or a trace of more requests",
         )
     peak = max(counts) / window_s
-    tried: dict[tuple[str, int], list[Window]] = {}
+    tried: dict[tuple[str, int], list[ForecastWindow]] = {}
 
     def find(speed: str, rate: float) -> int:
         spec = box.twin.slower(box.mid / rate)
@@ -79,7 +81,7 @@ def make_plan(box: Box, load: Load, window_s: float, progress: Callable[[str], N
 
     boxes = find("mid", box.mid)
     fewest, most = find("high", box.high), find("low", box.low)
-    return Plan(
+    return CapacityPlan(
         fewest=min(fewest, boxes),
         boxes=boxes,
         most=max(most, boxes),
@@ -92,7 +94,7 @@ def make_plan(box: Box, load: Load, window_s: float, progress: Callable[[str], N
     )
 
 
-def _worst(windows: list[Window]) -> float:
+def _worst(windows: list[ForecastWindow]) -> float:
     """The share of good requests in the worst window that has enough of them; one of them has."""
     return min(window.share for window in windows if window.requests >= _FEWEST_IN_WINDOW)
 
@@ -115,7 +117,7 @@ def _fewest(worst: Callable[[int], float], objective: float, start: int) -> int:
     return met
 
 
-def _notes(box: Box, load: Load, counts: list[int]) -> list[str]:
+def _notes(box: Box, load: ForecastLoad, counts: list[int]) -> list[str]:
     """What a reader must know; `counts` are the requests of each window that has any."""
     notes = []
     if few := sum(count < _FEWEST_IN_WINDOW for count in counts):

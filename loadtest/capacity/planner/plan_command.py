@@ -9,9 +9,9 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from loadtest.capacity.answer import Limits
+from loadtest.capacity.answer import SloLimits
 from loadtest.capacity.planner.capacity_plan import Box, make_plan
-from loadtest.capacity.planner.fleet_simulation import Load
+from loadtest.capacity.planner.fleet_simulation import ForecastLoad
 from loadtest.capacity.planner.plan_page import headline, render_plan
 from loadtest.capacity.simulation.engine_spec import EngineSpec
 from loadtest.input_error import InputError
@@ -37,7 +37,7 @@ def plan(arguments: Sequence[str]) -> int:
     box = read_box(given.result)
     trace = Trace.read(given.trace)
     shapes = [trace.shape(number) for number in range(len(trace))]
-    load = Load(
+    load = ForecastLoad(
         [time / given.trace_speed for time in trace.times],
         [prompt for prompt, _ in shapes],
         [output for _, output in shapes],
@@ -78,7 +78,7 @@ def _box(result: dict[str, Any]) -> Box:
 
     return Box(
         twin=spec,
-        limits=Limits(seconds("ttft_ms"), seconds("tpot_ms"), seconds("e2e_ms")),
+        limits=SloLimits(seconds("ttft_ms"), seconds("tpot_ms"), seconds("e2e_ms")),
         objective=slo["percentile"] / 100,
         prompt_tokens=capacity["prompt_tokens_mean"],
         output_tokens=capacity["output_tokens_mean"],

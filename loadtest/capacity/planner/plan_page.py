@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 
     import plotly.graph_objects as go  # type: ignore[import-untyped]  # no stubs exist
 
-    from loadtest.capacity.planner.capacity_plan import Box, Plan
-    from loadtest.capacity.planner.fleet_simulation import Window
+    from loadtest.capacity.planner.capacity_plan import Box, CapacityPlan
+    from loadtest.capacity.planner.fleet_simulation import ForecastWindow
 
 _BLUE, _ORANGE, _GREEN, _RED = "#2a6fbb", "#d97b29", "#3a923a", "#c03d3e"
 _SPEEDS = {
@@ -22,14 +22,14 @@ _SPEEDS = {
 }
 
 
-def headline(plan: Plan) -> str:
+def headline(plan: CapacityPlan) -> str:
     """The answer in one sentence."""
     boxes = "1 box" if plan.boxes == 1 else f"{plan.boxes} boxes"
     span = "" if plan.fewest == plan.most else f" ({plan.fewest} to {plan.most} within the capacity's interval)"
     return f"{boxes}{span} for a peak of {plan.peak_rate:.2f} requests/s"
 
 
-def render_plan(plan: Plan, box: Box, load_name: str) -> str:
+def render_plan(plan: CapacityPlan, box: Box, load_name: str) -> str:
     """Return the page."""
     return render(
         "loadtest.capacity.planner",
@@ -48,11 +48,11 @@ def _figure(title: str, x: str, y: str) -> go.Figure:
     return figure
 
 
-def _minutes(windows: Sequence[Window]) -> list[float]:
+def _minutes(windows: Sequence[ForecastWindow]) -> list[float]:
     return [window.start / 60 for window in windows]
 
 
-def _arrivals(plan: Plan, box: Box) -> go.Figure:
+def _arrivals(plan: CapacityPlan, box: Box) -> go.Figure:
     figure = _figure("Recorded load against what the boxes carry", "minutes", "requests/s")
     figure.add_bar(
         x=_minutes(plan.windows),
@@ -73,7 +73,7 @@ def _arrivals(plan: Plan, box: Box) -> go.Figure:
     return figure
 
 
-def _by_boxes(plan: Plan, box: Box) -> go.Figure:
+def _by_boxes(plan: CapacityPlan, box: Box) -> go.Figure:
     figure = _figure("The worst window, by the number of boxes", "boxes", "good requests, %")
     for speed, (name, colour) in _SPEEDS.items():
         points = [(boxes, share) for tried, boxes, share in plan.tried if tried == speed]
@@ -89,7 +89,7 @@ def _by_boxes(plan: Plan, box: Box) -> go.Figure:
     return figure
 
 
-def _shares(plan: Plan, box: Box) -> go.Figure:
+def _shares(plan: CapacityPlan, box: Box) -> go.Figure:
     figure = _figure("Good requests over time", "minutes", "good requests, %")
     for windows, name, colour in _runs(plan):
         figure.add_scatter(
@@ -100,7 +100,7 @@ def _shares(plan: Plan, box: Box) -> go.Figure:
     return figure
 
 
-def _waits(plan: Plan, box: Box) -> go.Figure:
+def _waits(plan: CapacityPlan, box: Box) -> go.Figure:
     figure = _figure("Time to first token over time, p95 of each window", "minutes", "ms")
     for windows, name, colour in _runs(plan):
         figure.add_scatter(
@@ -114,7 +114,7 @@ def _waits(plan: Plan, box: Box) -> go.Figure:
     return figure
 
 
-def _runs(plan: Plan) -> list[tuple[Sequence[Window], str, str]]:
+def _runs(plan: CapacityPlan) -> list[tuple[Sequence[ForecastWindow], str, str]]:
     return [
         (plan.windows, f"{plan.boxes} boxes as measured", _BLUE),
         (plan.with_most, f"{plan.most} boxes at the interval's lower end", _ORANGE),

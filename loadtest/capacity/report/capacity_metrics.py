@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from prometheus_client import Metric
 
-    from loadtest.capacity.report.progress import Progress
+    from loadtest.capacity.report.progress import SearchProgress
 
 log = logging.getLogger(__name__)
 
@@ -69,10 +69,10 @@ class CapacityMetrics(Collector):
 
     def __init__(self, reports: Path | None) -> None:
         """`reports` is where earlier results lie: they outlive this process."""
-        self._progress: Progress | None = None
+        self._progress: SearchProgress | None = None
         self._last = newest_capacity(reports)
 
-    def follow(self, progress: Progress) -> None:
+    def follow(self, progress: SearchProgress) -> None:
         """Show this search."""
         self._progress = progress
 
@@ -91,7 +91,7 @@ class CapacityMetrics(Collector):
             yield from _capacity(self._last)
 
 
-def _search(progress: Progress) -> Iterator[Metric]:
+def _search(progress: SearchProgress) -> Iterator[Metric]:
     rates = GaugeMetricFamily(
         "headroom_capacity_search_requests_per_second",
         "What the search knows so far: the capacity's interval",

@@ -16,7 +16,7 @@ from loadtest.capacity.stage_record import curve_point, thinned
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from loadtest.capacity.answer import Answer, SearchSettings, StageVerdict
+    from loadtest.capacity.answer import SearchAnswer, SearchSettings, StageVerdict
     from loadtest.capacity.stage_record import StageRecord, UsersRecord
     from loadtest.settings.run_options import RunOptions
     from loadtest.settings.run_plan import RunPlan
@@ -28,7 +28,7 @@ FOUND, NEVER_MET, INVALID = 0, 1, 2
 
 
 @dataclass(slots=True)
-class Finding:
+class SearchFinding:
     """All that a search has gathered."""
 
     options: RunOptions
@@ -41,13 +41,13 @@ class Finding:
     engines: int = 1
     stages: list[StageRecord] = field(default_factory=list)
     users: list[UsersRecord] = field(default_factory=list)
-    answer: Answer | None = None
+    answer: SearchAnswer | None = None
     duration_s: float = 0.0
     stopped: bool = False
     problem: str | None = None
 
 
-def summarize_search(finding: Finding) -> dict[str, Any]:
+def summarize_search(finding: SearchFinding) -> dict[str, Any]:
     """Return what `capacity.json` holds, JSON values only."""
     answer = finding.answer
     assert answer is not None  # noqa: S101  # the run asked for it before
@@ -102,7 +102,7 @@ def summarize_search(finding: Finding) -> dict[str, Any]:
     }
 
 
-def _reasons(finding: Finding, answer: Answer) -> list[str]:
+def _reasons(finding: SearchFinding, answer: SearchAnswer) -> list[str]:
     """Why the result cannot be believed; empty when it can."""
     reasons = [finding.problem] if finding.problem else []
     if finding.stopped:
@@ -131,7 +131,7 @@ def _closed_loop(users: Sequence[UsersRecord]) -> dict[str, Any] | None:
     }
 
 
-def _stage(record: StageRecord, verdict: StageVerdict, finding: Finding) -> dict[str, Any]:
+def _stage(record: StageRecord, verdict: StageVerdict, finding: SearchFinding) -> dict[str, Any]:
     plan = record.result.plan
     return {
         "number": plan.number,

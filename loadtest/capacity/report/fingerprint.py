@@ -15,7 +15,7 @@ import psutil
 from loadtest.report.run_summary import VERSIONS, slo_figures, workload_figures
 
 if TYPE_CHECKING:
-    from loadtest.capacity.report.capacity_summary import Finding
+    from loadtest.capacity.report.capacity_summary import SearchFinding
 
 # Settings of the engine as .env has them, where they reach the load generator too (compose.yaml).
 ENGINE_SETTINGS = (
@@ -24,7 +24,7 @@ ENGINE_SETTINGS = (
 )
 
 
-def fingerprint(finding: Finding) -> dict[str, Any]:
+def fingerprint(finding: SearchFinding) -> dict[str, Any]:
     """Return what `capacity.json` says of the run."""
     options, plan, settings = finding.options, finding.plan, finding.settings
     return {

@@ -12,7 +12,7 @@ from loadtest.capacity.statistics.shares import judge_share, normal_quantile
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from loadtest.capacity.answer import Answer, SearchSettings
+    from loadtest.capacity.answer import SearchAnswer, SearchSettings
     from loadtest.capacity.stage import StagePlan, StageRequest
     from loadtest.capacity.stage_record import StageRecord, UsersRecord
 
@@ -22,7 +22,7 @@ _LINE_EVERY_S = 10.0
 
 
 @dataclass(slots=True)
-class Now:
+class StageProgress:
     """The stage that runs, or the last one."""
 
     number: int
@@ -36,13 +36,13 @@ class Now:
 
 
 @dataclass(slots=True)
-class Progress:
+class SearchProgress:
     """Kept by the run; read by everybody who shows it."""
 
     settings: SearchSettings
     budget_s: float
     running: bool = True
-    rows: list[Now] = field(default_factory=list)
+    rows: list[StageProgress] = field(default_factory=list)
     lines: list[str] = field(default_factory=list)
     interval: tuple[float | None, float | None, float | None] = (None, None, None)
     summary: dict[str, Any] | None = None
@@ -62,7 +62,7 @@ class Progress:
 
     def begin(self, plan: StagePlan) -> None:
         """A stage begins."""
-        self.rows.append(Now(plan.number, plan.purpose, plan.rate))
+        self.rows.append(StageProgress(plan.number, plan.purpose, plan.rate))
         self._last_line = time.monotonic()
 
     def look(self, plan: StagePlan, requests: Sequence[StageRequest]) -> None:
@@ -72,7 +72,7 @@ class Progress:
         if time.monotonic() - self._last_line >= _LINE_EVERY_S:
             self.say(f"  {self._stage(now)} of {plan.min_requests} to {plan.max_requests}{self._left()}")
 
-    def end_stage(self, answer: Answer, record: StageRecord) -> None:
+    def end_stage(self, answer: SearchAnswer, record: StageRecord) -> None:
         """The stage has ended."""
         now, verdict = self.rows[-1], answer.stages[-1]
         self._measure(now, [request.good for request in record.result.requests])
@@ -85,7 +85,7 @@ class Progress:
 
     def begin_users(self, number: int, users: int) -> None:
         """A closed loop begins."""
-        self.rows.append(Now(number, f"{users} users", 0.0))
+        self.rows.append(StageProgress(number, f"{users} users", 0.0))
         self._last_line = time.monotonic()
 
     def look_at_users(self, users: int, good: Sequence[bool]) -> None:
@@ -111,18 +111,18 @@ class Progress:
         rates: Mapping[str, float | None] = summary["capacity"]["requests_per_second"]
         self.interval = (rates["low"], rates["mid"], rates["high"])
 
-    def _measure(self, now: Now, good: Sequence[bool]) -> None:
+    def _measure(self, now: StageProgress, good: Sequence[bool]) -> None:
         now.requests = len(good)
         if good:
             share = judge_share(good, normal_quantile(self.settings.confidence))
             now.share, now.share_low, now.share_high = share.share, share.low, share.high
 
     @staticmethod
-    def _stage(now: Now) -> str:
+    def _stage(now: StageProgress) -> str:
         return f"stage {now.number} ({now.purpose}) at {now.rate:.2f} requests/s: {_share(now)}"
 
     @staticmethod
-    def _known(answer: Answer) -> str:
+    def _known(answer: SearchAnswer) -> str:
         if answer.low is not None and answer.high is not None:
             return f"; capacity {answer.low:.2f} to {answer.high:.2f} requests/s"
         return f"; capacity at least {answer.low:.2f} requests/s" if answer.low else ""
@@ -132,7 +132,7 @@ class Progress:
         return f"; {_clock(self.elapsed_s)} gone, at most {_clock(left)} left"
 
 
-def _share(now: Now) -> str:
+def _share(now: StageProgress) -> str:
     if now.share is None:
         return "no requests measured yet"
     return f"{now.share:.1%} of {now.requests} good ({now.share_low:.1%} to {now.share_high:.1%})"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from loadtest.capacity.answer import Limits
-from loadtest.capacity.statistics.saturation_curve import Batch, Edge, fit_edge
+from loadtest.capacity.answer import SloLimits
+from loadtest.capacity.statistics.saturation_curve import Edge, RateBatch, fit_edge
 from loadtest.capacity.statistics.shares import split
 from loadtest.capacity.twin.edge_by_twin import edge_by_twin
 from loadtest.capacity.twin.long_run import find_crossing
@@ -40,7 +40,7 @@ class Estimator:
         self._settings = settings
         self._lengths = lengths
         self._longest = max((prompt + output for prompt, output in lengths or ()), default=0)  # tokens of a request
-        self._wants_twin = settings.limits != Limits()
+        self._wants_twin = settings.limits != SloLimits()
         self._fits = 0
         self.twin: Twin | None = None
         self.edge: Edge | None = None
@@ -102,11 +102,11 @@ class Estimator:
         return None if twin is None else Twin(twin.spec.holding(self._longest), twin.error)
 
 
-def _batches(stages: Sequence[StageResult]) -> list[Batch]:
+def _batches(stages: Sequence[StageResult]) -> list[RateBatch]:
     batches = []
     for stage in stages:
         requests = stage.requests
         for start, end in split(len(requests), max(1, len(requests) // _CURVE_BATCH)):
             missed = sum(not request.good for request in requests[start:end])
-            batches.append(Batch(math.log(stage.plan.rate), end - start, missed))
+            batches.append(RateBatch(math.log(stage.plan.rate), end - start, missed))
     return batches

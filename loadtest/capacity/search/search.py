@@ -10,7 +10,7 @@ import math
 from statistics import median
 from typing import TYPE_CHECKING
 
-from loadtest.capacity.answer import Answer, Bound, Ended, SearchSettings, StageVerdict
+from loadtest.capacity.answer import Bound, Ended, SearchAnswer, SearchSettings, StageVerdict
 from loadtest.capacity.search import stage_verdict
 from loadtest.capacity.search.estimate import Estimator
 from loadtest.capacity.stage import Decision, StagePlan
@@ -100,7 +100,7 @@ class Search:
         if low is not None and high is not None:
             self._estimator.learn([counted for counted, _ in self._counting()], low, high, lost=self._is_lost())
 
-    def answer(self) -> Answer:
+    def answer(self) -> SearchAnswer:
         """Say what is known so far; final once `next_stage` returned None."""
         ended = self._ended or "budget"
         low, high = self._bounds()
@@ -118,7 +118,7 @@ class Search:
             low, high = self._sure_bounds(low, high)
             mid = math.sqrt(low * high)
         twin = self._estimator.twin
-        return Answer(bound, ended, low, mid, high, self.settings.confidence, tuple(self._verdicts), twin)
+        return SearchAnswer(bound, ended, low, mid, high, self.settings.confidence, tuple(self._verdicts), twin)
 
     # What comes next.
 

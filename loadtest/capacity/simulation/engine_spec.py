@@ -50,7 +50,7 @@ class EngineSpec:
 
 
 @dataclass(slots=True, eq=False)
-class Sequence:
+class SimulatedRequest:
     """One request inside the engine. Times in seconds of the engine's clock; NaN until they are known."""
 
     arrived: float

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from loadtest.capacity.simulation.engine_spec import Sequence
-    from loadtest.capacity.simulation.simulated_engine import Engine
+    from loadtest.capacity.simulation.engine_spec import SimulatedRequest
+    from loadtest.capacity.simulation.simulated_engine import SimulatedEngine
 
 
-def run(engine: Engine, arrivals: Iterable[Sequence]) -> Iterator[Sequence]:
+def run(engine: SimulatedEngine, arrivals: Iterable[SimulatedRequest]) -> Iterator[SimulatedRequest]:
     """Yield each request of `arrivals`, which come in order of time, when it has ended or was rejected."""
     coming = iter(arrivals)
     following = next(coming, None)

@@ -18,7 +18,7 @@ from random import Random
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from loadtest.capacity.simulation.engine_spec import EngineSpec, Sequence
+    from loadtest.capacity.simulation.engine_spec import EngineSpec, SimulatedRequest
 
 
 @dataclass(slots=True)
@@ -27,13 +27,13 @@ class StepEnd:
 
     number: int
     delivered: float
-    first: list[Sequence]  # made their first token
-    ended: list[Sequence]  # made their last
+    first: list[SimulatedRequest]  # made their first token
+    ended: list[SimulatedRequest]  # made their last
     prefill_tokens: int
     decode_tokens: int
 
 
-class Engine:
+class SimulatedEngine:
     """`arrive` as time goes by; `begin_step` when it is idle, `end_step` at `step_ends`. Times only rise."""
 
     def __init__(self, spec: EngineSpec, seed: int) -> None:
@@ -41,21 +41,21 @@ class Engine:
         self.spec = spec
         self.clock = 0.0  # when the engine is free: the end of its last step
         self.step_ends = inf  # while a step runs
-        self.waiting: deque[Sequence] = deque()
-        self.running: dict[Sequence, None] = {}  # in order of admission
+        self.waiting: deque[SimulatedRequest] = deque()
+        self.running: dict[SimulatedRequest, None] = {}  # in order of admission
         self.preemptions = 0
         self.rejections = 0
         self.steps = 0
         self.busy_s = 0.0
         self._random = Random(f"engine:{seed}")  # noqa: S311  # a repeatable engine is the point
-        self._handing_over: deque[Sequence] = deque()  # in the API server, in order of `ready`
+        self._handing_over: deque[SimulatedRequest] = deque()  # in the API server, in order of `ready`
         self._server_free = 0.0
-        self._prefilling: dict[Sequence, int] = {}  # and the tokens of each in this step
+        self._prefilling: dict[SimulatedRequest, int] = {}  # and the tokens of each in this step
         self._decoding = 0
         self._context = 0  # tokens of all that decode
         self._needs_block = [0] * spec.block_size  # sequences that need a block in steps of this number, modulo
         self._free_blocks = spec.kv_blocks
-        self._will_end: list[tuple[int, int, int, Sequence]] = []
+        self._will_end: list[tuple[int, int, int, SimulatedRequest]] = []
         self._order = 0
 
     @property
@@ -78,7 +78,7 @@ class Engine:
         """When the API server hands over the next request; infinite if it has none."""
         return self._handing_over[0].ready if self._handing_over else inf
 
-    def arrive(self, sequence: Sequence) -> None:
+    def arrive(self, sequence: SimulatedRequest) -> None:
         """Take a request that arrives at `sequence.arrived`; it may end up `rejected` at once.
 
         Raises ValueError for one that this engine can never hold.
@@ -118,7 +118,7 @@ class Engine:
         self.clock, self.step_ends = self.step_ends, inf
         decoded = self._decoding
         self._context += decoded
-        first: list[Sequence] = []
+        first: list[SimulatedRequest] = []
         emitted, prefilled = decoded, 0
         if self._prefilling:
             for sequence, tokens in tuple(self._prefilling.items()):
@@ -138,12 +138,12 @@ class Engine:
             sequence.last_token = delivered
         return StepEnd(step, delivered, first, ended, prefilled, decoded)
 
-    def output_tokens(self, sequence: Sequence) -> int:
+    def output_tokens(self, sequence: SimulatedRequest) -> int:
         """Tokens that `sequence` has made in the steps that have ended."""
         since = sequence.decoding_since
         return sequence.generated + (self._steps_ended - since if since >= 0 else 0)
 
-    def abort(self, sequence: Sequence, at: float = inf) -> bool:
+    def abort(self, sequence: SimulatedRequest, at: float = inf) -> bool:
         """Drop a request whose client went away at `at`; False if it had ended before."""
         if sequence in self.running:
             self._release(sequence, allocated_step=self.steps)
@@ -155,7 +155,7 @@ class Engine:
             return False
         return True
 
-    def _leave_api_server(self, sequence: Sequence, at: float) -> None:
+    def _leave_api_server(self, sequence: SimulatedRequest, at: float) -> None:
         """What the API server has not begun to do for it, it does for those behind."""
         behind = list(self._handing_over)[self._handing_over.index(sequence) + 1 :]
         self._handing_over.remove(sequence)
@@ -223,7 +223,7 @@ class Engine:
             given += tokens
         return given
 
-    def _start_decoding(self, sequence: Sequence, step: int) -> None:
+    def _start_decoding(self, sequence: SimulatedRequest, step: int) -> None:
         """The prompt was finished in `step`, which made a token too."""
         context = sequence.computed
         sequence.generated += 1
@@ -236,7 +236,7 @@ class Engine:
         ends = step + sequence.output_tokens - sequence.generated
         heapq.heappush(self._will_end, (ends, self._order, sequence.epoch, sequence))
 
-    def _take_ended(self, step: int) -> list[Sequence]:
+    def _take_ended(self, step: int) -> list[SimulatedRequest]:
         ended = []
         heap = self._will_end
         while heap and heap[0][0] <= step:
@@ -247,7 +247,7 @@ class Engine:
                 ended.append(sequence)
         return ended
 
-    def _release(self, sequence: Sequence, *, allocated_step: int) -> None:
+    def _release(self, sequence: SimulatedRequest, *, allocated_step: int) -> None:
         """Take it out of the batch and free its blocks, which it has up to and with `allocated_step`."""
         del self.running[sequence]
         since = sequence.decoding_since

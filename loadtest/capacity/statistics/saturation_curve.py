@@ -39,7 +39,7 @@ _ANY_SLOPE = Slope()
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class RateBatch:
     """Neighbouring requests of one stage: the log of its rate, how many, and how many missed."""
 
     log_rate: float
@@ -67,7 +67,7 @@ def log_odds(share: float) -> float:
     return math.log(share / (1 - share))
 
 
-def _likelihood(batches: Sequence[Batch], edge: float, slope: float, target: float) -> float:
+def _likelihood(batches: Sequence[RateBatch], edge: float, slope: float, target: float) -> float:
     total = 0.0
     for batch in batches:
         odds = target + slope * (batch.log_rate - edge)
@@ -79,7 +79,7 @@ def _likelihood(batches: Sequence[Batch], edge: float, slope: float, target: flo
 
 
 def fit_edge(  # noqa: PLR0913  # what is known beforehand, with the batches
-    batches: Sequence[Batch],
+    batches: Sequence[RateBatch],
     objective: float,
     confidence: float,
     guess: float,
@@ -116,7 +116,7 @@ def fit_edge(  # noqa: PLR0913  # what is known beforehand, with the batches
 class _Profile:
     """The quasi-likelihood of the edge's log rate, each with its best slope."""
 
-    def __init__(self, batches: Sequence[Batch], target: float, dispersion: float, believed: Slope) -> None:
+    def __init__(self, batches: Sequence[RateBatch], target: float, dispersion: float, believed: Slope) -> None:
         self._batches, self._target, self._dispersion = batches, target, dispersion
         self._believed, self._slopes = believed, believed.grid()
         self._grid: list[float] = []

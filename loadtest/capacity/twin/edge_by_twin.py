@@ -15,7 +15,7 @@ import math
 from statistics import median
 from typing import TYPE_CHECKING
 
-from loadtest.capacity.statistics.saturation_curve import Batch, Edge, Slope, fit_edge, log_odds
+from loadtest.capacity.statistics.saturation_curve import Edge, RateBatch, Slope, fit_edge, log_odds
 from loadtest.capacity.statistics.shares import normal_quantile, split, student_quantile
 from loadtest.capacity.twin.long_run import find_crossing
 from loadtest.capacity.twin.twin_fit import replay
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from collections.abc import Sequence as Items
 
-    from loadtest.capacity.answer import Lengths, Limits, SearchSettings
+    from loadtest.capacity.answer import Lengths, SearchSettings, SloLimits
     from loadtest.capacity.simulation.engine_spec import EngineSpec
     from loadtest.capacity.stage import StageResult
 
@@ -46,7 +46,7 @@ _EXPLAINS_LITTLE = 0.5  # coefficient below which the twin's luck is not the eng
 class _Matching:
     """Sends the arrivals of `stages` through the twin at one speed or another."""
 
-    def __init__(self, spec: EngineSpec, limits: Limits, stages: Items[StageResult]) -> None:
+    def __init__(self, spec: EngineSpec, limits: SloLimits, stages: Items[StageResult]) -> None:
         self._spec, self._limits, self._stages = spec, limits, stages
         self.measured = [[not request.good for request in stage.requests[: _settled(stage)]] for stage in stages]
         self.wanted, self.requests = sum(map(sum, self.measured)), sum(map(len, self.measured))
@@ -147,7 +147,7 @@ def edge_by_twin(  # noqa: PLR0913, PLR0917  # what was measured, and what is as
     coefficient = min(max(follows / weight, 0.0), 1.0) if weight else 0.0
     if coefficient < _EXPLAINS_LITTLE:
         return None
-    batches = [Batch(log_rate, count, missed - coefficient * luck) for log_rate, count, missed, _, luck in points]
+    batches = [RateBatch(log_rate, count, missed - coefficient * luck) for log_rate, count, missed, _, luck in points]
     edge = fit_edge(
         batches,
         settings.objective,

@@ -8,16 +8,16 @@ from itertools import islice
 from random import Random
 from typing import TYPE_CHECKING
 
-from loadtest.capacity.simulation.engine_spec import Sequence
+from loadtest.capacity.simulation.engine_spec import SimulatedRequest
 from loadtest.capacity.simulation.simulate import run
-from loadtest.capacity.simulation.simulated_engine import Engine
+from loadtest.capacity.simulation.simulated_engine import SimulatedEngine
 from loadtest.capacity.statistics.saturation_curve import log_odds
 from loadtest.capacity.statistics.shares import split
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from loadtest.capacity.answer import Lengths, Limits, SearchSettings
+    from loadtest.capacity.answer import Lengths, SearchSettings, SloLimits
     from loadtest.capacity.simulation.engine_spec import EngineSpec
 
 _ASIDE = 0.03  # log rate: the share of misses is simulated on both sides of the crossing, and goes straight in between
@@ -33,21 +33,21 @@ class Crossing:
     error: float  # standard error of the log odds at `rate`, since the run was not endless
 
 
-def long_run_misses(spec: EngineSpec, limits: Limits, lengths: Lengths, rate: float, requests: int) -> list[bool]:
+def long_run_misses(spec: EngineSpec, limits: SloLimits, lengths: Lengths, rate: float, requests: int) -> list[bool]:
     """Whether each of many requests, Poisson arrivals of `rate` requests/s, missed; in the order in which they ended.
 
     `lengths` are drawn from. Every rate gets the same arrivals, only faster.
     """
 
-    def arrivals() -> Iterator[Sequence]:
+    def arrivals() -> Iterator[SimulatedRequest]:
         random = Random(f"long run:{lengths[:20]}{spec.step_s}")  # noqa: S311  # repeatable, and another one each time
         at = 0.0
         while True:
             at += random.expovariate(1.0)
             prompt, output = lengths[int(random.random() * len(lengths))]
-            yield Sequence(at / rate, prompt, output)
+            yield SimulatedRequest(at / rate, prompt, output)
 
-    return [not limits.met(sequence) for sequence in run(Engine(spec, 0), islice(arrivals(), requests))]
+    return [not limits.met(sequence) for sequence in run(SimulatedEngine(spec, 0), islice(arrivals(), requests))]
 
 
 def find_crossing(

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from statistics import mean, median
 from typing import TYPE_CHECKING
 
-from loadtest.capacity.simulation.engine_spec import EngineSpec, Sequence
+from loadtest.capacity.simulation.engine_spec import EngineSpec, SimulatedRequest
 from loadtest.capacity.simulation.simulate import run
-from loadtest.capacity.simulation.simulated_engine import Engine
+from loadtest.capacity.simulation.simulated_engine import SimulatedEngine
 from loadtest.capacity.twin.minimize import minimize
 
 if TYPE_CHECKING:
@@ -37,12 +37,13 @@ class Twin:
     error: float
 
 
-def replay(spec: EngineSpec, requests: Iterable[StageRequest], seed: int = 0) -> list[Sequence]:
+def replay(spec: EngineSpec, requests: Iterable[StageRequest], seed: int = 0) -> list[SimulatedRequest]:
     """Send the arrivals of `requests` through an engine that is empty at first; returns what became of each."""
     sequences = [
-        Sequence(request.due_s, max(1, request.prompt_tokens), max(1, request.output_tokens)) for request in requests
+        SimulatedRequest(request.due_s, max(1, request.prompt_tokens), max(1, request.output_tokens))
+        for request in requests
     ]
-    for _ in run(Engine(spec, seed), sequences):
+    for _ in run(SimulatedEngine(spec, seed), sequences):
         pass
     return sequences
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from loadtest.capacity.answer import Limits
+from loadtest.capacity.answer import SloLimits
 from loadtest.capacity.simulation.engine_spec import EngineSpec
-from loadtest.capacity.simulation.simulated_engine import Engine
+from loadtest.capacity.simulation.simulated_engine import SimulatedEngine
 from loadtest.workload.lengths import Lengths, Sampler
 from tests.rig.simulated_engine.engine_kinds import KINDS, Kind, Tokens
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from random import Random
 
 
-class StallingEngine(Engine):
+class StallingEngine(SimulatedEngine):
     """Stands still now and then, as a busy host or a garbage collector makes it, and pays for long prompts twice.
 
     The twin has neither: what it cannot explain must end up in the interval.
@@ -39,10 +39,10 @@ UNLIKE = Kind(
     EngineSpec(max_num_seqs=12, step_s=0.015, prefill_token_s=30e-6, sequence_s=0.3e-3, noise=0.3),
     Tokens(400, 200, 20),
     Tokens(20, 10, 2),
-    Limits(ttft_s=0.6, tpot_s=0.06),
+    SloLimits(ttft_s=0.6, tpot_s=0.06),
 )
-ENGINES: dict[str, tuple[Kind, Callable[[EngineSpec, int], Engine]]] = {
-    **{name: (kind, Engine) for name, kind in KINDS.items()},
+ENGINES: dict[str, tuple[Kind, Callable[[EngineSpec, int], SimulatedEngine]]] = {
+    **{name: (kind, SimulatedEngine) for name, kind in KINDS.items()},
     UNLIKE.name: (UNLIKE, StallingEngine),
 }
 
@@ -64,14 +64,14 @@ def _sampler(mean: float, std: float) -> Sampler:
 
 
 JSON_WORDS = 3  # the served engine counts words: [{"role": "user", "content": ...
-SERVED: dict[str, tuple[Kind, Callable[[EngineSpec, int], Engine]]] = {
+SERVED: dict[str, tuple[Kind, Callable[[EngineSpec, int], SimulatedEngine]]] = {
     f"{name} over HTTP": (
         replace(
             kind,
             prompt=SentTokens(kind.prompt.mean, kind.prompt.std, added=JSON_WORDS),
             output=SentTokens(kind.output.mean, kind.output.std),
         ),
-        Engine,
+        SimulatedEngine,
     )
     for name, kind in KINDS.items()
 }

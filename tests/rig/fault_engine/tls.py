@@ -1,4 +1,4 @@
-"""`python -m tests.rig.fault_engine.tls PEM PORT`: TLS in front of an engine on PORT; prints its address when it serves."""
+"""`python -m tests.rig.fault_engine.tls PEM PORT`: TLS in front of an engine on PORT; prints its own address."""
 
 import asyncio
 import ssl

@@ -6,7 +6,7 @@ import signal
 
 from tests.rig.fault_engine.server import Settings
 from tests.rig.simulated_engine.engine_kinds import KINDS
-from tests.rig.simulated_engine.server import COUNT_TOKENS, SimulatedEngine
+from tests.rig.simulated_engine.server import COUNT_TOKENS, ServedEngine
 
 
 def main() -> None:
@@ -25,7 +25,7 @@ def main() -> None:
     if given.max_num_queued_reqs is not None:
         spec = dataclasses.replace(spec, max_num_queued_reqs=given.max_num_queued_reqs)
     settings = Settings(models=(given.model,), max_model_len=given.max_model_len)
-    engine = SimulatedEngine(spec, given.seed, settings, given.port, given.host, COUNT_TOKENS[given.tokens])
+    engine = ServedEngine(spec, given.seed, settings, given.port, given.host, COUNT_TOKENS[given.tokens])
     signal.signal(signal.SIGTERM, lambda *_: engine.stop())
     signal.signal(signal.SIGINT, lambda *_: engine.stop())
     print(f"http://{given.host}:{engine.port}", flush=True)

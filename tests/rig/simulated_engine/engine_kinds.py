@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from random import Random
 from typing import TYPE_CHECKING
 
-from loadtest.capacity.answer import Limits
-from loadtest.capacity.simulation.engine_spec import EngineSpec, Sequence
+from loadtest.capacity.answer import SloLimits
+from loadtest.capacity.simulation.engine_spec import EngineSpec, SimulatedRequest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,7 +37,7 @@ class Kind:
     engine: EngineSpec
     prompt: Tokens
     output: Tokens
-    limits: Limits
+    limits: SloLimits
     objective: float = 0.95
 
     def lengths(self) -> list[tuple[int, int]]:
@@ -45,13 +45,13 @@ class Kind:
         random = Random("lengths")  # noqa: S311  # as below
         return [(self.prompt.draw(random), self.output.draw(random)) for _ in range(20_000)]
 
-    def arrivals(self, rate: float, seed: int | str) -> Iterator[Sequence]:
+    def arrivals(self, rate: float, seed: int | str) -> Iterator[SimulatedRequest]:
         """Yield requests without end: Poisson arrivals of `rate` requests/s."""
         random = Random(f"requests:{seed}")  # noqa: S311  # a repeatable test is the point
         at = 0.0
         while True:
             at += random.expovariate(rate)
-            yield Sequence(at, self.prompt.draw(random), self.output.draw(random))
+            yield SimulatedRequest(at, self.prompt.draw(random), self.output.draw(random))
 
 
 KINDS: dict[str, Kind] = {
@@ -63,7 +63,7 @@ KINDS: dict[str, Kind] = {
             EngineSpec(max_num_seqs=8, step_s=0.02),
             Tokens(64),
             Tokens(22),
-            Limits(ttft_s=0.5, tpot_s=0.05),
+            SloLimits(ttft_s=0.5, tpot_s=0.05),
         ),
         Kind(
             "kv_cache",
@@ -71,7 +71,7 @@ KINDS: dict[str, Kind] = {
             EngineSpec(kv_blocks=160, step_s=0.015, prefill_token_s=10e-6, sequence_s=0.1e-3),
             Tokens(160, 40, 16),
             Tokens(64, 24, 4),
-            Limits(ttft_s=0.5, tpot_s=0.05),
+            SloLimits(ttft_s=0.5, tpot_s=0.05),
         ),
         Kind(
             "prefill_compute",
@@ -79,7 +79,7 @@ KINDS: dict[str, Kind] = {
             EngineSpec(step_s=0.006, prefill_token_s=60e-6, sequence_s=0.1e-3),
             Tokens(900, 300, 100),
             Tokens(8, 3, 1),
-            Limits(ttft_s=0.5, tpot_s=0.2),
+            SloLimits(ttft_s=0.5, tpot_s=0.2),
         ),
         Kind(
             "decode_speed",
@@ -87,7 +87,7 @@ KINDS: dict[str, Kind] = {
             EngineSpec(step_s=0.008, prefill_token_s=10e-6, sequence_s=0.9e-3, context_token_s=1e-6),
             Tokens(64, 16, 8),
             Tokens(64, 16, 4),
-            Limits(ttft_s=1.0, tpot_s=0.03),
+            SloLimits(ttft_s=1.0, tpot_s=0.03),
         ),
         Kind(
             "front_end",
@@ -95,7 +95,7 @@ KINDS: dict[str, Kind] = {
             EngineSpec(step_s=0.008, prefill_token_s=5e-6, request_s=0.025, output_token_s=0.2e-3),
             Tokens(128, 32, 8),
             Tokens(32, 8, 4),
-            Limits(ttft_s=0.4, tpot_s=0.05),
+            SloLimits(ttft_s=0.4, tpot_s=0.05),
         ),
         Kind(
             "admission_limit",
@@ -103,7 +103,7 @@ KINDS: dict[str, Kind] = {
             EngineSpec(max_num_seqs=16, step_s=0.02, prefill_token_s=10e-6, max_num_queued_reqs=6),
             Tokens(128, 32, 8),
             Tokens(40, 16, 4),
-            Limits(ttft_s=1.0, tpot_s=0.05),
+            SloLimits(ttft_s=1.0, tpot_s=0.05),
         ),
     )
 }

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from prometheus_client import Metric
 
-    from loadtest.capacity.simulation.simulated_engine import Engine, StepEnd
+    from loadtest.capacity.simulation.simulated_engine import SimulatedEngine, StepEnd
 
 _TTFT = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 20, 40, 80, 160)
 _TOKEN = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 20, 40, 80)
@@ -60,7 +60,7 @@ class Histogram:
 class Figures(Collector):
     """All counts of one engine's life."""
 
-    def __init__(self, engine: Engine, model: str) -> None:
+    def __init__(self, engine: SimulatedEngine, model: str) -> None:
         self._engine = engine
         self._labels = {"model_name": model, "engine": "0"}
         self.histograms = {name: Histogram(edges) for name, edges in _HISTOGRAMS.items()}

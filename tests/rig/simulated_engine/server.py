@@ -9,8 +9,8 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from loadtest.capacity.simulation.engine_spec import Sequence
-from loadtest.capacity.simulation.simulated_engine import Engine
+from loadtest.capacity.simulation.engine_spec import SimulatedRequest
+from loadtest.capacity.simulation.simulated_engine import SimulatedEngine
 from tests.rig.fault_engine import chunks, server
 from tests.rig.simulated_engine.metrics import Figures
 
@@ -59,7 +59,7 @@ class _Answer:
     first_made: float = math.nan  # engine time, before the API server
 
 
-class SimulatedEngine(server.Engine):
+class ServedEngine(server.Engine):
     """Serves until `stop` is called. Its clock is the real one, in seconds since it was made."""
 
     def __init__(  # noqa: PLR0917  # the engine, and where it is served
@@ -74,10 +74,10 @@ class SimulatedEngine(server.Engine):
         super().__init__(settings, port, host)
         self._count_tokens = count_tokens
         self._origin_ns = time.time_ns()
-        self._engine = Engine(spec, seed)
+        self._engine = SimulatedEngine(spec, seed)
         self._figures = Figures(self._engine, settings.models[0])
-        self._sequences: dict[int, Sequence] = {}  # by the connection's identity
-        self._leaving: deque[tuple[float, list[tuple[Sequence, int]]]] = deque()  # tokens in the API server
+        self._sequences: dict[int, SimulatedRequest] = {}  # by the connection's identity
+        self._leaving: deque[tuple[float, list[tuple[SimulatedRequest, int]]]] = deque()  # tokens in the API server
         self._last_arrival = 0.0
         self._step_began = 0.0
         self._prompts: set[int] = set()
@@ -109,7 +109,7 @@ class SimulatedEngine(server.Engine):
             include_usage=bool((wanted.get("stream_options") or {}).get("include_usage")),
         )
         self._last_arrival = max(self._last_arrival, (arrived_ns - self._origin_ns) * 1e-9)
-        sequence = Sequence(
+        sequence = SimulatedRequest(
             self._last_arrival,
             tokens,
             int(wanted.get("max_completion_tokens") or wanted.get("max_tokens") or 16),
@@ -151,7 +151,7 @@ class SimulatedEngine(server.Engine):
         if math.isinf(engine.step_ends) and engine.begin_step():
             self._step_began = engine.clock
 
-    def _tokens(self, end: StepEnd, before: dict[Sequence, int]) -> list[tuple[Sequence, int]]:
+    def _tokens(self, end: StepEnd, before: dict[SimulatedRequest, int]) -> list[tuple[SimulatedRequest, int]]:
         """Who made a token in this step, and how many it has made in all."""
         ended = set(end.ended)
         made = (
@@ -182,7 +182,7 @@ class SimulatedEngine(server.Engine):
             tpot = sequence.tpot
             figures.histograms["request_time_per_output_token_seconds"].add(0.0 if tpot is None else tpot)
 
-    def _deliver(self, sequence: Sequence, made: int) -> None:
+    def _deliver(self, sequence: SimulatedRequest, made: int) -> None:
         answer: _Answer = sequence.data
         connection = answer.connection
         if self._sequences.get(id(connection)) is not sequence:

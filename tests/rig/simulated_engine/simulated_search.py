@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any
 from loadtest.capacity.answer import SearchSettings
 from loadtest.capacity.search.search import Search
 from loadtest.capacity.simulation.simulate import run
-from loadtest.capacity.simulation.simulated_engine import Engine
+from loadtest.capacity.simulation.simulated_engine import SimulatedEngine
 from loadtest.capacity.stage import Decision, StagePlan, StageRequest, StageResult
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from loadtest.capacity.answer import Answer
-    from loadtest.capacity.simulation.engine_spec import EngineSpec, Sequence
+    from loadtest.capacity.answer import SearchAnswer
+    from loadtest.capacity.simulation.engine_spec import EngineSpec, SimulatedRequest
     from tests.rig.simulated_engine.engine_kinds import Kind
 
-    MakeEngine = Callable[[EngineSpec, int], Engine]
+    MakeEngine = Callable[[EngineSpec, int], SimulatedEngine]
 
 # What goes by between two stages on a real engine: counters are read, a new schedule is dealt.
 OVERHEAD_S = 2.0
@@ -28,12 +28,12 @@ OVERHEAD_S = 2.0
 class Searched:
     """The answer, and what it took: virtual seconds, and requests sent."""
 
-    answer: Answer
+    answer: SearchAnswer
     seconds: float
     requests: int
 
 
-def search_kind(kind: Kind, seed: int, *, make: MakeEngine = Engine, **settings: Any) -> Searched:
+def search_kind(kind: Kind, seed: int, *, make: MakeEngine = SimulatedEngine, **settings: Any) -> Searched:
     """Search the capacity of an engine of this kind. The same seed gives the same answer.
 
     `settings` are those of `SearchSettings` that the kind does not say; `make` may make another engine of its spec.
@@ -48,20 +48,22 @@ def search_kind(kind: Kind, seed: int, *, make: MakeEngine = Engine, **settings:
     return Searched(search.answer(), elapsed, sent)
 
 
-def run_stage(kind: Kind, search: Search, plan: StagePlan, seed: int, make: MakeEngine = Engine) -> StageResult:
+def run_stage(
+    kind: Kind, search: Search, plan: StagePlan, seed: int, make: MakeEngine = SimulatedEngine
+) -> StageResult:
     """Run one stage on an empty engine, asking `search` once a virtual second whether it may end."""
     engine = make(kind.engine, seed * 1000 + plan.number)
     last_due = plan.warmup_s + plan.max_requests / plan.rate * 2 + 60
-    sequences: list[Sequence] = []
+    sequences: list[SimulatedRequest] = []
 
-    def arrivals() -> Iterator[Sequence]:
+    def arrivals() -> Iterator[SimulatedRequest]:
         for sequence in kind.arrivals(plan.rate, f"{seed}/{plan.number}"):
             if sequence.arrived > last_due:
                 return
             sequences.append(sequence)
             yield sequence
 
-    ended: set[Sequence] = set()
+    ended: set[SimulatedRequest] = set()
     measured: list[StageRequest] = []
     warmup: list[StageRequest] = []
     position, asked, now = 0, 0.0, 0.0
@@ -81,7 +83,7 @@ def run_stage(kind: Kind, search: Search, plan: StagePlan, seed: int, make: Make
     return StageResult(plan, tuple(measured), now, tuple(warmup))
 
 
-def _request(kind: Kind, sequence: Sequence) -> StageRequest:
+def _request(kind: Kind, sequence: SimulatedRequest) -> StageRequest:
     good = kind.limits.met(sequence)
     if sequence.rejected:
         return StageRequest(

@@ -16,7 +16,7 @@ from loadtest.client.target import Target, TargetError
 from loadtest.input_error import InputError
 from loadtest.results.csv_rows import to_row
 from loadtest.results.server_counters import parse_counters
-from loadtest.results.totals import Store
+from loadtest.results.totals import RunTotals
 from loadtest.settings.run_options import Slo, read_options
 from loadtest.workload import RequestSpec, WorkloadOptions
 from loadtest.workload.dataset import dataset_prompts
@@ -78,7 +78,7 @@ def _judge(reads: list[bytes], end: End, *, stream: bool) -> None:
     for tokens in (record.prompt_tokens, record.output_tokens, record.cached_tokens):
         assert 0 <= tokens < 2**53, tokens
     # What follows on a record must hold whatever the server wrote.
-    store = Store(Slo(ttft=0.5, tpot=0.05))
+    store = RunTotals(Slo(ttft=0.5, tpot=0.05))
     store.add(record)
     json.dumps(to_row(record, measured=True, good=False)).encode()
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from delivery import metrics
 from delivery.listing import RemoteFile
-from delivery.progress import Progress
+from delivery.progress import DownloadProgress
 
 from tests.rig.running_stack import ROOT, free_ports, wait_for
 
@@ -19,9 +19,9 @@ def port() -> int:
 
 
 @pytest.fixture
-def progress(tmp_path: Path) -> Progress:
+def progress(tmp_path: Path) -> DownloadProgress:
     (tmp_path / "a").write_bytes(bytes(1000))
-    return Progress(tmp_path, (RemoteFile("a", 4000),), reads=lambda: 0)
+    return DownloadProgress(tmp_path, (RemoteFile("a", 4000),), reads=lambda: 0)
 
 
 def read(port: int) -> dict[str, float]:
@@ -30,7 +30,7 @@ def read(port: int) -> dict[str, float]:
     return {line.split("{")[0]: float(line.split()[-1]) for line in lines if not line.startswith("#")}
 
 
-def test_the_page_says_how_far_it_is_while_it_goes_on(progress: Progress, port: int) -> None:
+def test_the_page_says_how_far_it_is_while_it_goes_on(progress: DownloadProgress, port: int) -> None:
     with metrics.published("Qwen/Q", progress, port):
         assert read(port) == {
             "model_download_bytes": 1000,
@@ -41,7 +41,7 @@ def test_the_page_says_how_far_it_is_while_it_goes_on(progress: Progress, port: 
         read(port)
 
 
-def test_a_failure_stays_until_it_was_read(progress: Progress, port: int) -> None:
+def test_a_failure_stays_until_it_was_read(progress: DownloadProgress, port: int) -> None:
     seen: dict[str, float] = {}
 
     def prometheus() -> None:
@@ -58,7 +58,7 @@ def test_a_failure_stays_until_it_was_read(progress: Progress, port: int) -> Non
     assert abs(seen[FAILED] - time.time()) < 10
 
 
-def test_a_failure_that_nobody_would_read_ends_at_once(progress: Progress, port: int) -> None:
+def test_a_failure_that_nobody_would_read_ends_at_once(progress: DownloadProgress, port: int) -> None:
     start = time.monotonic()
     with pytest.raises(ValueError, match="cut"), metrics.published("Qwen/Q", progress, port):
         raise ValueError("cut")
@@ -66,7 +66,7 @@ def test_a_failure_that_nobody_would_read_ends_at_once(progress: Progress, port:
 
 
 def test_a_taken_port_is_said_and_does_not_stop_the_download(
-    progress: Progress, port: int, capsys: pytest.CaptureFixture[str]
+    progress: DownloadProgress, port: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with metrics.published("Qwen/Q", progress, port), metrics.published("Qwen/Q", progress, port):
         assert read(port)["model_download_bytes"] == 1000

@@ -1,7 +1,7 @@
 from pathlib import Path
 
 from delivery.listing import RemoteFile
-from delivery.progress import Progress, bytes_read
+from delivery.progress import DownloadProgress, bytes_read
 
 FILES = (RemoteFile("a", 1_000_000), RemoteFile("b", 3_000_000))
 
@@ -15,7 +15,7 @@ class Clock:
 
 def test_line_tells_share_rate_time_left_and_files(tmp_path: Path) -> None:
     clock = Clock()
-    progress = Progress(tmp_path, FILES, clock, lambda: 0)
+    progress = DownloadProgress(tmp_path, FILES, clock, lambda: 0)
     (tmp_path / "a").write_bytes(bytes(1_000_000))
     (tmp_path / "b.incomplete").write_bytes(bytes(1_000_000))
     clock.now += 4
@@ -27,7 +27,7 @@ def test_line_tells_share_rate_time_left_and_files(tmp_path: Path) -> None:
 def test_rate_counts_only_what_came_since_the_start(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(bytes(1_000_000))
     clock = Clock()
-    progress = Progress(tmp_path, FILES, clock, lambda: 0)
+    progress = DownloadProgress(tmp_path, FILES, clock, lambda: 0)
     clock.now += 1
     progress.update()
     assert "nothing new for 1 s" in progress.line()
@@ -36,7 +36,7 @@ def test_rate_counts_only_what_came_since_the_start(tmp_path: Path) -> None:
 
 def test_stall_is_the_time_since_progress(tmp_path: Path) -> None:
     clock = Clock()
-    progress = Progress(tmp_path, FILES, clock, lambda: 0)
+    progress = DownloadProgress(tmp_path, FILES, clock, lambda: 0)
     (tmp_path / "a").write_bytes(bytes(100_000))
     clock.now += 200
     progress.update()
@@ -48,7 +48,7 @@ def test_stall_is_the_time_since_progress(tmp_path: Path) -> None:
 
 def test_single_bytes_are_no_progress(tmp_path: Path) -> None:
     clock = Clock()
-    progress = Progress(tmp_path, FILES, clock, lambda: 0)
+    progress = DownloadProgress(tmp_path, FILES, clock, lambda: 0)
     for count in range(1, 11):
         (tmp_path / "a").write_bytes(bytes(count))
         clock.now += 30
@@ -59,7 +59,7 @@ def test_single_bytes_are_no_progress(tmp_path: Path) -> None:
 def test_a_file_that_starts_anew_counts_from_there(tmp_path: Path) -> None:
     clock = Clock()
     (tmp_path / "a.incomplete").write_bytes(bytes(900_000))
-    progress = Progress(tmp_path, FILES, clock, lambda: 0)
+    progress = DownloadProgress(tmp_path, FILES, clock, lambda: 0)
     (tmp_path / "a.incomplete").write_bytes(b"")
     clock.now += 10
     progress.update()
@@ -73,7 +73,7 @@ def test_a_file_that_starts_anew_counts_from_there(tmp_path: Path) -> None:
 def test_comparing_what_is_there_is_no_standstill(tmp_path: Path) -> None:
     clock, read = Clock(), [0]
     (tmp_path / "a").write_bytes(bytes(1_000_000))
-    progress = Progress(tmp_path, FILES, clock, lambda: read[0])
+    progress = DownloadProgress(tmp_path, FILES, clock, lambda: read[0])
     for _ in range(10):
         clock.now += 60
         read[0] += 1_000_000

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from api import parse_metrics
-from watchdog import CANARY_IDLE_S, CANARY_WAITING_S, Progress, Sample
+from watchdog import CANARY_IDLE_S, CANARY_WAITING_S, EngineProgress, Sample
 
 LIMIT_S = 120.0
 TICK_S = 5.0
@@ -26,7 +26,7 @@ class Watched:
     """A judgement that is fed one sample every five seconds."""
 
     def __init__(self, *, cpu_counts: bool = True) -> None:
-        self.progress = Progress(LIMIT_S, cpu_counts)
+        self.progress = EngineProgress(LIMIT_S, cpu_counts)
         self.engine_cpu_s = self.api_cpu_s = 0.0
 
     def see(self, text: str | None, seconds: float, *, engine_cores: float = 0, api_cores: float = 0) -> None:

@@ -5,9 +5,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from loadtest.client.request_record import Outcome, RequestRecord
 from loadtest.results import histogram_buckets
-from loadtest.results.prometheus_metrics import Metrics
-from loadtest.results.run_results import Results
-from loadtest.results.totals import Store
+from loadtest.results.prometheus_metrics import LoadTestMetrics
+from loadtest.results.run_results import RunResults
+from loadtest.results.totals import RunTotals
 from tests.rig.loadtest_objects import options, plan, record
 
 NAMES = {
@@ -29,10 +29,10 @@ NAMES = {
 
 
 def exported(*records: RequestRecord) -> dict[str, dict[tuple[str, ...], float]]:
-    metrics = Metrics(lambda: 8)
-    run = Results(options(), plan())
+    metrics = LoadTestMetrics(lambda: 8)
+    run = RunResults(options(), plan())
     metrics.start_run(run, 2.5)
-    store = Store(run.options.slo)
+    store = RunTotals(run.options.slo)
     for each in records:
         store.add(each)
     metrics.add(store)
@@ -52,11 +52,11 @@ def test_every_name_of_the_contract_is_exported() -> None:
 
 def test_nothing_is_kept_for_each_second_of_a_life() -> None:
     # A load generator runs for weeks.
-    metrics = Metrics(lambda: 0)
-    store = Store(options().slo)
+    metrics = LoadTestMetrics(lambda: 0)
+    store = RunTotals(options().slo)
     store.add(record())
     assert store.combined().deltas_at
-    metrics.start_run(Results(options(), plan()))
+    metrics.start_run(RunResults(options(), plan()))
     metrics.add(store)
     assert not metrics._store.combined().deltas_at
     assert store.combined().deltas_at  # the run's own results, which plot them, have them still
@@ -64,7 +64,7 @@ def test_nothing_is_kept_for_each_second_of_a_life() -> None:
 
 def test_counters_and_histograms_are_zero_before_the_first_run() -> None:
     # A counter that first appears with a run's first requests in it has lost them: Prometheus sees no increase.
-    page = generate_latest(Metrics(lambda: 0).registry()).decode()
+    page = generate_latest(LoadTestMetrics(lambda: 0).registry()).decode()
     for endpoint in ("chat", "completions"):
         assert f'loadtest_requests_total{{endpoint="{endpoint}",outcome="ok"}} 0.0' in page
         assert f'loadtest_time_to_first_token_seconds_count{{endpoint="{endpoint}"}} 0.0' in page
@@ -90,11 +90,11 @@ def test_histograms_have_vllms_edges() -> None:
 
 
 def test_counters_keep_rising_from_run_to_run() -> None:
-    metrics = Metrics(lambda: 0)
+    metrics = LoadTestMetrics(lambda: 0)
     for expected in (1, 2):
-        run = Results(options(), plan())
+        run = RunResults(options(), plan())
         metrics.start_run(run)
-        store = Store(run.options.slo)
+        store = RunTotals(run.options.slo)
         store.add(record())
         metrics.add(store)
         page = generate_latest(metrics.registry()).decode()

@@ -7,7 +7,7 @@ import pytest
 from loadtest.client.request_record import Outcome
 from loadtest.results.reconcile import Reconciliation, reconcile
 from loadtest.results.server_counters import ServerCounters, add_up, difference, parse_counters
-from loadtest.results.totals import Store
+from loadtest.results.totals import RunTotals
 from loadtest.settings.run_options import Slo
 from tests.rig.loadtest_objects import record
 
@@ -17,7 +17,7 @@ SERVER = ServerCounters(
 
 
 def compare(server: ServerCounters = SERVER, *, cut: int = 0, common: dict[str, int] | None = None) -> Reconciliation:
-    store = Store(Slo())
+    store = RunTotals(Slo())
     for _ in range(1000):
         store.add(record())
     for _ in range(cut):
@@ -70,7 +70,7 @@ def test_a_request_that_was_cut_off_may_have_made_a_few_tokens_more() -> None:
 
 def test_what_an_engine_asked_itself_before_it_joined_is_nobody_elses() -> None:
     few = [record()] * 20
-    store = Store(Slo())
+    store = RunTotals(Slo())
     for each in few:
         store.add(each)
     counted = ServerCounters(prompt_tokens=2040, generation_tokens=421, cache_queries=2040, ended={"length": 21})
@@ -80,7 +80,7 @@ def test_what_an_engine_asked_itself_before_it_joined_is_nobody_elses() -> None:
 
 
 def test_after_a_lost_process_the_servers_surplus_is_said_in_tokens() -> None:
-    store = Store(Slo())
+    store = RunTotals(Slo())
     for _ in range(1000):
         store.add(record())
     more = replace(SERVER, generation_tokens=21_500, prompt_tokens=103_000, ended={"length": 1030})

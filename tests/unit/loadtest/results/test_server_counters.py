@@ -19,7 +19,7 @@ from loadtest.results.server_counters import (
     read_counters,
     read_settled_counters,
 )
-from loadtest.results.totals import Store
+from loadtest.results.totals import RunTotals
 from loadtest.settings.run_options import Slo
 from tests.rig.loadtest_objects import record
 
@@ -136,7 +136,7 @@ def test_an_engine_that_lost_its_counts_is_named_and_no_sum_is_blamed(
     before = add_up({"a": counters(1000, 100, 10), "b": counters(400, 40, 4)})
     found = difference(before, add_up(after))
     assert found.gone == ("a",)
-    store = Store(Slo())
+    store = RunTotals(Slo())
     store.add(record())
     reconciled = reconcile(found, store, {})
     assert reconciled.problems == ("engine a stopped or restarted during the run: what it counted is lost",)

@@ -5,15 +5,15 @@ import json
 import pytest
 
 from loadtest.client.request_record import Outcome, RequestRecord
-from loadtest.results.totals import Store
+from loadtest.results.totals import RunTotals
 from loadtest.settings.run_options import Slo
 from tests.rig.loadtest_objects import record
 
 SLO = Slo(ttft=0.2, tpot=0.03, e2e=1.0)
 
 
-def filled(*records: RequestRecord) -> Store:
-    store = Store(SLO)
+def filled(*records: RequestRecord) -> RunTotals:
+    store = RunTotals(SLO)
     for each in records:
         store.add(each)
     return store
@@ -54,7 +54,7 @@ def test_goodput_counts_what_ended_ok_and_met_every_limit(change: dict[str, obje
 def test_what_the_end_cut_off_has_missed_only_if_a_limit_had_passed(change: dict[str, object], late: bool) -> None:
     cut = record(**{"outcome": Outcome.CANCELLED, **change})  # type: ignore[arg-type]  # fields of a record
     assert filled(cut).totals("chat").cut_off_late == int(late)
-    without_slo = Store(Slo())
+    without_slo = RunTotals(Slo())
     without_slo.add(cut)
     assert without_slo.totals("chat").cut_off_late == 0
 
@@ -74,7 +74,7 @@ def test_open_loop_counts_from_due_time_too() -> None:
 
 
 def test_an_slo_is_always_a_bucket_edge() -> None:
-    edges = dict(Store(Slo(ttft=0.1234)).totals("chat").distributions["ttft"].cumulative())
+    edges = dict(RunTotals(Slo(ttft=0.1234)).totals("chat").distributions["ttft"].cumulative())
     assert 0.1234 in edges
 
 
@@ -85,10 +85,12 @@ def test_stores_merge_over_the_wire_as_if_filled_in_one_place() -> None:
         record(endpoint="completions", ttft=0.3, sent_at=1010.0),
         record(Outcome.CANCELLED, sent_at=990.0, duration=2.0),
     ]
-    together, merged = filled(*records), Store(SLO)
+    together, merged = filled(*records), RunTotals(SLO)
     for each in records:
         merged.merge(
-            Store.from_wire(SLO, json.loads(json.dumps(filled(each).to_wire(), default=_bytes), object_hook=_unbytes))
+            RunTotals.from_wire(
+                SLO, json.loads(json.dumps(filled(each).to_wire(), default=_bytes), object_hook=_unbytes)
+            )
         )
     assert merged.combined().outcomes == together.combined().outcomes
     assert merged.combined().cut_off_late == 1

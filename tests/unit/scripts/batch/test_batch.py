@@ -7,8 +7,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from batch.batch import Batch
-from batch.prompts import Prompt, WrongLine
+from batch.batch import PromptBatch
+from batch.prompts import BatchPrompt, WrongLine
 
 SEQUENCES = 4
 
@@ -51,7 +51,7 @@ class Sink:
         pass
 
 
-def run(engine: Engine, items: list[Prompt | WrongLine]) -> list[dict[str, Any]]:
+def run(engine: Engine, items: list[BatchPrompt | WrongLine]) -> list[dict[str, Any]]:
     sink, taken = Sink(), 0
 
     def counted() -> Any:
@@ -62,30 +62,30 @@ def run(engine: Engine, items: list[Prompt | WrongLine]) -> list[dict[str, Any]]
             assert taken - len(sink.rows) <= 16 * SEQUENCES + 1
             yield item
 
-    batch: Any = Batch(SimpleNamespace(llm_engine=engine), None, lambda prompt: prompt.content, "r")  # type: ignore[arg-type]
+    batch: Any = PromptBatch(SimpleNamespace(llm_engine=engine), None, lambda prompt: prompt.content, "r")  # type: ignore[arg-type]
     batch.run(counted(), sink, lambda _row: None)
     return sink.rows
 
 
 def test_answers_come_in_the_order_of_the_input_whatever_the_engine_ends_first() -> None:
-    rows = run(Engine(), [Prompt(line, "p") for line in range(1, 501)])
+    rows = run(Engine(), [BatchPrompt(line, "p") for line in range(1, 501)])
     assert [row["line"] for row in rows] == list(range(1, 501))
     assert all(row["text"] == f"answer {row['line']}" for row in rows)
 
 
 def test_the_engine_gets_no_more_than_it_can_soon_use() -> None:
     engine = Engine()
-    run(engine, [Prompt(line, "p") for line in range(1, 501)])
+    run(engine, [BatchPrompt(line, "p") for line in range(1, 501)])
     assert SEQUENCES < engine.most <= 2 * SEQUENCES
 
 
 def test_one_long_answer_does_not_hold_more_than_the_window() -> None:
-    rows = run(Engine(never="1"), [Prompt(line, "p") for line in range(1, 501)])
+    rows = run(Engine(never="1"), [BatchPrompt(line, "p") for line in range(1, 501)])
     assert len(rows) == 500
 
 
 def test_wrong_lines_keep_their_place_and_lose_nobody() -> None:
-    items = [Prompt(1, "p"), WrongLine(2, "is not JSON", "x"), Prompt(3, "too long"), Prompt(5, "p", 7)]
+    items = [BatchPrompt(1, "p"), WrongLine(2, "is not JSON", "x"), BatchPrompt(3, "too long"), BatchPrompt(5, "p", 7)]
     first, wrong, long, last = run(Engine(), items)
     assert wrong == {"line": 2, "id": "x", "error": "is not JSON", "run": "r"}
     assert long == {"line": 3, "error": "The decoder prompt is too long for the model", "run": "r"}
@@ -93,7 +93,7 @@ def test_wrong_lines_keep_their_place_and_lose_nobody() -> None:
 
 
 def test_a_row_has_tokens_finish_reason_and_timings() -> None:
-    [row] = run(Engine(), [Prompt(1, "p")])
+    [row] = run(Engine(), [BatchPrompt(1, "p")])
     assert row == {
         "line": 1,
         "prompt": "p",
@@ -116,4 +116,4 @@ def test_an_engine_that_dies_ends_the_batch() -> None:
 
     engine.step = die  # type: ignore[method-assign]
     with pytest.raises(RuntimeError, match="died"):
-        run(engine, [Prompt(1, "p")])
+        run(engine, [BatchPrompt(1, "p")])

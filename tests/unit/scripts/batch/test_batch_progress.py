@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from batch import batch_progress
-from batch.batch_progress import Progress, count_lines
+from batch.batch_progress import BatchProgress, count_lines
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,7 +22,7 @@ def test_a_log_gets_whole_lines_with_share_rate_and_time_left(monkeypatch: pytes
     now = [100.0]
     monkeypatch.setattr(batch_progress.time, "monotonic", lambda: now[0])
     out = io.StringIO()
-    watched = Progress(1000, 200, out)
+    watched = BatchProgress(1000, 200, out)
     now[0] += 20
     watched.row({"line": 400, "output_tokens": 50})
     assert out.getvalue() == "generate: line 400 of 1000 (40.0 %)  10.0 prompts/s  2 output tokens/s  1:00 left\n"
@@ -30,7 +30,7 @@ def test_a_log_gets_whole_lines_with_share_rate_and_time_left(monkeypatch: pytes
 
 def test_a_wrong_line_is_reported_at_once_and_counted() -> None:
     out = io.StringIO()
-    watched = Progress(None, out=out)
+    watched = BatchProgress(None, out=out)
     watched.row({"line": 7, "error": "is not JSON"})
     watched.end()
     first, last = out.getvalue().splitlines()

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import settings as engine
 from batch.generate_arguments import after, fingerprint, parser, prompts, sampling
-from batch.prompts import Prompt, WrongLine
+from batch.prompts import BatchPrompt, WrongLine
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -54,15 +54,15 @@ def test_a_jsonl_file_is_known_by_its_name_and_its_lines_are_counted(tmp_path: P
     file = tmp_path / "q.jsonl"
     file.write_text('{"prompt": "a"}\n\n{"prompt": "b"}')
     items, total = prompts(args("--input", str(file)))
-    assert (list(items), total) == ([Prompt(1, "a"), Prompt(3, "b")], 3)
+    assert (list(items), total) == ([BatchPrompt(1, "a"), BatchPrompt(3, "b")], 3)
 
 
 def test_a_stopped_run_goes_on_after_its_last_row() -> None:
-    items = iter([Prompt(1, "a"), WrongLine(2, "x"), Prompt(3, "c")])
-    assert list(after(items, {"line": 2, "error": "x"})) == [Prompt(3, "c")]
+    items = iter([BatchPrompt(1, "a"), WrongLine(2, "x"), BatchPrompt(3, "c")])
+    assert list(after(items, {"line": 2, "error": "x"})) == [BatchPrompt(3, "c")]
 
 
 @pytest.mark.parametrize("last", [{"line": 1, "prompt": "z"}, {"line": 2, "prompt": "b"}, {"line": 9, "prompt": "a"}])
 def test_another_input_is_refused(last: dict[str, Any]) -> None:
     with pytest.raises(engine.SettingError, match="is another now"):
-        after(iter([Prompt(1, "a"), Prompt(3, "c")]), last)
+        after(iter([BatchPrompt(1, "a"), BatchPrompt(3, "c")]), last)

@@ -5,19 +5,19 @@ from typing import TYPE_CHECKING
 
 import pytest
 from batch import prompts
-from batch.prompts import Prompt, WrongLine, from_arguments, from_stream
+from batch.prompts import BatchPrompt, WrongLine, from_arguments, from_stream
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-def jsonl(text: str | bytes) -> list[Prompt | WrongLine]:
+def jsonl(text: str | bytes) -> list[BatchPrompt | WrongLine]:
     return list(from_stream(io.BytesIO(text.encode() if isinstance(text, str) else text), jsonl=True))
 
 
 def test_text_has_a_prompt_a_line_and_blank_lines_keep_their_number() -> None:
     found = list(from_stream(io.BytesIO(b"\xef\xbb\xbffirst\r\n\nthird"), jsonl=False))
-    assert found == [Prompt(1, "first"), Prompt(3, "third")]
+    assert found == [BatchPrompt(1, "first"), BatchPrompt(3, "third")]
 
 
 @pytest.mark.parametrize(
@@ -37,17 +37,17 @@ def test_text_has_a_prompt_a_line_and_blank_lines_keep_their_number() -> None:
 )
 def test_a_wrong_line_is_named_and_the_others_are_kept(line: str, reason: str) -> None:
     first, wrong, last = jsonl(f'{{"prompt": "a"}}\n{line}\n{{"prompt": "b", "id": "x"}}\n')
-    assert first == Prompt(1, "a")
+    assert first == BatchPrompt(1, "a")
     assert isinstance(wrong, WrongLine)
     assert wrong.line == 2
     assert wrong.reason.startswith(reason)
-    assert last == Prompt(3, "b", "x")
+    assert last == BatchPrompt(3, "b", "x")
 
 
 def test_bytes_that_are_no_text_are_one_wrong_line() -> None:
     wrong, right = jsonl(b'{"prompt": "\xff"}\n{"prompt": "b"}')
     assert wrong == WrongLine(1, "is not UTF-8 at byte 13")
-    assert right == Prompt(2, "b")
+    assert right == BatchPrompt(2, "b")
 
 
 def test_a_line_without_end_does_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -55,7 +55,7 @@ def test_a_line_without_end_does_not_fill_the_memory(monkeypatch: pytest.MonkeyP
     wrong, right = jsonl('{"prompt": "' + "a" * 1000 + '"}\n{"prompt": "b"}\n')
     assert isinstance(wrong, WrongLine)
     assert "longer than" in wrong.reason
-    assert right == Prompt(2, "b")
+    assert right == BatchPrompt(2, "b")
 
 
 def test_lines_are_read_as_they_are_taken() -> None:
@@ -74,4 +74,4 @@ def test_lines_are_read_as_they_are_taken() -> None:
 
 
 def test_arguments_are_numbered_and_an_empty_one_is_wrong() -> None:
-    assert list(from_arguments(["a", ""])) == [Prompt(1, "a"), WrongLine(2, "is empty")]
+    assert list(from_arguments(["a", ""])) == [BatchPrompt(1, "a"), WrongLine(2, "is empty")]

@@ -183,7 +183,12 @@ def findings(
     monkeypatch.setattr(compose_project, "containers", lambda: boxes)
     monkeypatch.setattr(stack_checks, "wanted_model", lambda _: on_volume)
     monkeypatch.setattr(box_checks, "free_memory_bytes", lambda: 0)
-    for other in ("values.check_values", "box.check_disk", "stack.check_model", "stack.check_containers"):
+    for other in (
+        "setting_checks.check_values",
+        "box_checks.check_disk",
+        "stack_checks.check_model",
+        "stack_checks.check_containers",
+    ):
         monkeypatch.setattr(f"checks.{other}", lambda *_, **__: [])
     return [finding for finding in doctor.examine() if finding.what == what]
 

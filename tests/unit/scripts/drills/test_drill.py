@@ -15,9 +15,9 @@ from drills import drill
 from drills.drill_report import markdown, table
 from drills.engine_drills import Shelf
 from drills.sampling import SCRIPT, Samples, Series, slope
-from drills.scene import Alerts, DrillError, Result, Scene
-from drills.stack import Stack, StackError
-from drills.users import Answer, Asker
+from drills.scene import Alerts, DrillError, DrillResult, Scene
+from drills.stack import RunningStack, StackError
+from drills.users import Asker, UserAnswer
 
 from tests.bench import soak
 
@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[4]
 
 def asker(*answers: tuple[float, float, str]) -> Asker:
     made = Asker.__new__(Asker)
-    made.answers = [Answer(*one) for one in answers]
+    made.answers = [UserAnswer(*one) for one in answers]
     return made
 
 
@@ -177,9 +177,11 @@ def test_files_that_cannot_be_put_back_are_not_deleted(shelf: LocalShelf, tmp_pa
 
 
 RESULTS = [
-    Result("a", user_saw="ok 3", alert="EngineDown", noticed_s=0.4, detected_s=61.2, recovered_s=90, lost="nothing"),
-    Result("bb", verdict="FAILED", error="alert EngineDown: not within 60 s"),
-    Result("c", verdict="skipped", error="no Grafana", notes=["seen"]),
+    DrillResult(
+        "a", user_saw="ok 3", alert="EngineDown", noticed_s=0.4, detected_s=61.2, recovered_s=90, lost="nothing"
+    ),
+    DrillResult("bb", verdict="FAILED", error="alert EngineDown: not within 60 s"),
+    DrillResult("c", verdict="skipped", error="no Grafana", notes=["seen"]),
 ]
 
 
@@ -198,7 +200,7 @@ def test_the_document_has_the_same_rows() -> None:
 
 
 def test_an_assertion_that_does_not_hold_says_what_was_seen_instead() -> None:
-    scene = Scene(None, Result("x"), lambda _: None)  # type: ignore[arg-type]  # no stack is asked
+    scene = Scene(None, DrillResult("x"), lambda _: None)  # type: ignore[arg-type]  # no stack is asked
     scene.expect([1], "never")
     with pytest.raises(DrillError, match="two is two"):
         scene.expect([], "two is two")
@@ -270,8 +272,8 @@ def test_the_key_comes_from_the_environment_or_from_its_file(monkeypatch: pytest
         "Mounts": [{"Destination": "/models", "Source": "/"}, mount],
     }
     monkeypatch.delenv("VLLM_API_KEY", raising=False)
-    monkeypatch.setattr(Stack, "container", lambda *_: SimpleNamespace(attrs=attributes))
-    stack = Stack.__new__(Stack)
+    monkeypatch.setattr(RunningStack, "container", lambda *_: SimpleNamespace(attrs=attributes))
+    stack = RunningStack.__new__(RunningStack)
     assert stack.headers() == {}
     mount["Source"] = str(tmp_path / "key")
     with pytest.raises(StackError, match="No such file or directory: set VLLM_API_KEY"):

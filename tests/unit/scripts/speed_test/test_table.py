@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from speed_test.side_result import Result
+from speed_test.side_result import SideResult
 from speed_test.table import figures, table
 from speed_test.work import Request, Work
 
@@ -13,8 +13,8 @@ LIMITS = {
     "bytes_floor_s": 0.6,
     "operations_floor_s": None,
 }
-VLLM = Result("vllm", "0.32.0", "compiled", [1.0, 0.75, 0.8])
-HF = Result("hf", "5.19.0", "static cache", [2.0, 1.6, 1.2])
+VLLM = SideResult("vllm", "0.32.0", "compiled", [1.0, 0.75, 0.8])
+HF = SideResult("hf", "5.19.0", "static cache", [2.0, 1.6, 1.2])
 
 
 def test_figures_are_of_the_median_round() -> None:

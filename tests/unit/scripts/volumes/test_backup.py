@@ -62,20 +62,22 @@ def docker(monkeypatch: pytest.MonkeyPatch) -> Docker:
     """A box on which the stack runs without the edge and without alerting."""
     played = Docker()
     monkeypatch.setattr(backup, "docker", played)
-    monkeypatch.setattr(backup.Stack, "inside", lambda _, kept, command: ["printf", "%s", f"{kept.volume} {command}"])
+    monkeypatch.setattr(
+        backup.ProjectVolumes, "inside", lambda _, kept, command: ["printf", "%s", f"{kept.volume} {command}"]
+    )
     return played
 
 
 def save(folder: Path) -> list[str]:
     """The volumes that a backup holds."""
-    backup.save(backup.Stack(), folder)
+    backup.save(backup.ProjectVolumes(), folder)
     manifest: dict[str, Any] = json.loads((folder / backup.MANIFEST).read_text())
     return list(manifest["volumes"])
 
 
 def test_a_stack_without_edge_and_alerting_is_saved_and_restored_without(docker: Docker, tmp_path: Path) -> None:
     assert save(tmp_path / "saved") == OWN_VOLUMES
-    backup.restore(backup.Stack(), tmp_path / "saved", replace=True)
+    backup.restore(backup.ProjectVolumes(), tmp_path / "saved", replace=True)
     assert [words for words in docker.asked if words[0] != "create"] == [
         ("stop", "prometheus", "grafana"),
         ("restart", "prometheus", "grafana"),
@@ -90,7 +92,7 @@ def test_the_edges_certificates_and_the_silences_are_saved_and_the_door_stays_op
     assert save(tmp_path / "saved") == [*OWN_VOLUMES, "alertmanager-data", "edge-data"]
     assert docker.asked[0] == ("stop", "prometheus", "grafana", "alertmanager")
     docker.asked.clear()
-    backup.restore(backup.Stack(), tmp_path / "saved", replace=True)
+    backup.restore(backup.ProjectVolumes(), tmp_path / "saved", replace=True)
     assert ("stop", "prometheus", "grafana", "alertmanager", "edge") in docker.asked
 
 
@@ -136,7 +138,7 @@ def test_what_is_switched_off_here_is_left_out_and_the_rest_restored(
     other.there = ["prometheus-data", "alertmanager-data"]
     monkeypatch.setattr(backup, "docker", other)
     capsys.readouterr()
-    backup.restore(backup.Stack(), tmp_path / "saved", replace=True)
+    backup.restore(backup.ProjectVolumes(), tmp_path / "saved", replace=True)
     assert other.asked[0] == ("create", "--no-recreate", *OWN)
     said = capsys.readouterr().out
     assert "edge-data: left out, edge is off here" in said
@@ -149,7 +151,7 @@ def test_what_is_switched_off_here_is_left_out_and_the_rest_restored(
 def test_a_backup_of_nothing_that_this_stack_has_is_refused(docker: Docker, tmp_path: Path) -> None:
     (tmp_path / backup.MANIFEST).write_text('{"volumes": {}}')
     with pytest.raises(backup.BackupError, match="holds nothing for this stack"):
-        backup.restore(backup.Stack(), tmp_path, replace=True)
+        backup.restore(backup.ProjectVolumes(), tmp_path, replace=True)
     assert docker.asked == []
 
 
@@ -181,7 +183,7 @@ def test_a_copy_that_fails_is_told_of_though_the_services_do_not_start_again_eit
     docker: Docker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     docker.fails["restart"] = backup.DockerError("no answer within 60 s")
-    monkeypatch.setattr(backup.Stack, "inside", lambda *_: ["sh", "-c", "echo disk is full >&2; exit 1"])
+    monkeypatch.setattr(backup.ProjectVolumes, "inside", lambda *_: ["sh", "-c", "echo disk is full >&2; exit 1"])
     monkeypatch.setattr("sys.argv", ["backup", "save", str(tmp_path / "saved")])
     assert backup.main() == 1
     stopped, failed = capsys.readouterr().err.splitlines()

@@ -54,9 +54,9 @@ def test_a_database_that_is_open_is_not_touched(volume: Path) -> None:
     stream = saved(volume)
     with (volume / "lock").open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(inside.BackupError, match="stop it first"):
+        with pytest.raises(inside.CopyError, match="stop it first"):
             inside.save(volume, io.BytesIO())
-        with pytest.raises(inside.BackupError, match="stop it first"):
+        with pytest.raises(inside.CopyError, match="stop it first"):
             inside.restore(volume, io.BytesIO(stream))
 
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from loadtest.capacity.answer import Answer, SearchSettings
+from loadtest.capacity.answer import SearchAnswer, SearchSettings
 from loadtest.capacity.bottleneck.advice import NEXT
 from loadtest.capacity.bottleneck.diagnosis import EdgeEvidence, Waits, describe, find_limit, judge
 from loadtest.capacity.bottleneck.engine_series import EngineSample, add_up, spans
 from loadtest.capacity.bottleneck.step_times import StepLaw
-from loadtest.capacity.report.capacity_summary import Finding
+from loadtest.capacity.report.capacity_summary import SearchFinding
 from loadtest.capacity.stage_record import Misses
 from tests.rig.capacity_objects import record
 from tests.rig.loadtest_objects import options, plan
@@ -124,9 +124,9 @@ def test_the_law_of_the_step_is_one_engines_though_two_take_steps_at_once() -> N
             )
         samples.append(add_up(dict(engines)))
     stage = replace(record(10.0, missed=20, evidence=spans(samples)), samples=samples)
-    answer = Answer("edge", "interval", 9.8, 10.0, 10.2, 0.95, ())
+    answer = SearchAnswer("edge", "interval", 9.8, 10.0, 10.2, 0.95, ())
     slo = options("--find-capacity", "--slo-ttft-ms", "500")
-    found = find_limit(Finding(slo, plan(), (), SearchSettings(), 60.0, stages=[stage], answer=answer))
+    found = find_limit(SearchFinding(slo, plan(), (), SearchSettings(), 60.0, stages=[stage], answer=answer))
     assert found is not None
     assert "0.2 ms a prompt token, 0.9 ms an output token, 10 ms a step" in found["evidence"][-1]
 

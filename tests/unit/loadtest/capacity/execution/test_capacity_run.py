@@ -11,10 +11,10 @@ from gevent.monkey import get_original
 
 from loadtest.capacity.execution import capacity_run
 from loadtest.capacity.execution.capacity_run import CapacityRun
-from loadtest.capacity.execution.stage_runner import Drive
+from loadtest.capacity.execution.stage_runner import StageRunner
 from loadtest.capacity.report.capacity_metrics import CapacityMetrics
-from loadtest.results.prometheus_metrics import Metrics
-from loadtest.sending.workers import Fleet
+from loadtest.results.prometheus_metrics import LoadTestMetrics
+from loadtest.sending.workers import Workers
 from tests.rig.loadtest_objects import options, plan
 
 if TYPE_CHECKING:
@@ -26,8 +26,8 @@ LENGTHS = [(64, 16), (80, 12)]
 def make(*arguments: str) -> CapacityRun:
     workload = SimpleNamespace(lengths=lambda most: LENGTHS[:most], notes=())
     return CapacityRun(
-        Fleet(SimpleNamespace(clients=[]), pytest.fail),
-        Metrics(lambda: 0),
+        Workers(SimpleNamespace(clients=[]), pytest.fail),
+        LoadTestMetrics(lambda: 0),
         CapacityMetrics(None),
         options("--find-capacity", "--slo-ttft-ms", "500", *arguments),
         plan(),
@@ -72,7 +72,7 @@ def test_a_search_that_thinks_long_of_its_next_stage_does_not_hold_up_the_rest(m
                 break
         seen.extend(beats)
 
-    monkeypatch.setattr(Drive, "await_processes", lambda *_: None)
+    monkeypatch.setattr(StageRunner, "await_processes", lambda *_: None)
     search = make()
     monkeypatch.setattr(search._search, "next_stage", next_stage)
     gevent.spawn(beats.append, True)  # as a heartbeat, or the page

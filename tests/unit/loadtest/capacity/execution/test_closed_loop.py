@@ -2,14 +2,14 @@ from __future__ import annotations
 
 import pytest
 
-from loadtest.capacity.answer import Answer, SearchSettings
+from loadtest.capacity.answer import SearchAnswer, SearchSettings
 from loadtest.capacity.execution.closed_loop import judge_users, little, make_record, next_users
 from loadtest.capacity.stage_record import UsersRecord
 from tests.rig.capacity_objects import record, request
 
 
-def answer(mid: float) -> Answer:
-    return Answer("edge", "interval", mid * 0.98, mid, mid * 1.02, 0.95, ())
+def answer(mid: float) -> SearchAnswer:
+    return SearchAnswer("edge", "interval", mid * 0.98, mid, mid * 1.02, 0.95, ())
 
 
 def tried(users: int, met: bool | None) -> UsersRecord:

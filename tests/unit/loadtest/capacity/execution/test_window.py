@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from loadtest.capacity.execution.window import Window, due_times
+from loadtest.capacity.execution.window import MeasuredWindow, due_times
 from loadtest.client.request_record import Outcome
 from loadtest.results.csv_rows import RowFile, to_row
-from loadtest.sending.pacing import Load
+from loadtest.sending.pacing import LoadSpec
 from loadtest.settings.run_options import Pacing
 from tests.rig.full_disk import full_disk
 from tests.rig.loadtest_objects import record
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from loadtest.workload import Workload
 
 FIRST = 500
-LOAD = Load(3, Pacing("poisson", 10.0, 1.0, 1.0, None, 2), 7, FIRST)
+LOAD = LoadSpec(3, Pacing("poisson", 10.0, 1.0, 1.0, None, 2), 7, FIRST)
 
 
 class Asked:
@@ -37,11 +37,11 @@ def row(place: int, outcome: Outcome = Outcome.OK, *, good: bool = True, **field
 
 
 @pytest.fixture
-def window() -> Window:
-    return Window(LOAD, cast("Workload", Asked()), None)
+def window() -> MeasuredWindow:
+    return MeasuredWindow(LOAD, cast("Workload", Asked()), None)
 
 
-def test_requests_come_in_due_order_and_stop_at_the_first_that_is_under_way(window: Window) -> None:
+def test_requests_come_in_due_order_and_stop_at_the_first_that_is_under_way(window: MeasuredWindow) -> None:
     window.add("a", [row(3), row(1)])
     assert (len(window.warmup), len(window.measured)) == (0, 0)
     window.add("b", [row(0), row(2), row(5)])
@@ -53,20 +53,20 @@ def test_requests_come_in_due_order_and_stop_at_the_first_that_is_under_way(wind
 
 def test_a_full_disk_keeps_no_request_from_the_search(tmp_path: Path) -> None:
     rows = RowFile(tmp_path / "requests.csv")
-    window = Window(LOAD, cast("Workload", Asked()), rows)
+    window = MeasuredWindow(LOAD, cast("Workload", Asked()), rows)
     with full_disk(after=(tmp_path / "requests.csv").stat().st_size):
         window.add("a", [row(0), row(1), row(2)])
     assert len(window.measured) == 1
     assert rows.problem
 
 
-def test_a_cancelled_request_ends_the_window_for_good(window: Window) -> None:
+def test_a_cancelled_request_ends_the_window_for_good(window: MeasuredWindow) -> None:
     window.add("a", [row(0), row(1), row(2), row(4, Outcome.CANCELLED), row(5)])
     window.add("a", [row(3)])
     assert len(window.measured) == 2  # 2 and 3; what came after the cancelled one is a biased rest
 
 
-def test_times_are_from_the_due_time_but_for_the_time_per_token(window: Window) -> None:
+def test_times_are_from_the_due_time_but_for_the_time_per_token(window: MeasuredWindow) -> None:
     window.add("a", [row(0), row(1), row(2)])
     [request] = window.measured
     assert request.ttft_s == pytest.approx(0.104)
@@ -75,7 +75,7 @@ def test_times_are_from_the_due_time_but_for_the_time_per_token(window: Window) 
     assert window.delays == [pytest.approx(0.004)]
 
 
-def test_what_did_not_end_ok_keeps_the_tokens_that_were_asked_for(window: Window) -> None:
+def test_what_did_not_end_ok_keeps_the_tokens_that_were_asked_for(window: MeasuredWindow) -> None:
     window.add("a", [row(0), row(1), row(2, Outcome.REJECTED, good=False, ttft=None, e2e=None)])
     [request] = window.measured
     assert (request.rejected, request.good, request.output_tokens, request.e2e_s) == (True, False, 33, None)

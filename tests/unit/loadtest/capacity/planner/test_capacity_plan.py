@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from loadtest.capacity.answer import Limits
+from loadtest.capacity.answer import SloLimits
 from loadtest.capacity.planner import plan_command
 from loadtest.capacity.planner.capacity_plan import Box, make_plan
-from loadtest.capacity.planner.fleet_simulation import Load, simulate_fleet
+from loadtest.capacity.planner.fleet_simulation import ForecastLoad, simulate_fleet
 from loadtest.capacity.simulation.engine_spec import EngineSpec
 from loadtest.input_error import InputError
 
@@ -18,18 +18,18 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SPEC = EngineSpec(max_num_seqs=8, step_s=0.02, noise=0.0)
-LIMITS = Limits(ttft_s=0.5, tpot_s=0.05)
+LIMITS = SloLimits(ttft_s=0.5, tpot_s=0.05)
 BOX = Box(SPEC, LIMITS, 0.95, low=14.8, mid=15.5, high=16.2, prompt_tokens=64, output_tokens=22)
 
 
-def load(rate: float, seconds: float, peak: float = 1.0) -> Load:
+def load(rate: float, seconds: float, peak: float = 1.0) -> ForecastLoad:
     """Poisson arrivals, `peak` times as many in the middle third."""
     random, times, at = Random(1), [], 0.0  # noqa: S311
     while True:
         inside = seconds / 3 <= at < 2 * seconds / 3
         at += random.expovariate(rate * (peak if inside else 1.0))
         if at > seconds:
-            return Load(times, [64] * len(times), [22] * len(times))
+            return ForecastLoad(times, [64] * len(times), [22] * len(times))
         times.append(at)
 
 
@@ -55,21 +55,21 @@ def test_boxes_are_enough_for_the_peak_not_for_the_mean() -> None:
 
 
 def test_what_no_number_of_boxes_can_serve_is_said() -> None:
-    slow = Load([float(index) for index in range(100)], [64] * 100, [22] * 100)
-    impossible = Box(SPEC, Limits(ttft_s=0.001), 0.95, 1.0, 1.0, 1.0, 64, 22)
+    slow = ForecastLoad([float(index) for index in range(100)], [64] * 100, [22] * 100)
+    impossible = Box(SPEC, SloLimits(ttft_s=0.001), 0.95, 1.0, 1.0, 1.0, 64, 22)
     with pytest.raises(InputError, match="too long for the SLO"):
         make_plan(impossible, slow, 50.0)
 
 
 def test_lengths_unlike_those_measured_are_said() -> None:
-    other = Load([float(second) for second in range(40)], [320] * 40, [22] * 40)
+    other = ForecastLoad([float(second) for second in range(40)], [320] * 40, [22] * 40)
     (note,) = make_plan(BOX, other, 40.0).notes
     assert "prompts have 320 tokens" in note
 
 
 def test_windows_with_too_few_requests_to_judge_are_said() -> None:
     times = [*(second / 10 for second in range(100)), 12.0, 45.0]  # windows of 10 s: 100 requests, 1, none twice, 1
-    (note,) = make_plan(BOX, Load(times, [64] * 102, [22] * 102), 10.0).notes
+    (note,) = make_plan(BOX, ForecastLoad(times, [64] * 102, [22] * 102), 10.0).notes
     assert note.startswith("2 of 3 windows have fewer than 20 requests")
 
 

@@ -7,7 +7,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from loadtest.capacity.answer import SearchSettings
 from loadtest.capacity.report.capacity_metrics import CapacityMetrics, newest_capacity
-from loadtest.capacity.report.progress import Progress
+from loadtest.capacity.report.progress import SearchProgress
 from loadtest.capacity.stage import StagePlan
 from tests.rig.capacity_objects import request
 
@@ -99,7 +99,7 @@ def test_an_invalid_result_does_not_replace_the_last() -> None:
 
 def test_a_search_is_shown_while_it_runs() -> None:
     metrics = CapacityMetrics(None)
-    progress = Progress(SearchSettings(), 100.0)
+    progress = SearchProgress(SearchSettings(), 100.0)
     metrics.follow(progress)
     plan = StagePlan(0, 4.0, "probe", 1.0, 8, 40)
     progress.begin(plan)

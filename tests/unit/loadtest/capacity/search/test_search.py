@@ -8,7 +8,7 @@ from random import Random
 
 import pytest
 
-from loadtest.capacity.answer import Answer, Limits, SearchSettings
+from loadtest.capacity.answer import SearchAnswer, SearchSettings, SloLimits
 from loadtest.capacity.search.estimate import Estimator
 from loadtest.capacity.search.search import Search
 from loadtest.capacity.stage import Decision, StagePlan, StageRequest, StageResult
@@ -29,7 +29,7 @@ def run_stage(search: Search, plan: StagePlan, share: float, random: Random) -> 
     return StageResult(plan, tuple(requests), due)
 
 
-def run_search(engine: Engine, settings: SearchSettings, seed: int = 1) -> tuple[Answer, float]:
+def run_search(engine: Engine, settings: SearchSettings, seed: int = 1) -> tuple[SearchAnswer, float]:
     search, random, elapsed = Search(settings), Random(seed), 0.0  # noqa: S311
     while (plan := search.next_stage(elapsed)) is not None:
         result = run_stage(search, plan, engine(plan.rate), random)
@@ -173,7 +173,7 @@ def test_a_queue_that_grows_all_the_time_is_not_met_however_good_the_window() ->
 
 def test_a_twin_that_is_unlike_its_engine_does_not_lead_the_search_away() -> None:
     # These requests have latencies that no engine gives, so the twin guesses rates that plainly miss.
-    settings = SearchSettings(budget_s=600, limits=Limits(ttft_s=0.5, tpot_s=0.05))
+    settings = SearchSettings(budget_s=600, limits=SloLimits(ttft_s=0.5, tpot_s=0.05))
     answer, elapsed = run_search(edge_at(20.0, slope=60.0), settings)
     assert answer.ended == "interval"
     assert answer.low is not None

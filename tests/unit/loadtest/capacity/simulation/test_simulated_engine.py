@@ -4,24 +4,24 @@ from random import Random
 
 import pytest
 
-from loadtest.capacity.simulation.engine_spec import EngineSpec, Sequence
+from loadtest.capacity.simulation.engine_spec import EngineSpec, SimulatedRequest
 from loadtest.capacity.simulation.simulate import run
-from loadtest.capacity.simulation.simulated_engine import Engine
+from loadtest.capacity.simulation.simulated_engine import SimulatedEngine
 
 
-def poisson(rate: float, prompt: int, output: int, seed: int = 1) -> Iterator[Sequence]:
+def poisson(rate: float, prompt: int, output: int, seed: int = 1) -> Iterator[SimulatedRequest]:
     random, at = Random(seed), 0.0  # noqa: S311
     while True:
         at += random.expovariate(rate)
-        yield Sequence(at, prompt, output)
+        yield SimulatedRequest(at, prompt, output)
 
 
-def at_once(count: int, prompt: int, output: int) -> list[Sequence]:
-    return [Sequence(0.0, prompt, output) for _ in range(count)]
+def at_once(count: int, prompt: int, output: int) -> list[SimulatedRequest]:
+    return [SimulatedRequest(0.0, prompt, output) for _ in range(count)]
 
 
-def run_all(spec: EngineSpec, sequences: list[Sequence]) -> Engine:
-    engine = Engine(spec, 1)
+def run_all(spec: EngineSpec, sequences: list[SimulatedRequest]) -> SimulatedEngine:
+    engine = SimulatedEngine(spec, 1)
     assert len(list(run(engine, sequences))) == len(sequences)
     return engine
 
@@ -49,7 +49,7 @@ def test_a_prompt_longer_than_the_token_budget_takes_several_steps() -> None:
 
 def test_decoding_goes_on_beside_a_prompt() -> None:
     spec = EngineSpec(max_num_batched_tokens=512, step_s=0.01, noise=0.0)
-    early, late = Sequence(0.0, 8, 20), Sequence(0.011, 1024, 2)
+    early, late = SimulatedRequest(0.0, 8, 20), SimulatedRequest(0.011, 1024, 2)
     run_all(spec, [early, late])
     assert early.tpot == pytest.approx(0.01)  # one token a step, all the time
     assert late.first_token == pytest.approx(0.05)  # its prompt took 511 tokens of each step
@@ -79,7 +79,7 @@ def test_too_few_blocks_preempt_the_last_admitted_which_starts_again() -> None:
 def test_all_blocks_come_back_whatever_happened() -> None:
     spec = EngineSpec(kv_blocks=40, block_size=16, step_s=0.01, noise=0.2)
     random = Random(5)  # noqa: S311
-    sequences = [Sequence(index * 0.02, random.randint(1, 200), random.randint(1, 200)) for index in range(500)]
+    sequences = [SimulatedRequest(index * 0.02, random.randint(1, 200), random.randint(1, 200)) for index in range(500)]
     engine = run_all(spec, sequences)
     assert engine.preemptions > 10
     assert engine.used_blocks == 0
@@ -89,7 +89,7 @@ def test_all_blocks_come_back_whatever_happened() -> None:
 
 def test_blocks_in_use_are_those_that_the_contexts_need() -> None:
     spec = EngineSpec(kv_blocks=60, block_size=16, step_s=0.01, noise=0.0)
-    engine = Engine(spec, 1)
+    engine = SimulatedEngine(spec, 1)
     for request in islice(poisson(50, 40, 30), 40):
         engine.arrive(request)
     while engine.begin_step():
@@ -105,11 +105,11 @@ def test_blocks_in_use_are_those_that_the_contexts_need() -> None:
 
 def test_a_request_that_never_fits_is_refused() -> None:
     with pytest.raises(ValueError, match="do not fit"):
-        Engine(EngineSpec(kv_blocks=4), 1).arrive(Sequence(0.0, 60, 10))
+        SimulatedEngine(EngineSpec(kv_blocks=4), 1).arrive(SimulatedRequest(0.0, 60, 10))
 
 
 def test_beyond_the_queue_limit_requests_are_rejected_at_once() -> None:
-    requests = [Sequence(0.001 * index, 8, 10) for index in range(10)]
+    requests = [SimulatedRequest(0.001 * index, 8, 10) for index in range(10)]
     engine = run_all(EngineSpec(max_num_seqs=2, max_num_queued_reqs=3, step_s=0.05, noise=0.0), requests)
     assert engine.rejections == sum(request.rejected for request in requests) > 0
     assert all(request.last_token == request.arrived for request in requests if request.rejected)
@@ -124,7 +124,7 @@ def test_the_api_server_does_one_thing_at_a_time() -> None:
 
 
 def test_an_aborted_request_gives_its_place_to_the_next() -> None:
-    engine = Engine(EngineSpec(max_num_seqs=1, step_s=0.01, noise=0.0), 1)
+    engine = SimulatedEngine(EngineSpec(max_num_seqs=1, step_s=0.01, noise=0.0), 1)
     first, second = at_once(2, 20, 50)
     engine.arrive(first)
     engine.arrive(second)
@@ -141,7 +141,7 @@ def test_an_aborted_request_gives_its_place_to_the_next() -> None:
 
 
 def test_the_api_server_does_nothing_more_for_requests_whose_clients_went_away() -> None:
-    engine = Engine(EngineSpec(step_s=0.01, request_s=0.1, noise=0.0), 1)
+    engine = SimulatedEngine(EngineSpec(step_s=0.01, request_s=0.1, noise=0.0), 1)
     requests = at_once(10, 20, 1)
     for request in requests:
         engine.arrive(request)
@@ -154,7 +154,7 @@ def test_the_api_server_does_nothing_more_for_requests_whose_clients_went_away()
 
 def test_a_cached_prompt_needs_no_prefill() -> None:
     spec = EngineSpec(step_s=0.01, prefill_token_s=1e-4, noise=0.0)
-    cold, warm = Sequence(0.0, 1000, 1), Sequence(0.0, 1000, 1, cached_tokens=1000)
+    cold, warm = SimulatedRequest(0.0, 1000, 1), SimulatedRequest(0.0, 1000, 1, cached_tokens=1000)
     run_all(spec, [cold])
     run_all(spec, [warm])
     assert cold.ttft == pytest.approx(0.11)
@@ -164,14 +164,15 @@ def test_a_cached_prompt_needs_no_prefill() -> None:
 def test_a_queue_with_one_slot_waits_as_theory_says() -> None:
     """M/D/1: the mean wait is rho / (2 (1 - rho)) services (Pollaczek and Khinchine)."""
     spec = EngineSpec(max_num_seqs=1, step_s=0.01, noise=0.0)
-    waits = [sequence.ttft - 0.01 for sequence in run(Engine(spec, 1), islice(poisson(7, 8, 10), 100_000))]
+    waits = [sequence.ttft - 0.01 for sequence in run(SimulatedEngine(spec, 1), islice(poisson(7, 8, 10), 100_000))]
     assert sum(waits) / len(waits) == pytest.approx(0.1 * 0.7 / (2 * 0.3), rel=0.05)
 
 
 def test_the_same_seed_gives_the_same_run() -> None:
     spec = EngineSpec(max_num_seqs=4, noise=0.3)
     first, second = (
-        [sequence.last_token for sequence in run(Engine(spec, 3), islice(poisson(30, 8, 10), 500))] for _ in range(2)
+        [sequence.last_token for sequence in run(SimulatedEngine(spec, 3), islice(poisson(30, 8, 10), 500))]
+        for _ in range(2)
     )
     assert first == second
 

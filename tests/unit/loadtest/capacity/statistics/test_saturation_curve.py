@@ -8,16 +8,16 @@ from statistics import median
 
 import pytest
 
-from loadtest.capacity.statistics.saturation_curve import Batch, Slope, fit_edge, log_odds
+from loadtest.capacity.statistics.saturation_curve import RateBatch, Slope, fit_edge, log_odds
 
 OBJECTIVE, EDGE, SLOPE = 0.95, 15.1, 20.0
 
 
-def batches(count: int) -> list[Batch]:
+def batches(count: int) -> list[RateBatch]:
     """50 requests each around the edge, which miss exactly as the curve says."""
     target = log_odds(1 - OBJECTIVE)
     rates = [math.log(15.0) + (-0.04, 0.0, 0.04)[number % 3] for number in range(count)]
-    return [Batch(rate, 50, 50 / (1 + math.exp(-(target + SLOPE * (rate - math.log(EDGE)))))) for rate in rates]
+    return [RateBatch(rate, 50, 50 / (1 + math.exp(-(target + SLOPE * (rate - math.log(EDGE)))))) for rate in rates]
 
 
 @pytest.mark.parametrize("count", range(20, 50))
@@ -32,7 +32,7 @@ def test_however_narrow_the_interval_is_it_is_found(count: int) -> None:
 
 
 def test_there_is_no_edge_among_batches_that_all_met() -> None:
-    met = [Batch(math.log(rate), 50, 1.0) for rate in range(10, 20)]
+    met = [RateBatch(math.log(rate), 50, 1.0) for rate in range(10, 20)]
     assert fit_edge(met, OBJECTIVE, 0.95, math.log(15.0)) is None
 
 
@@ -46,7 +46,7 @@ def test_a_box_that_is_slower_for_whole_stages_makes_the_interval_wider() -> Non
             expected = 50 / (1 + math.exp(-(target + SLOPE * (rate - math.log(EDGE)))))
             for batch in range(4):
                 sign = 1 if (stage if by_stage else batch) % 2 else -1
-                scattered.append(Batch(rate, 50, expected * (1 + 0.8 * sign)))
+                scattered.append(RateBatch(rate, 50, expected * (1 + 0.8 * sign)))
         found = fit_edge(scattered, OBJECTIVE, 0.95, math.log(15.0), believed=Slope(SLOPE, sigma=0.2))
         assert found is not None
         widths.append(found.width)
@@ -65,7 +65,7 @@ def test_where_misses_hardly_depend_on_the_rate_the_interval_is_as_wide_as_that_
             rate = math.log(EDGE) + (-0.04, 0.0, 0.04)[number % 3]
             share = 1 / (1 + math.exp(-(target + slope * (rate - math.log(EDGE)))))
             burst = random.gammavariate(expected / dispersion, dispersion) / expected  # 1 in the mean
-            uneven.append(Batch(rate, requests, min(float(requests), requests * share * burst)))
+            uneven.append(RateBatch(rate, requests, min(float(requests), requests * share * burst)))
         found = fit_edge(uneven, OBJECTIVE, 0.95, math.log(EDGE))
         if found is not None:
             widths.append(found.width)

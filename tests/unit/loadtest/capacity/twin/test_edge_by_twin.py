@@ -7,7 +7,7 @@ from itertools import islice
 from random import Random
 from typing import TYPE_CHECKING
 
-from loadtest.capacity.answer import Limits, SearchSettings
+from loadtest.capacity.answer import SearchSettings, SloLimits
 from loadtest.capacity.simulation.engine_spec import EngineSpec
 from loadtest.capacity.twin.edge_by_twin import _Matching, edge_by_twin
 from loadtest.capacity.twin.twin_fit import replay
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from loadtest.capacity.stage import StageResult
     from loadtest.capacity.statistics.saturation_curve import Edge
 
-LIMITS = Limits(ttft_s=0.5)
+LIMITS = SloLimits(ttft_s=0.5)
 
 
 def stage(e2e_s: float) -> StageResult:

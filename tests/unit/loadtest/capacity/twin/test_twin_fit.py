@@ -2,9 +2,9 @@ from itertools import islice
 
 import pytest
 
-from loadtest.capacity.answer import Limits
+from loadtest.capacity.answer import SloLimits
 from loadtest.capacity.simulation.simulate import run
-from loadtest.capacity.simulation.simulated_engine import Engine
+from loadtest.capacity.simulation.simulated_engine import SimulatedEngine
 from loadtest.capacity.stage import StagePlan, StageRequest, StageResult
 from loadtest.capacity.twin.minimize import minimize
 from loadtest.capacity.twin.twin_fit import fit_twin, replay
@@ -15,7 +15,7 @@ def measure(name: str, rate: float, count: int, seed: int) -> StageResult:
     """A stage as a client sees it."""
     kind = KINDS[name]
     sequences = list(islice(kind.arrivals(rate, seed), count))
-    list(run(Engine(kind.engine, seed), sequences))
+    list(run(SimulatedEngine(kind.engine, seed), sequences))
     requests = [
         StageRequest(s.arrived, False, None, None, None, s.prompt_tokens, s.output_tokens, rejected=True)
         if s.rejected
@@ -59,7 +59,7 @@ def test_nothing_that_answered_has_no_twin() -> None:
 
 def test_limits_of_the_slo() -> None:
     good = next(iter(replay(KINDS["batch_slots"].engine, [StageRequest(0.0, True, None, None, None, 64, 22)])))
-    assert Limits(ttft_s=0.5, tpot_s=0.05).met(good)
-    assert not Limits(ttft_s=0.001).met(good)
-    assert not Limits(tpot_s=0.001).met(good)
-    assert not Limits(e2e_s=0.1).met(good)
+    assert SloLimits(ttft_s=0.5, tpot_s=0.05).met(good)
+    assert not SloLimits(ttft_s=0.001).met(good)
+    assert not SloLimits(tpot_s=0.001).met(good)
+    assert not SloLimits(e2e_s=0.1).met(good)
