@@ -25,7 +25,7 @@ RUN_S = 120
 EVERY = 2  # every second run of the first part has a drill in its middle; in the rest all live on
 HURT_PART = 0.4
 # On a CPU, oneDNN keeps 1,024 compiled kernels (its default), and needs four for each number of tokens in a step: with
-# 256 numbers they are all there (docs/drills.md), and some more.
+# 256 numbers they are all there (docs/evidence, soak), and some more.
 STEP_SIZES = range(2, 302)
 # Chat and completions, streams and whole answers, short and long, closed and open loop.
 LOADS: tuple[dict[str, object], ...] = (

@@ -1,4 +1,4 @@
-"""The quick drills, as a person runs them; docs/drills.md has a run of all."""
+"""The quick drills, as a person runs them; docs/evidence has a run of all."""
 
 from __future__ import annotations
 
