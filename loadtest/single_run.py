@@ -1,13 +1,17 @@
-"""What the coordinator asks of a run, and the run of one load."""
+"""A run as the coordinator drives it, what it is given, and the run of one load."""
 
 from __future__ import annotations
 
 import logging
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from loadtest.report.report_folder import RUN_SUMMARY
+from loadtest.report.run_page import render_page
 from loadtest.report.run_summary import summarize
 from loadtest.report.run_terminal import print_summary, verdict_text
+from loadtest.results.csv_rows import read_rows
 from loadtest.results.reconcile import reconcile
 from loadtest.results.run_results import RunResults
 from loadtest.results.run_verdict import INVALID, judge_run
@@ -18,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from loadtest.report.report_folder import ReportFolder
+    from loadtest.results.csv_rows import RowSink
     from loadtest.results.prometheus_metrics import LoadTestMetrics
     from loadtest.results.reconcile import Reconciliation
     from loadtest.sending.workers import Workers
@@ -28,8 +33,25 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class RunContext:
+    """What a run is given."""
+
+    workers: Workers
+    metrics: LoadTestMetrics
+    options: RunOptions
+    plan: RunPlan
+    workload: Workload
+    folder: ReportFolder | None  # None: no report is written
+
+    @property
+    def rows(self) -> RowSink | None:
+        """Takes one row per request, for `requests.csv`."""
+        return self.folder.rows if self.folder is not None else None
+
+
 class Run(Protocol):
-    """From Locust's start to its stop."""
+    """A run, from Locust's start to its stop."""
 
     @property
     def results(self) -> RunResults | None:
@@ -67,39 +89,29 @@ class Run(Protocol):
 class SingleRun:
     """One load, from start to stop."""
 
-    def __init__(  # noqa: PLR0913, PLR0917  # what a run is made of
-        self,
-        fleet: Workers,
-        metrics: LoadTestMetrics,
-        options: RunOptions,
-        plan: RunPlan,
-        workload: Workload,
-        folder: ReportFolder | None,
-    ) -> None:
-        self._fleet = fleet
-        self._metrics = metrics
-        self._workload = workload
-        self._folder = folder
-        self._going = fleet.alone  # a process that is alone starts by itself
+    def __init__(self, context: RunContext) -> None:
+        self._context = context
+        self._workers = context.workers
+        self._started = context.workers.alone  # a process without a master starts by itself
         self._summary: dict[str, Any] | None = None
         self.exit_code: int | None = None
-        self.results = RunResults(options, plan, workload.notes, folder.rows if folder else None)
+        self.results = RunResults(context.options, context.plan, context.workload.notes, context.rows)
 
     def start(self) -> None:
         results = self.results
         results.server_before = read_counters(results.options.target)
-        self._metrics.start_run(results, results.options.pacing.rate or 0.0)
+        self._context.metrics.start_run(results, results.options.pacing.rate or 0.0)
         log.info("Run %s: model %s, seed %d", results.plan.run_id, results.plan.model, results.plan.seed)
 
     def add(self, process: str, report: Mapping[str, Any]) -> None:
         if report["run"] != self.results.plan.run_id:
             return  # a worker reports on the run before until it has heard of this one
-        self._metrics.add(self.results.add_report(process, report))
+        self._context.metrics.add(self.results.add_report(process, report))
 
     def tick(self) -> bool:
-        if not self._fleet.alone:
+        if not self._workers.alone:
             self._look_for_lost_workers()
-            self._going = self._going or self._fleet.go_when_ready(self.results.plan.shards)
+            self._started = self._started or self._workers.start_when_ready(self.results.plan.shards)
         if self.results.all_ended:
             log.info("All requests were sent and have ended")
             return True
@@ -107,7 +119,7 @@ class SingleRun:
 
     def _look_for_lost_workers(self) -> None:
         for name in self.results.processes:
-            lost = None if self._fleet.is_there(name) else self.results.lose(name)
+            lost = None if self._workers.is_there(name) else self.results.lose(name)
             if lost is not None:
                 log.error(
                     "load generator %s was lost with %d requests under way: they, and what it did since its last "
@@ -123,32 +135,34 @@ class SingleRun:
         if self.results.measured_something:
             self.results.refusals.append(problem)
             return True
-        if self._folder is not None:
-            self._folder.discard()
+        if self._context.folder is not None:
+            self._context.folder.discard()
         return False
 
     def stop(self) -> None:
-        if self._fleet.alone:
+        if self._workers.alone:
             return
-        for name, report in self._fleet.collect("loadtest_finish", self._fleet.names()).items():
+        for name, report in self._workers.collect("loadtest_finish", self._workers.names()).items():
             if report is not None:
                 self.add(name, report)
             else:
                 self.results.lose(name)
 
     def conclude(self) -> None:
-        results = self.results
+        results, folder = self.results, self._context.folder
         results.ended_at = time.time()
         results.server_after = read_settled_counters(results.options.target)
-        reconciliation = reconcile_run(results, self._workload)
+        reconciliation = reconcile_run(results, self._context.workload)
         verdict = judge_run(results, reconciliation)
-        if self._folder is not None:
-            results.notes += self._folder.close_rows()
-        self._summary = summarize(results, verdict, reconciliation)
+        if folder is not None:
+            results.notes += folder.close_rows()
+        self._summary = summary = summarize(results, verdict, reconciliation)
         self.exit_code = verdict.exit_code
-        if self._folder is not None and not self._folder.write(self._summary, results):
+        if folder is not None and not folder.write(
+            RUN_SUMMARY, summary, lambda rows: render_page(summary, results, read_rows(rows))
+        ):
             self.exit_code = INVALID
-        log.info(verdict_text(self._summary))
+        log.info(verdict_text(summary))
         for reason in verdict.reasons:
             log.info("  %s", reason)
 

@@ -24,7 +24,7 @@ from loadtest.sending.worker import ALONE
 from loadtest.sending.workers import Workers
 from loadtest.settings.run_options import RunOptions, read_options
 from loadtest.settings.run_plan import RunPlan
-from loadtest.single_run import Run, SingleRun
+from loadtest.single_run import Run, RunContext, SingleRun
 
 if TYPE_CHECKING:
     from locust.env import Environment
@@ -51,12 +51,12 @@ class Coordinator:
         """Attach to `environment`, whose runner exists already."""
         self._environment = environment
         self._runner = cast("Any", environment.runner)
-        self._fleet = Workers(self._runner, self.refuse)
+        self._workers = Workers(self._runner, self.refuse)
         self._metrics = LoadTestMetrics(lambda: int(self._runner.user_count))
         self._defaults = dict(vars(environment.parsed_options))
         reports = str(vars(environment.parsed_options).get("report_dir") or "")
-        self._capacity = CapacityMetrics(Path(reports) if reports else None)
-        self._metrics.also(self._capacity)
+        self._capacity_metrics = CapacityMetrics(Path(reports) if reports else None)
+        self._metrics.add_collector(self._capacity_metrics)
         self._run: Run | None = None
         self._going_on = False
         self._concluded = Event()  # no run is under way, or waits for its report
@@ -69,14 +69,14 @@ class Coordinator:
         hook.reset_stats.add_listener(self._on_reset_stats)
         hook.quitting.add_listener(self._on_quitting)
         hook.quit.add_listener(self._on_quit)
-        if not self._fleet.alone:
+        if not self._workers.alone:
             hook.worker_report.add_listener(self._on_worker_report)
             self._runner.register_message("loadtest_left", self._on_left)
         gevent.spawn(self._watch)
 
     def listen_for_the_end(self, sender: LoadWorker | None) -> None:
         """Conclude a run when it has stopped; call it after `sender`, where it is this process's, listens for that."""
-        self._fleet.sender = sender
+        self._workers.sender = sender
         hook: Any = self._environment.events  # untyped in Locust
         hook.test_stop.add_listener(self._on_test_stop)
 
@@ -126,21 +126,17 @@ class Coordinator:
 
     def _start(self, values: dict[str, Any]) -> None:
         options, plan, workload = self._plan(values, self._environment.host or "")
-        names = self._fleet.names()
+        names = self._workers.names()
         self._check_users(options, len(names))
         plan = plan.deal(names)
-        self._fleet.new_run()
+        self._workers.new_run()
         folder = None
         if options.report_dir is not None:
             # One run a folder: Locust's page can start many, the command line one.
             one_of_many = self._environment.web_ui is not None
             folder = ReportFolder(options.report_dir / plan.run_id if one_of_many else options.report_dir)
-        run: Run
-        if options.capacity is None:
-            run = SingleRun(self._fleet, self._metrics, options, plan, workload, folder)
-        else:
-            run = CapacityRun(self._fleet, self._metrics, self._capacity, options, plan, workload, folder)
-        self._run = run
+        context = RunContext(self._workers, self._metrics, options, plan, workload, folder)
+        self._run = SingleRun(context) if options.capacity is None else CapacityRun(context, self._capacity_metrics)
         self._concluded.clear()
         self._run.start()
         self._going_on = True
@@ -180,7 +176,7 @@ class Coordinator:
             running = self._runner.state in {runners.STATE_SPAWNING, runners.STATE_RUNNING}
             if self._run is None or not self._going_on or not running:
                 continue
-            self._add(ALONE, self._fleet.own_report())
+            self._add(ALONE, self._workers.own_report())
             if self._run.tick():
                 self._end_run()
 
@@ -205,7 +201,7 @@ class Coordinator:
 
     def _on_reset_stats(self, **_: Any) -> None:
         if self._run is not None:
-            self._add(ALONE, self._fleet.own_report())
+            self._add(ALONE, self._workers.own_report())
             self._run.reset()
 
     # A run ends.
@@ -219,7 +215,7 @@ class Coordinator:
             return
         self._going_on = False
         try:
-            self._add(ALONE, self._fleet.own_report())
+            self._add(ALONE, self._workers.own_report())
             self._run.conclude()
         finally:
             if self._scraped is not None:

@@ -9,23 +9,20 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from loadtest.capacity.report.capacity_page import Latencies, render_capacity
 from loadtest.input_error import InputError
-from loadtest.report.run_page import render_page
-from loadtest.results.csv_rows import RowFile, read_rows
+from loadtest.results.csv_rows import RowFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from loadtest.results.run_results import RunResults
-
 log = logging.getLogger(__name__)
 
-_ROWS, _RUN, _SEARCH, _PAGE = _FILES = ("requests.csv", "summary.json", "capacity.json", "report.html")
+RUN_SUMMARY, CAPACITY_SUMMARY = "summary.json", "capacity.json"
+_ROWS, _PAGE = "requests.csv", "report.html"
 
 
 class ReportFolder:
-    """`requests.csv` grows while the run goes on; `summary.json` and `report.html` come when it has ended."""
+    """The files of one run: `requests.csv` grows during it, the summary and `report.html` are written at its end."""
 
     def __init__(self, path: Path) -> None:
         """Make the folder and start `requests.csv`. Raises InputError."""
@@ -44,7 +41,7 @@ class ReportFolder:
             path.mkdir(parents=True, exist_ok=True)
             probe.touch()
             probe.unlink()
-            for name in _FILES:
+            for name in (_ROWS, RUN_SUMMARY, CAPACITY_SUMMARY, _PAGE):
                 if (path / name).is_dir():
                     raise IsADirectoryError(errno.EISDIR, f"{name} is a folder")
         except OSError as error:
@@ -55,21 +52,18 @@ class ReportFolder:
         self.rows.close()
         return (self.rows.problem,) if self.rows.problem else ()
 
-    def write(self, summary: Mapping[str, Any], results: RunResults) -> bool:
-        """Finish all three files; each appears whole or not at all. False, with a line in the log, if one does not."""
-        return self._finish(_RUN, summary, lambda rows: render_page(summary, results, read_rows(rows)))
+    def write(self, name: str, summary: Mapping[str, Any], render: Callable[[Path], str]) -> bool:
+        """Finish `requests.csv`, then write `summary` as the file `name`, and the page.
 
-    def write_capacity(self, summary: Mapping[str, Any], latencies: Latencies) -> bool:
-        """Finish the files of a search: `capacity.json` in the place of `summary.json`."""
-        return self._finish(_SEARCH, summary, lambda _: render_capacity(summary, latencies))
-
-    def _finish(self, name: str, summary: Mapping[str, Any], page: Callable[[Path], str]) -> bool:
+        `render` returns the page's HTML, given the path of `requests.csv`. Each file appears whole or not at all;
+        returns False, with a line in the log, if one does not.
+        """
         rows = self.path / _ROWS
         self.rows.close()
         try:
             (self.path / f"{_ROWS}.partial").replace(rows)
             _put(self.path / name, json.dumps(summary, indent=2, allow_nan=False) + "\n")
-            _put(self.path / _PAGE, page(rows))
+            _put(self.path / _PAGE, render(rows))
         except OSError as error:
             problem = error.strerror
         else:

@@ -61,9 +61,9 @@ class LoadTestMetrics(Collector):
         self._target_rate = 0.0
         self._others: list[Collector] = []
 
-    def also(self, other: Collector) -> None:
-        """Show the metrics of `other`, too."""
-        self._others.append(other)
+    def add_collector(self, collector: Collector) -> None:
+        """Expose the metrics of `collector` too."""
+        self._others.append(collector)
 
     def start_run(self, results: RunResults, target_rate: float = 0.0) -> None:
         """Say which run the gauges show. A new SLO has new bucket edges, with which the histograms start anew."""

@@ -7,9 +7,7 @@ import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
-from loadtest.sending.arrivals import schedule
-from loadtest.sending.replay import replay
-from loadtest.sending.shard import shard
+from loadtest.sending.arrivals import replay, schedule, shard
 from loadtest.settings.run_options import Pacing
 
 if TYPE_CHECKING:

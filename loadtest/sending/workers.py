@@ -71,7 +71,7 @@ class Workers:
 
     # A run's schedule.
 
-    def go_when_ready(self, dealt: Iterable[str]) -> bool:
+    def start_when_ready(self, dealt: Iterable[str]) -> bool:
         """Give all of `dealt` that are still there the same start, if each has prepared its share."""
         there = {name for name in dealt if name in self._runner.clients}
         if not there or not there <= self._ready.keys():

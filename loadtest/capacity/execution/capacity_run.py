@@ -22,6 +22,7 @@ from loadtest.capacity.execution.closed_loop import (
 )
 from loadtest.capacity.execution.stage_runner import NobodyToSendError, StageRunner
 from loadtest.capacity.execution.window import due_times
+from loadtest.capacity.report.capacity_page import render_capacity
 from loadtest.capacity.report.capacity_summary import INVALID, SearchFinding, exit_code, summarize_search
 from loadtest.capacity.report.capacity_terminal import print_capacity
 from loadtest.capacity.report.progress import SearchProgress
@@ -29,6 +30,7 @@ from loadtest.capacity.search.search import Search
 from loadtest.capacity.stage import Decision, StageResult
 from loadtest.capacity.stage_record import StageRecord, latencies
 from loadtest.client.request_record import Outcome
+from loadtest.report.report_folder import CAPACITY_SUMMARY
 from loadtest.results.server_counters import pages
 from loadtest.sending.pacing import LoadSpec
 from loadtest.settings.run_options import Pacing
@@ -40,14 +42,10 @@ if TYPE_CHECKING:
     from loadtest.capacity.execution.window import MeasuredWindow
     from loadtest.capacity.report.capacity_metrics import CapacityMetrics
     from loadtest.capacity.stage import StagePlan
-    from loadtest.report.report_folder import ReportFolder
-    from loadtest.results.prometheus_metrics import LoadTestMetrics
     from loadtest.results.run_results import RunResults
-    from loadtest.sending.workers import Workers
     from loadtest.settings.capacity_options import CapacityOptions
     from loadtest.settings.run_options import RunOptions
-    from loadtest.settings.run_plan import RunPlan
-    from loadtest.workload import Workload
+    from loadtest.single_run import RunContext
 
 log = logging.getLogger(__name__)
 
@@ -66,26 +64,18 @@ _SAME_RATE = 0.9
 class CapacityRun:
     """One search, from Locust's start to its stop."""
 
-    def __init__(  # noqa: PLR0913, PLR0917  # what a run is made of
-        self,
-        fleet: Workers,
-        metrics: LoadTestMetrics,
-        capacity_metrics: CapacityMetrics,
-        options: RunOptions,
-        plan: RunPlan,
-        workload: Workload,
-        folder: ReportFolder | None,
-    ) -> None:
+    def __init__(self, context: RunContext, capacity_metrics: CapacityMetrics) -> None:
+        options, plan, workload = context.options, context.plan, context.workload
         capacity = options.capacity
         assert capacity is not None  # noqa: S101  # for the type checker: the coordinator looked
-        self._fleet = fleet
+        self._fleet = context.workers
         self._capacity_metrics = capacity_metrics
         self._options = options
         self._plan = plan
-        self._folder = folder
+        self._folder = context.folder
         self._settings = _settings(options, capacity)
         self._search = Search(self._settings, workload.lengths(_LENGTHS))
-        self._drive = StageRunner(fleet, metrics, options, plan, workload, folder.rows if folder else None)
+        self._drive = StageRunner(context)
         self._began = 0.0  # monotonic
         self._greenlet: Any = None
         self._done = False
@@ -149,12 +139,14 @@ class CapacityRun:
         self.finding.duration_s = time.monotonic() - self._began
         if self._folder is not None:
             self.finding.notes += self._folder.close_rows()
-        self.summary = summarize_search(self.finding)
-        self.exit_code = exit_code(self.summary)
-        self.progress.end(self.summary)
-        if self._folder is not None and not self._folder.write_capacity(self.summary, latencies(self.finding.stages)):
+        self.summary = summary = summarize_search(self.finding)
+        self.exit_code = exit_code(summary)
+        self.progress.end(summary)
+        if self._folder is not None and not self._folder.write(
+            CAPACITY_SUMMARY, summary, lambda _: render_capacity(summary, latencies(self.finding.stages))
+        ):
             self.exit_code = INVALID
-        self._capacity_metrics.found(self.summary)
+        self._capacity_metrics.found(summary)
 
     def print(self) -> None:
         if self.summary is not None:

@@ -21,13 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from loadtest.capacity.bottleneck.engine_series import EngineSample
-    from loadtest.results.csv_rows import RowSink
-    from loadtest.results.prometheus_metrics import LoadTestMetrics
     from loadtest.sending.pacing import LoadSpec
-    from loadtest.sending.workers import Workers
-    from loadtest.settings.run_options import RunOptions
-    from loadtest.settings.run_plan import RunPlan
-    from loadtest.workload import Workload
+    from loadtest.single_run import RunContext
 
 log = logging.getLogger(__name__)
 
@@ -60,22 +55,13 @@ class StageRun:
 class StageRunner:
     """The loads of one search."""
 
-    def __init__(  # noqa: PLR0913, PLR0917  # what a run is made of
-        self,
-        fleet: Workers,
-        metrics: LoadTestMetrics,
-        options: RunOptions,
-        plan: RunPlan,
-        workload: Workload,
-        rows: RowSink | None,
-    ) -> None:
-        """`rows` takes the rows of all loads."""
-        self._fleet = fleet
-        self._metrics = metrics
-        self._options = options
-        self._plan = plan
-        self._workload = workload
-        self._rows = rows
+    def __init__(self, context: RunContext) -> None:
+        self._context = context
+        self._fleet = context.workers
+        self._metrics = context.metrics
+        self._options = context.options
+        self._plan = context.plan
+        self._workload = context.workload
         self._load: LoadSpec | None = None  # that is under way
         self._fresh = Event()
         self.results: RunResults | None = None  # of the load that is under way, or was the last
@@ -111,7 +97,7 @@ class StageRunner:
         self.await_processes(1)  # those that were lost may have come back
         names = self._fleet.prepared()
         options = dataclasses.replace(self._options, pacing=load.pacing)
-        window = MeasuredWindow(load, self._workload, self._rows)
+        window = MeasuredWindow(load, self._workload, self._context.rows)
         results = RunResults(options, self._plan.deal(names), self._workload.notes, window)
         results.server_before = read_settled_counters(options.target)
         self.results, self._load = results, load

@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from rich.console import Console
@@ -12,10 +12,11 @@ from rich.console import Console
 from loadtest.client.request_record import Outcome, RequestRecord
 from loadtest.input_error import InputError
 from loadtest.locust_plugin.web_page import table
-from loadtest.report.report_folder import ReportFolder
+from loadtest.report.report_folder import RUN_SUMMARY, ReportFolder
+from loadtest.report.run_page import render_page
 from loadtest.report.run_summary import summarize
 from loadtest.report.run_terminal import print_summary
-from loadtest.results.csv_rows import to_row
+from loadtest.results.csv_rows import read_rows, to_row
 from loadtest.results.run_verdict import judge_run
 from tests.rig.full_disk import full_disk
 from tests.rig.loadtest_objects import record, results
@@ -23,15 +24,21 @@ from tests.rig.loadtest_objects import record, results
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from loadtest.results.run_results import RunResults
+
 SLO = ("--slo-ttft-ms", "200")
 RECORDS = (*[record(schedule_delay=0.001)] * 120, record(Outcome.ERROR, detail='says "no", <b>twice</b>'))
+
+
+def write(report: ReportFolder, summary: dict[str, Any], run: RunResults) -> bool:
+    return report.write(RUN_SUMMARY, summary, lambda rows: render_page(summary, run, read_rows(rows)))
 
 
 def written(folder: Path, *records: RequestRecord) -> dict[str, str]:
     run = results(*records, arguments=SLO)
     report = ReportFolder(folder)
     report.rows.add("local", [to_row(each, measured=True, good=True) for each in records])
-    report.write(summarize(run, judge_run(run, None), None), run)
+    assert write(report, summarize(run, judge_run(run, None), None), run)
     return {path.name: path.read_text() for path in folder.iterdir()}
 
 
@@ -92,7 +99,7 @@ def test_what_a_full_disk_keeps_out_of_the_report_is_said(tmp_path: Path, caplog
         report.rows.add("local", [to_row(each, measured=True, good=True) for each in RECORDS])
         run.notes += report.close_rows()
         summary = summarize(run, judge_run(run, None), None)
-        assert not report.write(summary, run)
+        assert not write(report, summary, run)
     assert summary["verdict"]["valid"]
     (note,) = summary["run"]["workload"]["notes"]
     assert note.startswith("requests.csv, and charts made of it, end before the run does")

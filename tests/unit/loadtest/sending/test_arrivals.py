@@ -1,14 +1,13 @@
 import math
 from collections import Counter
 from collections.abc import Sequence
-from itertools import islice, pairwise
+from itertools import count, islice, pairwise
 from statistics import correlation, fmean, variance
 
 import pytest
 
 from loadtest.input_error import InputError
-from loadtest.sending.arrivals import ArrivalProcess, schedule
-from loadtest.sending.shard import shard
+from loadtest.sending.arrivals import ArrivalProcess, replay, schedule, shard
 
 REQUESTS = 40_000
 RATE = 50.0
@@ -139,3 +138,31 @@ def test_a_burstiness_that_is_none_is_refused_before_the_run(burstiness: float) 
 def test_an_unknown_process_is_refused_with_the_known_ones() -> None:
     with pytest.raises(InputError, match=r"^--arrival: 'weibull' is unknown; use closed, constant, poisson or gamma"):
         schedule("weibull", rate=1, seed=0)  # type: ignore[arg-type]  # what a person may type
+
+
+def test_recorded_times_replay_at_any_speed() -> None:
+    assert list(replay([0, 1.5, 4])) == [0, 1.5, 4]
+    assert list(replay([0, 1.5, 4], speed=2)) == [0, 0.75, 2]
+
+
+@pytest.mark.parametrize("speed", [0, -2, math.nan, math.inf])
+def test_impossible_replay_speed_is_refused(speed: float) -> None:
+    with pytest.raises(InputError, match=r"^--trace-speed: "):
+        replay([0], speed=speed)
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3, 7])
+def test_each_item_goes_to_one_shard(workers: int) -> None:
+    parts = [list(shard(range(100), worker, workers)) for worker in range(workers)]
+    assert sorted(item for part in parts for item in part) == list(range(100))
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+def test_endless_sequence_is_read_lazily() -> None:
+    assert list(islice(shard(count(), 1, 4), 3)) == [1, 5, 9]
+
+
+@pytest.mark.parametrize(("worker", "workers"), [(-1, 2), (2, 2), (0, 0)])
+def test_impossible_shard_is_refused(worker: int, workers: int) -> None:
+    with pytest.raises(ValueError, match="must be"):
+        shard([1], worker, workers)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from loadtest.sending.shard import shard
+from loadtest.sending.arrivals import shard
 from loadtest.workload import RequestSpec, Workload, WorkloadOptions
 
 DIGEST = """

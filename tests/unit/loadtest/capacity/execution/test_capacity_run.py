@@ -15,6 +15,7 @@ from loadtest.capacity.execution.stage_runner import StageRunner
 from loadtest.capacity.report.capacity_metrics import CapacityMetrics
 from loadtest.results.prometheus_metrics import LoadTestMetrics
 from loadtest.sending.workers import Workers
+from loadtest.single_run import RunContext
 from tests.rig.loadtest_objects import options, plan
 
 if TYPE_CHECKING:
@@ -25,15 +26,15 @@ LENGTHS = [(64, 16), (80, 12)]
 
 def make(*arguments: str) -> CapacityRun:
     workload = SimpleNamespace(lengths=lambda most: LENGTHS[:most], notes=())
-    return CapacityRun(
-        Workers(SimpleNamespace(clients=[]), pytest.fail),
-        LoadTestMetrics(lambda: 0),
-        CapacityMetrics(None),
-        options("--find-capacity", "--slo-ttft-ms", "500", *arguments),
-        plan(),
-        cast("Any", workload),
-        None,
+    context = RunContext(
+        workers=Workers(SimpleNamespace(clients=[]), pytest.fail),
+        metrics=LoadTestMetrics(lambda: 0),
+        options=options("--find-capacity", "--slo-ttft-ms", "500", *arguments),
+        plan=plan(),
+        workload=cast("Any", workload),
+        folder=None,
     )
+    return CapacityRun(context, CapacityMetrics(None))
 
 
 def test_the_search_gets_the_lengths_of_the_workload_not_of_what_happens_to_be_sent(
