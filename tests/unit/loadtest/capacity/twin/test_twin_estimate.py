@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from loadtest.capacity.answer import SearchSettings, SloLimits
 from loadtest.capacity.simulation.engine_spec import EngineSpec
-from loadtest.capacity.twin.edge_by_twin import _Matching, edge_by_twin
+from loadtest.capacity.twin.twin_estimate import _Matching, edge_by_twin
 from loadtest.capacity.twin.twin_fit import replay
 from tests.rig.capacity_objects import record, request
 from tests.rig.simulated_engine.engine_kinds import KINDS
