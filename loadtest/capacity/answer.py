@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 if TYPE_CHECKING:
     from collections.abc import Sequence as Items
 
-    from loadtest.capacity.simulation.engine_spec import SimulatedRequest
+    from loadtest.capacity.simulation.engine_spec import EngineSpec, SimulatedRequest
     from loadtest.capacity.stage import Decision, StagePlan
-    from loadtest.capacity.twin.twin_fit import Twin
 
 # (prompt tokens, output tokens) of many requests: what the workload is in the long run.
 Lengths: TypeAlias = "Items[tuple[int, int]]"
@@ -67,6 +66,14 @@ class StageVerdict:
     unstable: bool  # the backlog grew all the time: missed, however good the window looks
     void: tuple[str, ...]
     client_limited: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Twin:
+    """A fitted engine; `error` is the mean absolute logarithm of simulated over measured latencies."""
+
+    spec: EngineSpec
+    error: float
 
 
 @dataclass(frozen=True, slots=True)

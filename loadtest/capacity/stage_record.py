@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from loadtest.capacity.bottleneck.engine_series import EngineSample
+    from loadtest.capacity.engine_sample import EngineSample
     from loadtest.capacity.stage import StageRequest, StageResult
     from loadtest.sending.pacing import LoadSpec
     from loadtest.settings.run_options import Slo
@@ -41,6 +41,12 @@ class StageRecord:
         """Seconds of the schedule that the measured requests cover."""
         requests = self.result.requests
         return requests[-1].due_s - self.result.plan.warmup_s if requests else 0.0
+
+    @property
+    def missed_share(self) -> float:
+        """Share of the measured requests that missed; 0 without any."""
+        requests = self.result.requests
+        return sum(not request.good for request in requests) / len(requests) if requests else 0.0
 
 
 @dataclass(frozen=True, slots=True)

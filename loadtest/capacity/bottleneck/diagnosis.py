@@ -9,19 +9,18 @@ from typing import TYPE_CHECKING, Any
 from loadtest.capacity.bottleneck.advice import NEXT
 from loadtest.capacity.bottleneck.engine_series import by_engine
 from loadtest.capacity.bottleneck.step_times import fit_step_law
-from loadtest.capacity.execution.closed_loop import counting
 from loadtest.capacity.stage_record import Misses, count_misses
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from loadtest.capacity.answer import SearchAnswer
     from loadtest.capacity.bottleneck.step_times import StepLaw
-    from loadtest.capacity.report.capacity_summary import SearchFinding
-    from loadtest.capacity.stage import Cause, StageRequest
+    from loadtest.capacity.finding import StageSelection
+    from loadtest.capacity.stage import Cause
     from loadtest.capacity.stage_record import StageRecord
+    from loadtest.settings.run_options import Slo
 
-# Stages within this ratio of the edge (natural logarithm) show what happens there.
-_NEAR = 0.2
 # Above this, the KV cache is full: a request that comes needs blocks that are not there.
 _FULL = 0.9
 # Requests while some wait: within this of the largest number, the batch is at its limit.
@@ -57,49 +56,30 @@ class EdgeEvidence:
     rate: float | None = None  # requests/s of the stage that `edge` and `engine` were seen in
 
 
-def find_limit(finding: SearchFinding) -> dict[str, Any] | None:
+def find_limit(
+    answer: SearchAnswer, stages: StageSelection, slo: Slo, cache_config: Mapping[str, str]
+) -> dict[str, Any] | None:
     """Return the verdict as `capacity.json` holds it; None where no limit was reached."""
-    answer = finding.answer
-    stages = counting(finding.stages)
-    if answer is None or not stages:
+    if stages.lightest is None:
         return None
     if answer.bound == "floor":
         if answer.ended != "client":
             return None
-        reasons = next((record.result.void for record in finding.stages if record.result.client_limited), ())
+        problems = stages.client_limited.result.void if stages.client_limited else ()
         nothing = Waits(None, None, None, None, None)
-        return _verdict("client", list(reasons), EdgeEvidence(Misses(), nothing, nothing, {}), {})
-    rate = answer.mid or min(record.result.plan.rate for record in stages)
-    lightest = min(stages, key=lambda record: record.result.plan.rate)
-    edge = _at_edge(stages, rate)
-    requests = [request for record in edge for request in record.result.requests]
-    # The engine's series of the stage there that missed most: what keeps it from more shows best in it.
-    worst = max(edge, key=lambda record: _missed(record.result.requests))
+        return _verdict("client", list(problems), EdgeEvidence(Misses(), nothing, nothing, {}), {})
+    # The stage that missed most shows best what limits the engine.
+    worst = max(stages.saturated, key=lambda record: record.missed_share)
     evidence = EdgeEvidence(
-        misses=count_misses(requests, finding.options.slo),
-        idle=_waits(lightest),
+        misses=count_misses([request for record in stages.saturated for request in record.result.requests], slo),
+        idle=_waits(stages.lightest),
         edge=_waits(worst),
         engine=worst.evidence,
-        law=fit_step_law([one for record in stages for one in by_engine(record.samples)]),
+        law=fit_step_law([series for record in stages.counting for series in by_engine(record.samples)]),
         rate=worst.result.plan.rate,
     )
     cause = judge(evidence)
-    return _verdict(cause, describe(cause, evidence), evidence, finding.cache_config)
-
-
-def _at_edge(stages: Sequence[StageRecord], rate: float) -> list[StageRecord]:
-    def distance(record: StageRecord) -> float:
-        return abs(math.log(record.result.plan.rate / rate))
-
-    near = [record for record in stages if distance(record) <= _NEAR]
-    above = sorted((record for record in stages if record.result.plan.rate >= rate), key=distance)
-    if any(_missed(record.result.requests) for record in near):
-        return near
-    return [*near, *above[:1]] or list(stages[-1:])
-
-
-def _missed(requests: Sequence[StageRequest]) -> float:
-    return sum(not request.good for request in requests) / len(requests) if requests else 0.0
+    return _verdict(cause, describe(cause, evidence), evidence, cache_config)
 
 
 def _mean(values: Sequence[float]) -> float | None:

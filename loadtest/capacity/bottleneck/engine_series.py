@@ -6,13 +6,13 @@ import dataclasses
 import re
 import time
 from collections import defaultdict
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import gevent
 import psutil
 import requests
 
+from loadtest.capacity.engine_sample import EngineSample
 from loadtest.results.server_counters import pages
 
 if TYPE_CHECKING:
@@ -25,33 +25,6 @@ _TIMEOUT_S = 5.0
 _LINE = re.compile(r"^(?P<name>[a-zA-Z_:][\w:]*)(?:\{(?P<labels>.*)\})? (?P<value>\S+)")
 _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 _REASON = re.compile(r'reason="(\w+)"')
-
-
-@dataclass(frozen=True, slots=True)
-class EngineSample:
-    """vLLM's series at one moment, added up over its engines; times in seconds, counters since the server started."""
-
-    at: float  # monotonic
-    host_cpu: float  # share of all cores of the load generator's box that were busy since the last sample
-    running: float = 0.0  # requests in the batch
-    waiting: float = 0.0
-    waiting_capacity: float = 0.0  # ... for a place in the batch, for blocks or for a share of the step
-    waiting_deferred: float = 0.0  # ... for something else
-    kv_usage: float = 0.0  # share of the KV cache's blocks, of the fullest engine
-    preemptions: float = 0.0
-    rejections: float = 0.0
-    prompt_tokens: float = 0.0
-    output_tokens: float = 0.0
-    steps: float = 0.0
-    step_tokens: float = 0.0
-    front_end_cpu_s: float = 0.0  # of the API server's process; several do not tell theirs
-    queue_s: float = 0.0
-    prefill_s: float = 0.0
-    decode_s: float = 0.0
-    ttft_s: float = 0.0
-    first_tokens: float = 0.0  # requests of which ttft_s is the sum
-    ended: float = 0.0  # requests of which queue_s, prefill_s and decode_s are the sums: vLLM counts them at the end
-    engines: Mapping[str, EngineSample] = field(default_factory=dict)  # each one's own, by its address
 
 
 _SUMS = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -9,10 +10,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from loadtest.capacity.bottleneck.engine_series import EngineSample
+    from loadtest.capacity.engine_sample import EngineSample
 
 # Spans between two samples; below so many, the fit is the luck of a few.
 _FEWEST_SPANS = 20
+# Singular value of columns scaled to 1, over the root of their length, at which two of them are the same.
+_SAME = 3e-5
 
 Vector = tuple[float, float, float]
 
@@ -46,39 +49,18 @@ def fit_step_law(series: Sequence[Sequence[EngineSample]]) -> StepLaw | None:
                 rows.append(((steps, *tokens), last.at - first.at))
     if len(rows) < _FEWEST_SPANS:
         return None
-    used = [0, 1, 2]
-    while used:
-        found = _least_squares(rows, used)
-        if found is None:
-            return None
-        if min(found) >= 0:
-            coefficients = dict(zip(used, found, strict=True))
-            return StepLaw(*(coefficients.get(place, 0.0) for place in range(3)))
-        used.pop(found.index(min(found)))  # no work takes less than no time
-    return None
+    return _solve(rows)
 
 
-def _least_squares(rows: Sequence[tuple[Vector, float]], used: Sequence[int]) -> list[float] | None:
-    """Solve the normal equations for the columns in `used`, scaled to 1; None where they say the same."""
-    scales = [max(abs(values[place]) for values, _ in rows) or 1.0 for place in used]
-    matrix = [
-        [
-            *(
-                sum(values[one] * values[other] for values, _ in rows) / (scale * second)
-                for other, second in zip(used, scales, strict=True)
-            ),
-            sum(values[one] * seconds for values, seconds in rows) / scale,
-        ]
-        for one, scale in zip(used, scales, strict=True)
-    ]
-    size = len(used)
-    for column in range(size):
-        pivot = max(range(column, size), key=lambda row: abs(matrix[row][column]))
-        matrix[column], matrix[pivot] = matrix[pivot], matrix[column]
-        if abs(matrix[column][column]) < 1e-9 * len(rows):
-            return None
-        for row in range(size):
-            if row != column:
-                factor = matrix[row][column] / matrix[column][column]
-                matrix[row] = [mine - factor * theirs for mine, theirs in zip(matrix[row], matrix[column], strict=True)]
-    return [matrix[row][size] / matrix[row][row] / scales[row] for row in range(size)]
+def _solve(rows: Sequence[tuple[Vector, float]]) -> StepLaw | None:
+    """Return the non-negative least squares solution; None where the columns do not tell the parts from each other."""
+    import numpy as np  # noqa: PLC0415  # comes with scipy
+    from scipy.optimize import nnls  # type: ignore[import-untyped]  # noqa: PLC0415  # 50 MB, not for workers
+
+    amounts = np.array([row for row, _ in rows])
+    scales = np.maximum(np.abs(amounts).max(axis=0), 1.0)
+    scaled = amounts / scales
+    if np.linalg.matrix_rank(scaled, tol=_SAME * math.sqrt(len(rows))) < len(scales):
+        return None
+    costs, _ = nnls(scaled, np.array([seconds for _, seconds in rows]))
+    return StepLaw(*(costs / scales).tolist())

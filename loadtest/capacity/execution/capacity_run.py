@@ -16,14 +16,14 @@ from loadtest.capacity.execution.closed_loop import (
     FEWEST_REQUESTS,
     WARMUP_REQUESTS,
     judge_users,
-    little,
     make_record,
     next_users,
 )
 from loadtest.capacity.execution.stage_runner import NobodyToSendError, StageRunner
 from loadtest.capacity.execution.window import due_times
+from loadtest.capacity.finding import SearchFinding, select_stages
 from loadtest.capacity.report.capacity_page import render_capacity
-from loadtest.capacity.report.capacity_summary import INVALID, SearchFinding, exit_code, summarize_search
+from loadtest.capacity.report.capacity_summary import INVALID, exit_code, summarize_search
 from loadtest.capacity.report.capacity_terminal import print_capacity
 from loadtest.capacity.report.progress import SearchProgress
 from loadtest.capacity.search.search import Search
@@ -98,6 +98,10 @@ class CapacityRun:
         return self._drive.results
 
     def start(self) -> None:
+        # The search imports these when it needs them; a second without sending must not fall into a stage.
+        import scipy.optimize  # type: ignore[import-untyped]  # noqa: PLC0415
+        import scipy.special  # type: ignore[import-untyped]  # noqa: F401, PLC0415
+
         target = self._options.target
         self.finding.cache_config = read_cache_config(target)
         self.finding.engine_version = read_version(target)
@@ -217,7 +221,7 @@ class CapacityRun:
 
     def _find_users(self) -> None:
         answer = self._search.answer()
-        at_edge = little(answer, self.finding.stages)
+        at_edge = select_stages(answer, self.finding.stages).in_system
         if at_edge is None:
             return
         first = max(1, round(at_edge))

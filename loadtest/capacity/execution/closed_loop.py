@@ -11,9 +11,8 @@ from loadtest.capacity.statistics.shares import normal_quantile, wilson
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from loadtest.capacity.answer import SearchAnswer, SearchSettings
+    from loadtest.capacity.answer import SearchSettings
     from loadtest.capacity.stage import StageRequest
-    from loadtest.capacity.stage_record import StageRecord
 
 # Numbers of users that are tried, and the ratio between neighbours at which the answer is near enough.
 _MOST_TRIES = 4
@@ -23,25 +22,6 @@ _STEP = 1.3
 FEWEST_REQUESTS = 60
 # Requests of each user that are not measured.
 WARMUP_REQUESTS = 1
-
-
-def counting(records: Sequence[StageRecord]) -> list[StageRecord]:
-    """Stages that say something about the engine."""
-    return [
-        record
-        for record in records
-        if not record.result.void and not record.result.client_limited and record.result.requests
-    ]
-
-
-def little(answer: SearchAnswer, records: Sequence[StageRecord]) -> float | None:
-    """Requests in the system at the edge: rate * mean time in the system (Little 1961), at the stages nearest to it."""
-    rate = answer.mid or answer.low
-    if not rate:
-        return None
-    near = sorted(counting(records), key=lambda record: abs(math.log(record.result.plan.rate / rate)))[:2]
-    times = [request.e2e_s for record in near for request in record.result.requests if request.e2e_s is not None]
-    return rate * sum(times) / len(times) if times else None
 
 
 def next_users(first: int, tried: Sequence[UsersRecord]) -> int | None:

@@ -20,7 +20,7 @@ from loadtest.single_run import reconcile_run
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from loadtest.capacity.bottleneck.engine_series import EngineSample
+    from loadtest.capacity.engine_sample import EngineSample
     from loadtest.sending.pacing import LoadSpec
     from loadtest.single_run import RunContext
 

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from loadtest.capacity.bottleneck.diagnosis import find_limit
 from loadtest.capacity.bottleneck.engine_series import theoretical_concurrency
 from loadtest.capacity.bottleneck.queue_limit import queue_limit
-from loadtest.capacity.execution.closed_loop import counting, little
+from loadtest.capacity.finding import select_stages
 from loadtest.capacity.report.fingerprint import fingerprint
 from loadtest.capacity.stage_record import curve_point, thinned
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from loadtest.capacity.answer import SearchAnswer, SearchSettings, StageVerdict
+    from loadtest.capacity.answer import SearchAnswer, StageVerdict
+    from loadtest.capacity.finding import SearchFinding
     from loadtest.capacity.stage_record import StageRecord, UsersRecord
-    from loadtest.settings.run_options import RunOptions
-    from loadtest.settings.run_plan import RunPlan
+    from loadtest.settings.run_options import Slo
 
 FORMAT = 1
 _MOST_SAMPLES = 120
@@ -27,37 +26,20 @@ _MOST_SHAPES = 2000
 FOUND, NEVER_MET, INVALID = 0, 1, 2
 
 
-@dataclass(slots=True)
-class SearchFinding:
-    """All that a search has gathered."""
-
-    options: RunOptions
-    plan: RunPlan
-    notes: tuple[str, ...]
-    settings: SearchSettings
-    budget_s: float
-    cache_config: Mapping[str, str] = field(default_factory=dict)
-    engine_version: str | None = None
-    engines: int = 1
-    stages: list[StageRecord] = field(default_factory=list)
-    users: list[UsersRecord] = field(default_factory=list)
-    answer: SearchAnswer | None = None
-    duration_s: float = 0.0
-    stopped: bool = False
-    problem: str | None = None
-
-
 def summarize_search(finding: SearchFinding) -> dict[str, Any]:
     """Return what `capacity.json` holds, JSON values only."""
     answer = finding.answer
     assert answer is not None  # noqa: S101  # the run asked for it before
-    counted = counting(finding.stages)
-    ended = [request for record in counted for request in record.result.requests if request.e2e_s is not None]
+    stages = select_stages(answer, finding.stages)
+    ended = [request for record in stages.counting for request in record.result.requests if request.e2e_s is not None]
     prompt = sum(request.prompt_tokens for request in ended) / len(ended) if ended else None
     output = sum(request.output_tokens for request in ended) / len(ended) if ended else None
     rates = {"low": answer.low, "mid": answer.mid, "high": answer.high}
-    reasons = _reasons(finding, answer)
-    limit = find_limit(finding) if not reasons else None
+    reasons = _reasons(finding, answer, counted=bool(stages.counting))
+    limit = overload = None
+    if not reasons:
+        limit = find_limit(answer, stages, finding.options.slo, finding.cache_config)
+        overload = queue_limit(finding.users, stages.in_system) if answer.bound == "edge" else None
     return {
         "format": FORMAT,
         "capacity": {
@@ -74,7 +56,7 @@ def summarize_search(finding: SearchFinding) -> dict[str, Any]:
             "prompt_tokens_mean": prompt,
             "output_tokens_mean": output,
             "users": {
-                "littles_law": little(answer, finding.stages),
+                "littles_law": stages.in_system,
                 "closed_loop": _closed_loop(finding.users),
                 "theoretical_concurrency": (
                     theoretical_concurrency(finding.cache_config, finding.engines, prompt + output)
@@ -84,25 +66,26 @@ def summarize_search(finding: SearchFinding) -> dict[str, Any]:
             },
         },
         "verdict": {"valid": not reasons, "reasons": reasons, "limit": limit},
-        "overload": queue_limit(finding) if not reasons else None,
+        "overload": overload,
         "shapes": thinned(
             [
                 (request.prompt_tokens, request.output_tokens)
-                for record in counted
+                for record in stages.counting
                 if record.result.plan.purpose == "edge"
                 for request in record.result.requests
             ],
             _MOST_SHAPES,
         ),
         "stages": [
-            _stage(record, verdict, finding) for record, verdict in zip(finding.stages, answer.stages, strict=False)
+            _stage(record, verdict, finding.options.slo)
+            for record, verdict in zip(finding.stages, answer.stages, strict=False)
         ],
         "users": [dataclasses.asdict(record) for record in finding.users],
         "run": fingerprint(finding),
     }
 
 
-def _reasons(finding: SearchFinding, answer: SearchAnswer) -> list[str]:
+def _reasons(finding: SearchFinding, answer: SearchAnswer, *, counted: bool) -> list[str]:
     """Why the result cannot be believed; empty when it can."""
     reasons = [finding.problem] if finding.problem else []
     if finding.stopped:
@@ -110,7 +93,7 @@ def _reasons(finding: SearchFinding, answer: SearchAnswer) -> list[str]:
     if answer.ended == "void":
         last = next((record.result.void for record in reversed(finding.stages) if record.result.void), ())
         reasons += ["stage after stage did not count", *last]
-    elif not counting(finding.stages):
+    elif not counted:
         reasons.append("no stage counted")
     elif answer.bound == "floor" and not answer.low:
         reasons.append("no rate was low enough, or long enough, to tell within the time: give a larger --budget")
@@ -131,7 +114,7 @@ def _closed_loop(users: Sequence[UsersRecord]) -> dict[str, Any] | None:
     }
 
 
-def _stage(record: StageRecord, verdict: StageVerdict, finding: SearchFinding) -> dict[str, Any]:
+def _stage(record: StageRecord, verdict: StageVerdict, slo: Slo) -> dict[str, Any]:
     plan = record.result.plan
     return {
         "number": plan.number,
@@ -151,7 +134,7 @@ def _stage(record: StageRecord, verdict: StageVerdict, finding: SearchFinding) -
         "void": list(record.result.void),
         "client_limited": record.result.client_limited,
         "client": dict(record.client),
-        **curve_point(record, finding.options.slo),
+        **curve_point(record, slo),
         "engine": {name: value for name, value in record.evidence.items() if not isinstance(value, list)},
         # Seconds into the stage, running, waiting, share of the KV cache.
         "series": [

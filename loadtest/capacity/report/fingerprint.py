@@ -15,7 +15,7 @@ import psutil
 from loadtest.report.run_summary import VERSIONS, slo_figures, workload_figures
 
 if TYPE_CHECKING:
-    from loadtest.capacity.report.capacity_summary import SearchFinding
+    from loadtest.capacity.finding import SearchFinding
 
 # Settings of the engine as .env has them, where they reach the load generator too (compose.yaml).
 ENGINE_SETTINGS = (

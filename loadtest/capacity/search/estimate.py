@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from loadtest.capacity.answer import SloLimits
+from loadtest.capacity.answer import SloLimits, Twin
 from loadtest.capacity.statistics.saturation_curve import Edge, RateBatch, fit_edge
 from loadtest.capacity.statistics.shares import split
-from loadtest.capacity.twin.edge_by_twin import edge_by_twin
 from loadtest.capacity.twin.long_run import find_crossing
-from loadtest.capacity.twin.twin_fit import Twin, fit_twin, longest_request, measured_lengths
+from loadtest.capacity.twin.twin_estimate import edge_by_twin
+from loadtest.capacity.twin.twin_fit import fit_twin, longest_request, measured_lengths
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

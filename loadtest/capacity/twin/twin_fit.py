@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import bisect
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from statistics import mean, median
 from typing import TYPE_CHECKING
 
+from loadtest.capacity.answer import Twin
 from loadtest.capacity.simulation.engine_spec import EngineSpec, SimulatedRequest
 from loadtest.capacity.simulation.simulate import run
 from loadtest.capacity.simulation.simulated_engine import SimulatedEngine
-from loadtest.capacity.twin.minimize import minimize
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -27,14 +27,7 @@ _WORST = 1.5
 _MOST_REQUESTS = 250
 # Simulations of all data: for each limit that may be there, then for the likeliest, and when there is more data.
 _TRY, _FIT, _REFINE = 20, 50, 30
-
-
-@dataclass(frozen=True, slots=True)
-class Twin:
-    """A fitted engine; `error` is the mean absolute logarithm of simulated over measured latencies."""
-
-    spec: EngineSpec
-    error: float
+_FIRST_STEP = 0.3  # of the simplex, in the logarithm of each cost
 
 
 def replay(spec: EngineSpec, requests: Iterable[StageRequest], seed: int = 0) -> list[SimulatedRequest]:
@@ -94,13 +87,20 @@ def _with_costs(spec: EngineSpec, logs: Items[float]) -> EngineSpec:
 
 
 def _refine(spec: EngineSpec, data: Items[Items[StageRequest]], floor: float, *, evaluations: int) -> Twin:
-    best, error = minimize(
+    """Fit the costs by Nelder and Mead's simplex search (1965), from those of `spec`, with so many simulations."""
+    from scipy.optimize import minimize  # type: ignore[import-untyped]  # noqa: PLC0415  # 50 MB, not for workers
+
+    start = [math.log(max(cost, 1e-9)) for cost in _costs(spec)]
+    corners = [
+        [cost + _FIRST_STEP * (place == moved) for place, cost in enumerate(start)] for moved in range(len(start))
+    ]
+    found = minimize(
         lambda logs: _error(_with_costs(spec, logs), data, floor),
-        [math.log(max(cost, 1e-9)) for cost in _costs(spec)],
-        step=0.3,
-        evaluations=evaluations,
+        start,
+        method="Nelder-Mead",
+        options={"initial_simplex": [start, *corners], "maxfev": evaluations},
     )
-    return Twin(_with_costs(spec, best), error)
+    return Twin(_with_costs(spec, found.x), float(found.fun))
 
 
 def _error(spec: EngineSpec, data: Items[Items[StageRequest]], floor: float) -> float:

@@ -8,15 +8,16 @@ from typing import Any
 
 import pytest
 
-from loadtest.capacity.answer import SearchAnswer, SearchSettings
+from loadtest.capacity.answer import SearchAnswer
 from loadtest.capacity.bottleneck.advice import NEXT
 from loadtest.capacity.bottleneck.diagnosis import EdgeEvidence, Waits, describe, find_limit, judge
-from loadtest.capacity.bottleneck.engine_series import EngineSample, add_up, spans
+from loadtest.capacity.bottleneck.engine_series import add_up, spans
 from loadtest.capacity.bottleneck.step_times import StepLaw
-from loadtest.capacity.report.capacity_summary import SearchFinding
+from loadtest.capacity.engine_sample import EngineSample
+from loadtest.capacity.finding import select_stages
 from loadtest.capacity.stage_record import Misses
+from loadtest.settings.run_options import Slo
 from tests.rig.capacity_objects import record
-from tests.rig.loadtest_objects import options, plan
 
 IDLE = Waits(queue=0.001, prefill=0.02, outside=0.005, tpot=0.02, tpot_outside=0.0)
 BUSY = {
@@ -125,8 +126,7 @@ def test_the_law_of_the_step_is_one_engines_though_two_take_steps_at_once() -> N
         samples.append(add_up(dict(engines)))
     stage = replace(record(10.0, missed=20, evidence=spans(samples)), samples=samples)
     answer = SearchAnswer("edge", "interval", 9.8, 10.0, 10.2, 0.95, ())
-    slo = options("--find-capacity", "--slo-ttft-ms", "500")
-    found = find_limit(SearchFinding(slo, plan(), (), SearchSettings(), 60.0, stages=[stage], answer=answer))
+    found = find_limit(answer, select_stages(answer, [stage]), Slo(ttft=0.5), {})
     assert found is not None
     assert "0.2 ms a prompt token, 0.9 ms an output token, 10 ms a step" in found["evidence"][-1]
 

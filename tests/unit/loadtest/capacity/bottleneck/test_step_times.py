@@ -4,8 +4,8 @@ from random import Random
 
 import pytest
 
-from loadtest.capacity.bottleneck.engine_series import EngineSample
 from loadtest.capacity.bottleneck.step_times import StepLaw, fit_step_law
+from loadtest.capacity.engine_sample import EngineSample
 
 
 def samples(law: StepLaw, count: int, *, noise: float = 0.02, running: float = 4.0) -> list[EngineSample]:

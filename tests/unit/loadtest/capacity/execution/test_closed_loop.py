@@ -2,29 +2,14 @@ from __future__ import annotations
 
 import pytest
 
-from loadtest.capacity.answer import SearchAnswer, SearchSettings
-from loadtest.capacity.execution.closed_loop import judge_users, little, make_record, next_users
+from loadtest.capacity.answer import SearchSettings
+from loadtest.capacity.execution.closed_loop import judge_users, make_record, next_users
 from loadtest.capacity.stage_record import UsersRecord
-from tests.rig.capacity_objects import record, request
-
-
-def answer(mid: float) -> SearchAnswer:
-    return SearchAnswer("edge", "interval", mid * 0.98, mid, mid * 1.02, 0.95, ())
+from tests.rig.capacity_objects import request
 
 
 def tried(users: int, met: bool | None) -> UsersRecord:
     return UsersRecord(users, 100, 96, 0.9, 0.99, met, 5.0, 100.0, (), 10.0)
-
-
-def test_littles_law_uses_the_stages_nearest_to_the_edge() -> None:
-    slow = tuple(request(place, e2e_s=9.0) for place in range(100))
-    stages = [record(10.0), record(10.2), record(40.0, slow)]
-    assert little(answer(10.0), stages) == pytest.approx(10.0 * 0.5)
-
-
-def test_littles_law_leaves_void_stages_out() -> None:
-    slow = tuple(request(place, e2e_s=9.0) for place in range(100))
-    assert little(answer(10.0), [record(10.0, slow, void=("restart",)), record(11.0)]) == pytest.approx(5.0)
 
 
 @pytest.mark.parametrize("edge", [1, 3, 7, 20, 100])

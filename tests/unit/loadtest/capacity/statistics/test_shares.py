@@ -14,8 +14,10 @@ from loadtest.capacity.statistics.shares import (
 
 def test_quantiles_are_those_of_the_tables() -> None:
     assert normal_quantile(0.95) == pytest.approx(1.95996, abs=1e-4)
-    for degrees, value in ((3, 3.182), (5, 2.571), (10, 2.228), (30, 2.042), (1000, 1.962)):
-        assert student_quantile(0.95, degrees) == pytest.approx(value, rel=5e-3)
+    for degrees, value in ((1, 12.706), (2, 4.303), (3, 3.182), (5, 2.571), (10, 2.228), (30, 2.042), (1000, 1.962)):
+        assert student_quantile(0.95, degrees) == pytest.approx(value, abs=6e-4)
+    assert student_quantile(0.99, 1) == pytest.approx(63.657, abs=6e-4)
+    assert student_quantile(0.90, 1) == pytest.approx(6.314, abs=6e-4)
 
 
 def test_wilson_is_that_of_the_paper() -> None:

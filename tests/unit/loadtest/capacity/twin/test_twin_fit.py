@@ -6,7 +6,6 @@ from loadtest.capacity.answer import SloLimits
 from loadtest.capacity.simulation.simulate import run
 from loadtest.capacity.simulation.simulated_engine import SimulatedEngine
 from loadtest.capacity.stage import StagePlan, StageRequest, StageResult
-from loadtest.capacity.twin.minimize import minimize
 from loadtest.capacity.twin.twin_fit import fit_twin, replay
 from tests.rig.simulated_engine.engine_kinds import KINDS
 
@@ -23,12 +22,6 @@ def measure(name: str, rate: float, count: int, seed: int) -> StageResult:
         for s in sequences
     ]
     return StageResult(StagePlan(0, rate, "edge", 0.0, count, count), tuple(requests), 0.0)
-
-
-def test_the_smallest_value_of_a_bowl_is_found() -> None:
-    point, value = minimize(lambda p: (p[0] - 1) ** 2 + 10 * (p[1] + 2) ** 2, [0.0, 0.0], step=0.5, evaluations=150)
-    assert point == pytest.approx([1, -2], abs=0.01)
-    assert value < 1e-3
 
 
 @pytest.mark.parametrize(("name", "rates"), [("batch_slots", (2, 14, 18)), ("decode_speed", (1, 8, 10))])

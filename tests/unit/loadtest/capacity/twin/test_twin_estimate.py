@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from loadtest.capacity.answer import SearchSettings, SloLimits
 from loadtest.capacity.simulation.engine_spec import EngineSpec
-from loadtest.capacity.twin.edge_by_twin import _Matching, edge_by_twin
+from loadtest.capacity.twin import twin_estimate
+from loadtest.capacity.twin.twin_estimate import _Matching, edge_by_twin
 from loadtest.capacity.twin.twin_fit import replay
 from tests.rig.capacity_objects import record, request
 from tests.rig.simulated_engine.engine_kinds import KINDS
@@ -82,7 +83,7 @@ def test_a_twin_that_explains_luck_only_in_part_has_a_wider_interval(monkeypatch
     alike, in_part = measured(1.0), measured(0.75)
     wide = edge(in_part).width
     with monkeypatch.context() as patch:
-        patch.setattr(edge_by_twin, "_UNLIKE_IN_PART", 0.0)
+        patch.setattr(twin_estimate, "_UNLIKE_IN_PART", 0.0)
         without = edge(in_part).width
         of_alike = edge(alike).width
     assert wide > 1.1 * without
