@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import buckets
+import latency_buckets
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -189,7 +189,7 @@ def check_memory(settings: Settings, available_bytes: int) -> None:
 
 def _histogram_edges(settings: Settings) -> dict[str, list[float]]:
     """Bucket edges in seconds per family of vLLM, the SLO among them."""
-    return buckets.families(settings.slo_ttft_ms / 1000, settings.slo_tpot_ms / 1000)
+    return latency_buckets.families(settings.slo_ttft_ms / 1000, settings.slo_tpot_ms / 1000)
 
 
 def weight_bytes(on_disk: float, config: Mapping[str, object], dtype: str) -> float:

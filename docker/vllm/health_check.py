@@ -9,10 +9,10 @@ from __future__ import annotations
 import os
 import sys
 
-import access
-import api
-import markers
-from settings import SettingError
+import api_access
+import api_client
+import state_files
+from engine_settings import SettingError
 
 TIMEOUT_S = 10  # a busy engine answers late; less would call it dead
 
@@ -20,14 +20,16 @@ TIMEOUT_S = 10  # a busy engine answers late; less would call it dead
 def main() -> int:
     """Exit code of the health check."""
     try:
-        access.adopt_key()
-        api.request("/health", timeout_s=TIMEOUT_S)
-        if markers.STALLED.exists():
-            print(f"not healthy: {markers.STALLED.read_text()}")
+        api_access.adopt_key()
+        api_client.request("/health", timeout_s=TIMEOUT_S)
+        if state_files.STALLED.exists():
+            print(f"not healthy: {state_files.STALLED.read_text()}")
             return 1
-        if not markers.ANSWERED.exists():
-            api.ask_for_a_token(os.environ.get("SERVED_MODEL_NAME") or os.environ["MODEL_ID"], timeout_s=TIMEOUT_S)
-            markers.ANSWERED.touch()
+        if not state_files.ANSWERED.exists():
+            api_client.ask_for_a_token(
+                os.environ.get("SERVED_MODEL_NAME") or os.environ["MODEL_ID"], timeout_s=TIMEOUT_S
+            )
+            state_files.ANSWERED.touch()
     except (OSError, SettingError) as error:
         print(f"not healthy: {error}")
         return 1

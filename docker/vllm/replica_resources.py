@@ -9,12 +9,12 @@ import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from settings import SettingError
+from engine_settings import SettingError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from settings import Settings
+    from engine_settings import Settings
 
 MOST = 256  # engines on one box
 CLAIMS = Path("/cache/engines")  # on a volume that the engines of one host share

@@ -17,8 +17,8 @@ import urllib.parse
 import urllib.request
 from typing import TYPE_CHECKING
 
-import api
-import markers
+import api_client
+import state_files
 from watchdog import say
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class Registration:
             time.sleep(PERIOD_S)
             self._may_join.wait()
             try:
-                if markers.STALLED.exists():
+                if state_files.STALLED.exists():
                     self._while_allowed(self._step_back)
                 elif self._answers():
                     self._while_allowed(self._look)
@@ -83,10 +83,10 @@ class Registration:
     def _answers(self) -> bool:
         """Whether the engine is alive and has answered once since its start."""
         try:
-            api.request("/health", timeout_s=TIMEOUT_S)
-            if not markers.ANSWERED.exists():
-                api.ask_for_a_token(self._model, timeout_s=TIMEOUT_S)
-                markers.ANSWERED.touch()
+            api_client.request("/health", timeout_s=TIMEOUT_S)
+            if not state_files.ANSWERED.exists():
+                api_client.ask_for_a_token(self._model, timeout_s=TIMEOUT_S)
+                state_files.ANSWERED.touch()
         except OSError:
             return False  # it loads, or is ill: then the router's own health checks see it
         return True

@@ -10,7 +10,7 @@ from typing import IO, TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from batch.answers import Row
+    from batch_generation.answer_output import Row
 
 _WINDOW_S = 30.0  # the rates are those of the last half minute: steady, yet they follow a change
 _LOG_EVERY_S = 10.0

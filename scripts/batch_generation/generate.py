@@ -8,19 +8,19 @@ import traceback
 from typing import IO, TYPE_CHECKING, Any
 
 import engine_job
-import settings as engine
-from batch.answers import Appended, OutputError, Printed
-from batch.batch import PromptBatch
-from batch.batch_progress import BatchProgress
-from batch.generate_arguments import after, fingerprint, parser, prompts, sampling
-from explain import explain
+import engine_settings
+from batch_generation.answer_output import Appended, OutputError, Printed
+from batch_generation.batch_progress import BatchProgress
+from batch_generation.generate_arguments import after, fingerprint, parser, prompts, sampling
+from batch_generation.prompt_batch import PromptBatch
+from failure_causes import explain
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Iterator
     from types import FrameType
 
-    from batch.prompts import BatchPrompt, WrongLine
+    from batch_generation.batch_prompts import BatchPrompt, WrongLine
     from vllm import LLM, SamplingParams
 
 STOPPED = 130
@@ -34,7 +34,7 @@ def main(argv: list[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, _stop)
     try:
         return _run(args, out)
-    except (engine.SettingError, OutputError) as error:
+    except (engine_settings.SettingError, OutputError) as error:
         print(f"generate: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -60,7 +60,7 @@ def _run(args: argparse.Namespace, out: IO[str]) -> int:
         print(f"generate: nothing to do: every prompt up to line {before} has its answer", file=sys.stderr)
         return 0
     if first is None:
-        raise engine.SettingError("no prompts: the input is empty")
+        raise engine_settings.SettingError("no prompts: the input is empty")
     print(f"generate: loading {engine_job.model_name(settings)}", file=sys.stderr, flush=True)
     llm = _load(args, settings)
     batch = PromptBatch(llm, _sampling(args, llm), _renderer(args, settings, llm), run)
@@ -79,18 +79,18 @@ def _chain(
     yield from others
 
 
-def _load(args: argparse.Namespace, settings: engine.Settings) -> LLM:
+def _load(args: argparse.Namespace, settings: engine_settings.Settings) -> LLM:
     """The engine, ready. Raises SettingError with one line, whatever went wrong."""
     try:
         engine_args = engine_job.engine_args(settings)
         _check_sampling(args)
         engine_args.disable_log_stats = False  # each answer's timings come with them
         return engine_job.start(engine_args)
-    except engine.SettingError:
+    except engine_settings.SettingError:
         raise
     except Exception:  # noqa: BLE001  # vLLM raises anything; its own words are in the log above
         traceback.print_exc()
-        raise engine.SettingError(explain(traceback.format_exc(), 1)) from None
+        raise engine_settings.SettingError(explain(traceback.format_exc(), 1)) from None
 
 
 def _check_sampling(args: argparse.Namespace) -> None:
@@ -100,7 +100,7 @@ def _check_sampling(args: argparse.Namespace) -> None:
     try:
         SamplingParams(**sampling(args))
     except ValueError as error:
-        raise engine.SettingError(" ".join(str(error).split())) from None
+        raise engine_settings.SettingError(" ".join(str(error).split())) from None
 
 
 def _sampling(args: argparse.Namespace, llm: LLM) -> SamplingParams:
@@ -112,14 +112,14 @@ def _sampling(args: argparse.Namespace, llm: LLM) -> SamplingParams:
     return SamplingParams(**{**own, **sampling(args)}, output_kind=RequestOutputKind.FINAL_ONLY)
 
 
-def _renderer(args: argparse.Namespace, settings: engine.Settings, llm: LLM) -> Callable[[BatchPrompt], Any]:
+def _renderer(args: argparse.Namespace, settings: engine_settings.Settings, llm: LLM) -> Callable[[BatchPrompt], Any]:
     """From a prompt to what the engine takes; raises ValueError for one that it cannot take."""
     import jinja2  # noqa: PLC0415  # vLLM's image has it; the other jobs' image need not
 
     tokenizer: Any = llm.get_tokenizer()
     template = engine_job.chat_template(settings) or getattr(tokenizer, "chat_template", None)
     if args.chat and not template:
-        raise engine.SettingError(
+        raise engine_settings.SettingError(
             f"{settings.model_id} has no chat template: leave --chat out, or name a template with CHAT_TEMPLATE"
         )
 

@@ -9,14 +9,14 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import settings as engine
-from batch.batch_progress import count_lines
-from batch.prompts import BatchPrompt, WrongLine, from_arguments, from_stream
+import engine_settings
+from batch_generation.batch_progress import count_lines
+from batch_generation.batch_prompts import BatchPrompt, WrongLine, from_arguments, from_stream
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from batch.answers import Row
+    from batch_generation.answer_output import Row
 
 MAX_TOKENS = 128
 
@@ -60,7 +60,7 @@ def sampling(args: argparse.Namespace) -> dict[str, Any]:
     return {name: value for name in names if (value := getattr(args, name)) is not None}
 
 
-def fingerprint(args: argparse.Namespace, settings: engine.Settings) -> str:
+def fingerprint(args: argparse.Namespace, settings: engine_settings.Settings) -> str:
     """Eight hex digits of all that decides an answer: rows of one file must agree in it."""
     decides: list[Any] = [settings.model_id, settings.dtype, settings.max_model_len, settings.chat_template]
     decides += [args.chat, args.system, sampling(args)]
@@ -74,17 +74,19 @@ def prompts(args: argparse.Namespace) -> tuple[Iterator[BatchPrompt | WrongLine]
     """
     if args.prompt:
         if args.input:
-            raise engine.SettingError("prompts are given as arguments and with --input: choose one")
+            raise engine_settings.SettingError("prompts are given as arguments and with --input: choose one")
         return from_arguments(args.prompt), len(args.prompt)
     if args.input in {None, "-"}:
         if args.input is None and sys.stdin.isatty():
-            raise engine.SettingError("no prompts: give them as arguments, with --input FILE, or on standard input")
+            raise engine_settings.SettingError(
+                "no prompts: give them as arguments, with --input FILE, or on standard input"
+            )
         return from_stream(sys.stdin.buffer, jsonl=args.jsonl), None
     path = Path(args.input)
     try:
         return from_stream(path.open("rb"), jsonl=args.jsonl or path.suffix == ".jsonl"), count_lines(path)
     except OSError as error:
-        raise engine.SettingError(f"--input {path} cannot be read: {error.strerror}") from None
+        raise engine_settings.SettingError(f"--input {path} cannot be read: {error.strerror}") from None
 
 
 def after(items: Iterator[BatchPrompt | WrongLine], last: Row) -> Iterator[BatchPrompt | WrongLine]:
@@ -99,7 +101,7 @@ def after(items: Iterator[BatchPrompt | WrongLine], last: Row) -> Iterator[Batch
         if item.line > last["line"] or ("error" not in last and getattr(item, "content", None) != said):
             break
         return items
-    raise engine.SettingError(
+    raise engine_settings.SettingError(
         f"--output has answers up to line {last['line']}, and that line of the input is another now: "
         "choose another --output"
     )

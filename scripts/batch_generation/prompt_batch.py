@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, Protocol
 
-from batch.prompts import BatchPrompt, WrongLine
+from batch_generation.batch_prompts import BatchPrompt, WrongLine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from batch.answers import Row
+    from batch_generation.answer_output import Row
     from vllm import LLM, SamplingParams
     from vllm.outputs import RequestOutput
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import compose_project
-from checks.finding import Finding, fail, ok, warn
+from doctor_checks.check_result import CheckResult, fail, ok, warn
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -25,7 +25,7 @@ _STA_UNSYNC = 0x0040
 _UNITS = {"": 1, "B": 1, "KB": 2**10, "MB": 2**20, "GB": 2**30, "TB": 2**40}
 
 
-def check_processor(*, on_gpu: bool) -> Iterator[Finding]:
+def check_processor(*, on_gpu: bool) -> Iterator[CheckResult]:
     """Architecture, and what the engine's CPU build needs."""
     machine = platform.machine()
     if machine not in {"x86_64", "AMD64"}:
@@ -45,7 +45,7 @@ def free_memory_bytes() -> int:
     return int(found[1]) * 1024 if found else 0
 
 
-def check_memory(needed_gib: float, why: str, *, engine_runs: bool) -> Iterator[Finding]:
+def check_memory(needed_gib: float, why: str, *, engine_runs: bool) -> Iterator[CheckResult]:
     """Free memory against what the engine will take; nothing to compare once it runs."""
     free = free_memory_bytes() / GIB
     needed = f"{needed_gib:.1f} GiB ({why})"
@@ -57,7 +57,7 @@ def check_memory(needed_gib: float, why: str, *, engine_runs: bool) -> Iterator[
         yield ok("memory", f"{free:.1f} GiB free", needed)
 
 
-def check_disk(folder: str, model: Mapping[str, Any], *, on_gpu: bool, model_bytes: float) -> Iterator[Finding]:
+def check_disk(folder: str, model: Mapping[str, Any], *, on_gpu: bool, model_bytes: float) -> Iterator[CheckResult]:
     """Free disk under Docker's folder against images, model and metrics that are still to come."""
     try:
         free = shutil.disk_usage(folder).free
@@ -83,7 +83,7 @@ def _retention_bytes(command: Sequence[str]) -> float:
     return 5 * GB
 
 
-def check_ports(model: Mapping[str, Any], held: set[tuple[str, int]]) -> Iterator[Finding]:
+def check_ports(model: Mapping[str, Any], held: set[tuple[str, int]]) -> Iterator[CheckResult]:
     """Every port to publish is free, or held by this stack's own container (`held`: address and port)."""
     wanted = [
         (name, port["host_ip"], int(port["published"]))
@@ -132,7 +132,7 @@ class _Timex(ctypes.Structure):
     )
 
 
-def check_clock() -> Iterator[Finding]:
+def check_clock() -> Iterator[CheckResult]:
     """Whether something keeps the clock right: latencies do not depend on it, but metrics and certificates do."""
     timex = _Timex()
     if ctypes.CDLL(None, use_errno=True).adjtimex(ctypes.byref(timex)) < 0:
@@ -143,7 +143,7 @@ def check_clock() -> Iterator[Finding]:
         yield ok("clock", f"kept within {timex.maxerror / 1e6:.2f} s", "NTP")
 
 
-def check_gpu(model: Mapping[str, Any], *, on_gpu: bool) -> Iterator[Finding]:
+def check_gpu(model: Mapping[str, Any], *, on_gpu: bool) -> Iterator[CheckResult]:
     """A container that sees the cards, where the GPU layer is chosen; else whether a card lies idle."""
     card = Path("/dev/nvidia0").exists() or shutil.which("nvidia-smi") is not None
     if not on_gpu:

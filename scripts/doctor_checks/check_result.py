@@ -8,7 +8,7 @@ OK, WARN, FAIL = "ok", "warn", "FAIL"
 
 
 @dataclass(frozen=True)
-class Finding:
+class CheckResult:
     """What was looked at, what was found, what is needed, and what to do when the two differ."""
 
     verdict: str
@@ -18,16 +18,16 @@ class Finding:
     fix: str = ""
 
 
-def ok(what: str, found: str, needed: str = "") -> Finding:
+def ok(what: str, found: str, needed: str = "") -> CheckResult:
     """As it should be."""
-    return Finding(OK, what, found, needed)
+    return CheckResult(OK, what, found, needed)
 
 
-def warn(what: str, found: str, needed: str, fix: str) -> Finding:
+def warn(what: str, found: str, needed: str, fix: str) -> CheckResult:
     """It runs like this, and a person should know."""
-    return Finding(WARN, what, found, needed, fix)
+    return CheckResult(WARN, what, found, needed, fix)
 
 
-def fail(what: str, found: str, needed: str, fix: str) -> Finding:
+def fail(what: str, found: str, needed: str, fix: str) -> CheckResult:
     """It cannot work like this."""
-    return Finding(FAIL, what, found, needed, fix)
+    return CheckResult(FAIL, what, found, needed, fix)

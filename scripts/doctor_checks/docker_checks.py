@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from checks.finding import Finding, fail, ok, warn
 from compose_project import DockerError, docker
+from doctor_checks.check_result import CheckResult, fail, ok, warn
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,7 +22,7 @@ def version_of(text: str) -> tuple[int, int]:
     return (int(found[1]), int(found[2])) if found else (0, 0)
 
 
-def check_versions() -> Iterator[Finding]:
+def check_versions() -> Iterator[CheckResult]:
     """Docker Engine and Compose."""
     needed = f"{MIN_ENGINE[0]} or newer"
     try:

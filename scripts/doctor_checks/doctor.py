@@ -9,8 +9,8 @@ import textwrap
 from typing import TYPE_CHECKING
 
 import compose_project
-from checks import box_checks, docker_checks, setting_checks, stack_checks
-from checks.finding import FAIL, OK, WARN, Finding, fail, ok
+from doctor_checks import box_checks, docker_checks, setting_checks, stack_checks
+from doctor_checks.check_result import FAIL, OK, WARN, CheckResult, fail, ok
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,7 +22,7 @@ _DEFAULT_CACHE_GIB = 1.0
 _COLOURS = {OK: "\x1b[32m", WARN: "\x1b[33m", FAIL: "\x1b[31m"}
 
 
-def examine() -> Iterator[Finding]:
+def examine() -> Iterator[CheckResult]:
     """Every check that can be made."""
     versions = list(docker_checks.check_versions())
     yield from versions
@@ -70,7 +70,7 @@ def _gib(text: str | None) -> float:
         return _DEFAULT_CACHE_GIB
 
 
-def show(finding: Finding, width: int, *, colour: bool) -> str:
+def show(finding: CheckResult, width: int, *, colour: bool) -> str:
     """One row: verdict, what, found and needed; the fix on a line of its own."""
     verdict = f"{finding.verdict:<4}"
     if colour:

@@ -8,7 +8,7 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from checks.finding import Finding, fail, ok, warn
+from doctor_checks.check_result import CheckResult, fail, ok, warn
 from repository import ROOT, import_from
 
 if TYPE_CHECKING:
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 # The containers' own modules, which need nothing but Python either.
 import_from("docker/vllm", "docker/model")
 
-import access  # noqa: E402  # from the folders above
-import settings as vllm  # noqa: E402
-from delivery import settings as delivery  # noqa: E402
+import api_access  # noqa: E402  # from the folders above
+import engine_settings  # noqa: E402
+from delivery import settings as delivery_settings  # noqa: E402
 
 # Settings of Compose itself, which .env.example does not list.
 _COMPOSE = re.compile(r"COMPOSE_\w+|DOCKER_\w+")
@@ -28,7 +28,7 @@ _LINE = re.compile(r"^\s*(?:export\s+)?([A-Za-z_]\w*)\s*[=:][ \t]*(\S*)", re.MUL
 SECRETS = ("VLLM_API_KEY", "MODEL_TOKEN", "GRAFANA_ADMIN_PASSWORD", "EDGE_PASSWORD", "ALERT_WEBHOOK_URL")
 
 
-def check_values(model: Mapping[str, Any]) -> Iterator[Finding]:
+def check_values(model: Mapping[str, Any]) -> Iterator[CheckResult]:
     """Everything about the settings."""
     found = [
         *_containers_own(model),
@@ -42,7 +42,9 @@ def check_values(model: Mapping[str, Any]) -> Iterator[Finding]:
 
 def cpu_weight_bytes(model: Mapping[str, Any], on_disk: float, config: Mapping[str, Any]) -> float:
     """Bytes that the weights take in an engine on a CPU, as it judges them itself before it starts."""
-    return vllm.weight_bytes(on_disk, config, _environment(model, "vllm").get("DTYPE") or vllm.DEFAULT_DTYPE["cpu"])
+    return engine_settings.weight_bytes(
+        on_disk, config, _environment(model, "vllm").get("DTYPE") or engine_settings.DEFAULT_DTYPE["cpu"]
+    )
 
 
 def _environment(model: Mapping[str, Any], service: str) -> dict[str, str]:
@@ -50,26 +52,26 @@ def _environment(model: Mapping[str, Any], service: str) -> dict[str, str]:
     return {name: str(value) for name, value in values.items() if value is not None}
 
 
-def _containers_own(model: Mapping[str, Any]) -> Iterator[Finding]:
+def _containers_own(model: Mapping[str, Any]) -> Iterator[CheckResult]:
     """What the engine and the model step would refuse."""
     env = _environment(model, "vllm")
     # The file's place inside the container; its content is the user's own.
     env["VLLM_API_KEY_FILE"] = _secret_source(model, "vllm_api_key")
     model_env = {**_environment(model, "model"), "MODEL_TOKEN_FILE": ""}
     checks: list[Callable[[], object]] = [
-        lambda: vllm.read(env),
-        lambda: access.adopt_key(env),
-        lambda: access.check(env),
-        lambda: delivery.read(model_env),
+        lambda: engine_settings.read(env),
+        lambda: api_access.adopt_key(env),
+        lambda: api_access.check(env),
+        lambda: delivery_settings.read(model_env),
     ]
     for check in checks:
         try:
             check()
-        except (vllm.SettingError, delivery.DeliveryError) as error:
+        except (engine_settings.SettingError, delivery_settings.DeliveryError) as error:
             yield _refused(str(error))
 
 
-def _refused(text: str) -> Finding:
+def _refused(text: str) -> CheckResult:
     """The container's own line: what is wrong up to the last colon, then the fix."""
     problem, _, fix = text.rpartition(": ")
     return fail("settings", problem or text, "", fix if problem else "correct it in .env")
@@ -79,7 +81,7 @@ def _secret_source(model: Mapping[str, Any], name: str) -> str:
     return str((model.get("secrets") or {}).get(name, {}).get("file") or "/dev/null")
 
 
-def _contradictions(model: Mapping[str, Any]) -> Iterator[Finding]:
+def _contradictions(model: Mapping[str, Any]) -> Iterator[CheckResult]:
     """Values that are each right and do not go together."""
     engine_env, model_env = _environment(model, "vllm"), _environment(model, "model")
     mounts = model["services"]["model"].get("volumes", [])
@@ -126,7 +128,7 @@ def _content(file: str) -> str:
         return ""
 
 
-def _secret_files(model: Mapping[str, Any]) -> Iterator[Finding]:
+def _secret_files(model: Mapping[str, Any]) -> Iterator[CheckResult]:
     """Files that .env names for secrets: there, and readable for the containers' users, who are not the owner."""
     for name, secret in (model.get("secrets") or {}).items():
         path = Path(str(secret.get("file") or "/dev/null"))
@@ -138,7 +140,7 @@ def _secret_files(model: Mapping[str, Any]) -> Iterator[Finding]:
             yield fail("settings", f"{setting}: containers cannot read {path}", "readable for others", fix)
 
 
-def _names(file: Path, example: Path) -> Iterator[Finding]:
+def _names(file: Path, example: Path) -> Iterator[CheckResult]:
     """Names in .env that no service reads, most often misspelt."""
     known = set(re.findall(r"^#? ?([A-Z_]+)=", example.read_text(), re.MULTILINE))
     for name, _ in _LINE.findall(_content(str(file))):
@@ -148,7 +150,7 @@ def _names(file: Path, example: Path) -> Iterator[Finding]:
             yield warn("settings", f"{name} in .env is no setting", "", fix)
 
 
-def _readable_secrets(file: Path) -> Iterator[Finding]:
+def _readable_secrets(file: Path) -> Iterator[CheckResult]:
     """A .env that holds a secret and is open to every user of the box."""
     given = {name for name, value in _LINE.findall(_content(str(file))) if value.strip("\"'")}
     held = [name for name in SECRETS if name in given]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import compose_project
-from checks.finding import Finding, fail, ok, warn
+from doctor_checks.check_result import CheckResult, fail, ok, warn
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -63,7 +63,7 @@ def wanted_model(model: Mapping[str, Any]) -> OnVolume:
     return OnVolume(ready=True, bytes=size, known=True, config=config if isinstance(config, dict) else None)
 
 
-def check_model(model: Mapping[str, Any], found: OnVolume) -> Iterator[Finding]:
+def check_model(model: Mapping[str, Any], found: OnVolume) -> Iterator[CheckResult]:
     """Whether the wanted model is complete, and where not, whether its source can be reached."""
     env = model["services"]["model"]["environment"]
     name = env["MODEL_ID"]
@@ -98,7 +98,7 @@ def _cannot_reach(address: str) -> str:
         return str(getattr(error, "reason", error))
 
 
-def check_containers(model: Mapping[str, Any], boxes: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
+def check_containers(model: Mapping[str, Any], boxes: Sequence[Mapping[str, Any]]) -> Iterator[CheckResult]:
     """Every service that should run, runs and is healthy; a container that failed shows its last line."""
     by_service: dict[str, list[Mapping[str, Any]]] = {}
     for box in boxes:
@@ -118,7 +118,7 @@ def check_containers(model: Mapping[str, Any], boxes: Sequence[Mapping[str, Any]
             yield _container(name, box)
 
 
-def _container(name: str, box: Mapping[str, Any]) -> Finding:
+def _container(name: str, box: Mapping[str, Any]) -> CheckResult:
     state = box["State"]
     if not state["Running"]:
         return _ended(name, box)
@@ -134,7 +134,7 @@ def _container(name: str, box: Mapping[str, Any]) -> Finding:
     return ok(name, f"running{', healthy' if health else ''}", "")
 
 
-def _ended(name: str, box: Mapping[str, Any]) -> Finding:
+def _ended(name: str, box: Mapping[str, Any]) -> CheckResult:
     state = box["State"]
     if state["ExitCode"] == 0 and box["HostConfig"]["RestartPolicy"]["Name"] in {"no", ""}:
         return ok(name, "has run and ended well", "")
@@ -143,7 +143,7 @@ def _ended(name: str, box: Mapping[str, Any]) -> Finding:
     return _failed(name, state)
 
 
-def _failed(name: str, state: Mapping[str, Any]) -> Finding:
+def _failed(name: str, state: Mapping[str, Any]) -> CheckResult:
     if state.get("OOMKilled"):
         return fail(name, "ended by the kernel: out of memory", "running", "a smaller model, or more memory")
     try:
@@ -190,7 +190,7 @@ def published(boxes: Sequence[Mapping[str, Any]]) -> dict[str, list[tuple[str, i
     return found
 
 
-def check_targets(prometheus: str) -> Iterator[Finding]:
+def check_targets(prometheus: str) -> Iterator[CheckResult]:
     """What Prometheus scrapes, and which alerts fire; `prometheus` is its address, empty when it does not run."""
     if not prometheus:
         return

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import torch
 import transformers
-from speed_test.floors import Shape, floors
+from speed_test.time_floors import Shape, floors
 from speed_test.transformers_side import DTYPES
 from speed_test.work import Work
 

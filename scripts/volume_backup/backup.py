@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from compose_project import DockerError, docker
 from repository import ROOT
-from volumes.inside import NOT_EMPTY
+from volume_backup.volume_archive import NOT_EMPTY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -81,8 +81,8 @@ class ProjectVolumes:
         return [
             *("docker", "run", "--rm", "--interactive", "--network", "none", "--read-only", "--cap-drop", "ALL"),
             *("--security-opt", "no-new-privileges", "--log-driver", "none", "--user", kept.user),
-            *("--volume", f"{self.name(kept)}:/volume", "--volume", f"{ROOT}/scripts/volumes:/backup:ro"),
-            *("--entrypoint", "python3", self.image, "/backup/inside.py", command),
+            *("--volume", f"{self.name(kept)}:/volume", "--volume", f"{ROOT}/scripts/volume_backup:/backup:ro"),
+            *("--entrypoint", "python3", self.image, "/backup/volume_archive.py", command),
         ]
 
     def services_on(self) -> set[str]:

@@ -1,8 +1,8 @@
 """The half of scripts/backup that runs in a container, as the volume's own user: a volume to and from a tar stream.
 
-inside.py save       the volume at /volume, to standard output
-inside.py check      exit code 0 when no file is in the volume, 3 when one is
-inside.py restore    from standard input; what was there is deleted once all has arrived
+volume_archive.py save       the volume at /volume, to standard output
+volume_archive.py check      exit code 0 when no file is in the volume, 3 when one is
+volume_archive.py restore    from standard input; what was there is deleted once all has arrived
 """
 
 from __future__ import annotations

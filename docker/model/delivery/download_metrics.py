@@ -10,8 +10,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from .download_progress import DownloadProgress
 from .log import say
-from .progress import DownloadProgress
 
 PORT = 9101
 _KEEP_S = 12.0  # Prometheus reads every 5 s: two chances

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import tenacity
 
-from . import checks, metrics, volume
+from . import checks, download_metrics, volume
+from .download_progress import DownloadProgress
 from .listing import Listing, TransientError, select
 from .log import say
-from .progress import DownloadProgress
 from .settings import DeliveryError, Settings
 from .sources import Source, open_source
 from .volume import Manifest, megabytes
@@ -60,7 +60,7 @@ def _deliver(settings: Settings) -> None:
     )
     volume.require_space(folder, missing=missing)
     progress = DownloadProgress(folder, wanted.files)
-    with metrics.published(settings.model_id, progress):
+    with download_metrics.published(settings.model_id, progress):
         digests = _while_watching(
             lambda: _fetch_until_there(source, everything, wanted, folder), progress, settings.stall_timeout_s
         )

@@ -90,7 +90,7 @@ def read(environ: Mapping[str, str]) -> Settings:
 def require_key_for_others(environ: Mapping[str, str]) -> None:
     """Raise DeliveryError when the stack's ports will be open to others and the API has no key.
 
-    The engine refuses too (docker/vllm/access.py); this comes before a download of gigabytes.
+    The engine refuses too (docker/vllm/api_access.py); this comes before a download of gigabytes.
     """
     address = environ.get("BIND_ADDRESS", "").strip() or "127.0.0.1"
     try:

@@ -6,9 +6,9 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from delivery import metrics
+from delivery import download_metrics
+from delivery.download_progress import DownloadProgress
 from delivery.listing import RemoteFile
-from delivery.progress import DownloadProgress
 
 from tests.rig.running_stack import ROOT, free_ports, wait_for
 
@@ -31,7 +31,7 @@ def read(port: int) -> dict[str, float]:
 
 
 def test_the_page_says_how_far_it_is_while_it_goes_on(progress: DownloadProgress, port: int) -> None:
-    with metrics.published("Qwen/Q", progress, port):
+    with download_metrics.published("Qwen/Q", progress, port):
         assert read(port) == {
             "model_download_bytes": 1000,
             "model_download_size_bytes": 4000,
@@ -50,7 +50,7 @@ def test_a_failure_stays_until_it_was_read(progress: DownloadProgress, port: int
         seen.update(wait_for("the failure", lambda: (page := read(port))[FAILED] and page, timeout_s=10))
 
     began, reader = threading.Event(), threading.Thread(target=prometheus)
-    with pytest.raises(ValueError, match="cut"), metrics.published("Qwen/Q", progress, port):  # noqa: PT012
+    with pytest.raises(ValueError, match="cut"), download_metrics.published("Qwen/Q", progress, port):  # noqa: PT012
         reader.start()
         began.wait(5)
         raise ValueError("cut")
@@ -60,21 +60,24 @@ def test_a_failure_stays_until_it_was_read(progress: DownloadProgress, port: int
 
 def test_a_failure_that_nobody_would_read_ends_at_once(progress: DownloadProgress, port: int) -> None:
     start = time.monotonic()
-    with pytest.raises(ValueError, match="cut"), metrics.published("Qwen/Q", progress, port):
+    with pytest.raises(ValueError, match="cut"), download_metrics.published("Qwen/Q", progress, port):
         raise ValueError("cut")
-    assert time.monotonic() - start < metrics._KEEP_S / 2
+    assert time.monotonic() - start < download_metrics._KEEP_S / 2
 
 
 def test_a_taken_port_is_said_and_does_not_stop_the_download(
     progress: DownloadProgress, port: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with metrics.published("Qwen/Q", progress, port), metrics.published("Qwen/Q", progress, port):
+    with download_metrics.published("Qwen/Q", progress, port), download_metrics.published("Qwen/Q", progress, port):
         assert read(port)["model_download_bytes"] == 1000
     assert capsys.readouterr().err.startswith(f"no metrics on port {port}: ")
 
 
 def test_prometheus_looks_where_the_page_is() -> None:
-    assert f"names: [model], type: A, port: {metrics.PORT}" in (ROOT / "docker/prometheus/prometheus.yml").read_text()
+    assert (
+        f"names: [model], type: A, port: {download_metrics.PORT}"
+        in (ROOT / "docker/prometheus/prometheus.yml").read_text()
+    )
 
 
 FAILED = "model_download_failed_timestamp_seconds"

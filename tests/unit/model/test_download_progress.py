@@ -1,7 +1,7 @@
 from pathlib import Path
 
+from delivery.download_progress import DownloadProgress, bytes_read
 from delivery.listing import RemoteFile
-from delivery.progress import DownloadProgress, bytes_read
 
 FILES = (RemoteFile("a", 1_000_000), RemoteFile("b", 3_000_000))
 

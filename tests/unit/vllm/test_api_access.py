@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import access
+import api_access
 import pytest
-from settings import SettingError
+from engine_settings import SettingError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 def adopted(env: Mapping[str, str]) -> dict[str, str]:
     given = dict(env)
-    access.adopt_key(given)
-    access.check(given)
+    api_access.adopt_key(given)
+    api_access.check(given)
     return given
 
 

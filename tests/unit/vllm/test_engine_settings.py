@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import engine_settings
 import pytest
-import settings as engine
 import supervisor
-from settings import SettingError
+from engine_settings import SettingError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -16,12 +16,12 @@ MODEL = "Qwen/Qwen2-0.5B-Instruct"
 GIB = 2**30
 
 
-def read(**env: str) -> engine.Settings:
-    return engine.read({"MODEL_ID": MODEL, **env})
+def read(**env: str) -> engine_settings.Settings:
+    return engine_settings.read({"MODEL_ID": MODEL, **env})
 
 
 def flags(**env: str) -> list[str]:
-    return engine.arguments(read(**env))
+    return engine_settings.arguments(read(**env))
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def volume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     with (model / "model.safetensors").open("wb") as weights:
         weights.truncate(GIB)
     (model / "READY").touch()
-    monkeypatch.setattr(engine, "MODELS", tmp_path)
+    monkeypatch.setattr(engine_settings, "MODELS", tmp_path)
     return model
 
 
@@ -133,39 +133,39 @@ def test_auto_is_a_model_length() -> None:
 
 
 def test_an_incomplete_model_is_not_served(volume: Path) -> None:
-    engine.check_files(read())
+    engine_settings.check_files(read())
     (volume / "READY").unlink()
     with pytest.raises(SettingError, match=r"is not complete.*docker compose logs model"):
-        engine.check_files(read())
+        engine_settings.check_files(read())
 
 
 def test_a_missing_chat_template_is_named_with_those_that_exist(
     volume: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert volume.is_dir()
-    monkeypatch.setattr(engine, "CHAT_TEMPLATES", tmp_path)
+    monkeypatch.setattr(engine_settings, "CHAT_TEMPLATES", tmp_path)
     (tmp_path / "qwen.jinja").touch()
-    engine.check_files(read(CHAT_TEMPLATE="qwen.jinja"))
+    engine_settings.check_files(read(CHAT_TEMPLATE="qwen.jinja"))
     with pytest.raises(SettingError, match=r"CHAT_TEMPLATE=nope.jinja.*there: qwen.jinja"):
-        engine.check_files(read(CHAT_TEMPLATE="nope.jinja"))
+        engine_settings.check_files(read(CHAT_TEMPLATE="nope.jinja"))
 
 
 def test_a_cpu_that_vllm_cannot_use_is_named_before_it_crashes() -> None:
-    engine.check_cpu(read(), {"sse4_2", "avx2"})
-    engine.check_cpu(read(ENGINE_DEVICE="gpu"), {"sse4_2"})
+    engine_settings.check_cpu(read(), {"sse4_2", "avx2"})
+    engine_settings.check_cpu(read(ENGINE_DEVICE="gpu"), {"sse4_2"})
     with pytest.raises(SettingError, match="AVX2"):
-        engine.check_cpu(read(), {"sse4_2"})
+        engine_settings.check_cpu(read(), {"sse4_2"})
 
 
 def test_memory_counts_the_weights_in_the_engines_dtype(volume: Path) -> None:
     assert volume.is_dir()
     # 1 GiB stored in bfloat16 is 2 GiB in float32; with 1 GiB of KV cache and the processes that is 5 GiB.
-    engine.check_memory(read(), int(5.1 * GIB))
+    engine_settings.check_memory(read(), int(5.1 * GIB))
     with pytest.raises(SettingError, match=r"weights 2.0, KV cache 1.*CPU_KV_CACHE_GIB"):
-        engine.check_memory(read(), int(4.9 * GIB))
-    engine.check_memory(read(DTYPE="bfloat16"), int(4.1 * GIB))
+        engine_settings.check_memory(read(), int(4.9 * GIB))
+    engine_settings.check_memory(read(DTYPE="bfloat16"), int(4.1 * GIB))
 
 
 def test_gpu_memory_is_left_to_the_engine(volume: Path) -> None:
     assert volume.is_dir()
-    engine.check_memory(read(ENGINE_DEVICE="gpu"), 0)
+    engine_settings.check_memory(read(ENGINE_DEVICE="gpu"), 0)

@@ -1,7 +1,7 @@
 """The log lines are vLLM 0.32.0's own, from engines started with the mistake."""
 
 import pytest
-from explain import explain
+from failure_causes import explain
 
 PREFIX = "(APIServer pid=7) INFO 11-23 10:40:13 [model.py:733] Resolved architecture: LlamaForCausalLM\n"
 ENGINE_FAILED = (

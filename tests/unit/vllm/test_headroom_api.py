@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-import headroom_api as api  # its folder is on the path only inside the container
+import headroom_api  # its folder is on the path only inside the container
 import pytest
 
 # What vLLM 0.32.0 serves beside the API, with and without its developers' mode.
@@ -20,7 +20,7 @@ def status(path: str, *, key: str = "", sent: str = "", method: str = "POST", ki
     """HTTP status, 200 when the request reaches the server behind; the code of a refused websocket."""
     out: list[Any] = []
 
-    async def server(_scope: Any, _receive: Any, send: api.Send) -> None:
+    async def server(_scope: Any, _receive: Any, send: headroom_api.Send) -> None:
         await send({"type": "http.response.start", "status": 200})
 
     async def receive() -> Any:
@@ -31,7 +31,7 @@ def status(path: str, *, key: str = "", sent: str = "", method: str = "POST", ki
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("VLLM_API_KEY", key)
-        middleware = api.OnlyTheApi(server)
+        middleware = headroom_api.OnlyTheApi(server)
     headers = [(b"authorization", sent.encode())] if sent else []
     scope = {"type": kind, "method": method, "path": path, "headers": headers}
     asyncio.run(middleware(scope, receive, send))
@@ -70,7 +70,7 @@ def test_a_websocket_is_refused_like_a_request() -> None:
 
 
 def test_the_server_uses_it() -> None:
-    import settings  # noqa: PLC0415  # beside the middleware in the container
+    import engine_settings  # noqa: PLC0415  # beside the middleware in the container
 
-    flags = settings.arguments(settings.read({"MODEL_ID": "a/b"}))
+    flags = engine_settings.arguments(engine_settings.read({"MODEL_ID": "a/b"}))
     assert [flag for flag in flags if flag.startswith("--middleware")][-1] == "--middleware=headroom_api.OnlyTheApi"

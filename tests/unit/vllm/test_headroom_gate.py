@@ -201,7 +201,7 @@ def test_a_request_that_ends_while_prometheus_reads_is_still_to_be_read() -> Non
 
 
 def test_supervisor_and_gate_mean_the_same_file() -> None:
-    import markers  # noqa: PLC0415  # beside the others: the gate itself may import nothing of the folder above
+    import state_files  # noqa: PLC0415  # beside the others: the gate itself may import nothing of the folder above
 
     text = (ENGINE / "gate" / "headroom_gate.py").read_text()
-    assert f'Path("{markers.STOPPING}")' in text
+    assert f'Path("{state_files.STOPPING}")' in text

@@ -10,9 +10,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
 
-import markers
 import pytest
-import router
+import router_registration
+import state_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -86,17 +86,17 @@ class Engine:
 @pytest.fixture
 def engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Engine:
     engine = Engine()
-    monkeypatch.setattr(router.api, "request", engine.request)
-    monkeypatch.setattr(router.api, "ask_for_a_token", engine.ask_for_a_token)
-    monkeypatch.setattr(markers, "ANSWERED", tmp_path / "answered")
-    monkeypatch.setattr(markers, "STALLED", tmp_path / "stalled")
-    monkeypatch.setattr(router, "PERIOD_S", 0.02)
-    monkeypatch.setattr(router, "LAST_REQUESTS_S", 0.2)
+    monkeypatch.setattr(router_registration.api_client, "request", engine.request)
+    monkeypatch.setattr(router_registration.api_client, "ask_for_a_token", engine.ask_for_a_token)
+    monkeypatch.setattr(state_files, "ANSWERED", tmp_path / "answered")
+    monkeypatch.setattr(state_files, "STALLED", tmp_path / "stalled")
+    monkeypatch.setattr(router_registration, "PERIOD_S", 0.02)
+    monkeypatch.setattr(router_registration, "LAST_REQUESTS_S", 0.2)
     return engine
 
 
-def joined(one: Router) -> router.Registration:
-    registration = router.Registration(one.url, lambda _router: OWN, "model")
+def joined(one: Router) -> router_registration.Registration:
+    registration = router_registration.Registration(one.url, lambda _router: OWN, "model")
     registration.join()
     return registration
 
@@ -144,9 +144,9 @@ def test_a_stalled_engine_steps_back_until_it_moves(one: Router, engine: Engine)
     assert engine
     registration = joined(one)
     until(lambda: one.engines == [OWN])
-    markers.STALLED.write_text("no step for 120 s")
+    state_files.STALLED.write_text("no step for 120 s")
     until(lambda: one.engines == [])
-    markers.STALLED.unlink()
+    state_files.STALLED.unlink()
     until(lambda: one.engines == [OWN])
     registration.leave(await_last=False)
 
@@ -165,16 +165,16 @@ def test_engines_that_are_gone_are_taken_off_and_others_stay(one: Router, engine
 
 def test_an_engine_says_its_name_and_in_a_swarm_its_address(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ENGINE_BY_ADDRESS", raising=False)
-    assert router.own_url("http://127.0.0.1:9", 8000) == f"http://{socket.gethostname()}:8000"
+    assert router_registration.own_url("http://127.0.0.1:9", 8000) == f"http://{socket.gethostname()}:8000"
     monkeypatch.setenv("ENGINE_BY_ADDRESS", "1")
-    assert router.own_url("http://127.0.0.1:9", 8000) == "http://127.0.0.1:8000"
+    assert router_registration.own_url("http://127.0.0.1:9", 8000) == "http://127.0.0.1:8000"
 
 
 def test_no_router_is_said_once_and_does_not_keep_the_engine_from_stopping(
     engine: Engine, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert engine
-    registration = router.Registration("http://127.0.0.1:1", lambda _router: OWN, "model")
+    registration = router_registration.Registration("http://127.0.0.1:1", lambda _router: OWN, "model")
     registration.join()
     until(lambda: "cannot reach the router" in capfd.readouterr().out)
     time.sleep(0.2)

@@ -5,7 +5,7 @@ import json
 from typing import TYPE_CHECKING
 
 import pytest
-from batch.answers import Appended, OutputError, Printed
+from batch_generation.answer_output import Appended, OutputError, Printed
 
 if TYPE_CHECKING:
     from pathlib import Path

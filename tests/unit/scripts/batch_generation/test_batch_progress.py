@@ -4,8 +4,8 @@ import io
 from typing import TYPE_CHECKING
 
 import pytest
-from batch import batch_progress
-from batch.batch_progress import BatchProgress, count_lines
+from batch_generation import batch_progress
+from batch_generation.batch_progress import BatchProgress, count_lines
 
 if TYPE_CHECKING:
     from pathlib import Path

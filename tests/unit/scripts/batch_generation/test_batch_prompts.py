@@ -4,8 +4,8 @@ import io
 from typing import TYPE_CHECKING
 
 import pytest
-from batch import prompts
-from batch.prompts import BatchPrompt, WrongLine, from_arguments, from_stream
+from batch_generation import batch_prompts
+from batch_generation.batch_prompts import BatchPrompt, WrongLine, from_arguments, from_stream
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,7 +51,7 @@ def test_bytes_that_are_no_text_are_one_wrong_line() -> None:
 
 
 def test_a_line_without_end_does_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prompts, "LINE_LIMIT", 100)
+    monkeypatch.setattr(batch_prompts, "LINE_LIMIT", 100)
     wrong, right = jsonl('{"prompt": "' + "a" * 1000 + '"}\n{"prompt": "b"}\n')
     assert isinstance(wrong, WrongLine)
     assert "longer than" in wrong.reason

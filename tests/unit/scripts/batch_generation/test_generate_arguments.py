@@ -3,10 +3,10 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
+import engine_settings
 import pytest
-import settings as engine
-from batch.generate_arguments import after, fingerprint, parser, prompts, sampling
-from batch.prompts import BatchPrompt, WrongLine
+from batch_generation.batch_prompts import BatchPrompt, WrongLine
+from batch_generation.generate_arguments import after, fingerprint, parser, prompts, sampling
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -16,7 +16,7 @@ def args(*words: str) -> Any:
     return parser().parse_intermixed_args(words)
 
 
-SETTINGS = engine.read({"MODEL_ID": "a/b"})
+SETTINGS = engine_settings.read({"MODEL_ID": "a/b"})
 
 
 def test_only_what_was_said_overrides_the_models_own_sampling() -> None:
@@ -41,12 +41,12 @@ def test_a_fingerprint_follows_everything_that_decides_an_answer_and_nothing_els
 
 
 def test_a_file_that_is_not_there_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(engine.SettingError, match="cannot be read: No such file"):
+    with pytest.raises(engine_settings.SettingError, match="cannot be read: No such file"):
         prompts(args("--input", str(tmp_path / "no.jsonl")))
 
 
 def test_arguments_and_a_file_together_are_refused() -> None:
-    with pytest.raises(engine.SettingError, match="choose one"):
+    with pytest.raises(engine_settings.SettingError, match="choose one"):
         prompts(args("hi", "--input", "x"))
 
 
@@ -64,5 +64,5 @@ def test_a_stopped_run_goes_on_after_its_last_row() -> None:
 
 @pytest.mark.parametrize("last", [{"line": 1, "prompt": "z"}, {"line": 2, "prompt": "b"}, {"line": 9, "prompt": "a"}])
 def test_another_input_is_refused(last: dict[str, Any]) -> None:
-    with pytest.raises(engine.SettingError, match="is another now"):
+    with pytest.raises(engine_settings.SettingError, match="is another now"):
         after(iter([BatchPrompt(1, "a"), BatchPrompt(3, "c")]), last)

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from batch.batch import PromptBatch
-from batch.prompts import BatchPrompt, WrongLine
+from batch_generation.batch_prompts import BatchPrompt, WrongLine
+from batch_generation.prompt_batch import PromptBatch
 
 SEQUENCES = 4
 

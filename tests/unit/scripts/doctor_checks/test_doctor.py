@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import compose_project
 import pytest
-from checks import box_checks, docker_checks, doctor, setting_checks, stack_checks
-from checks.finding import FAIL, OK, WARN, Finding
+from doctor_checks import box_checks, docker_checks, doctor, setting_checks, stack_checks
+from doctor_checks.check_result import FAIL, OK, WARN, CheckResult
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -174,7 +174,7 @@ def findings(
     what: str,
     on_volume: stack_checks.OnVolume = NOTHING_YET,
     **settings: str,
-) -> list[Finding]:
+) -> list[CheckResult]:
     """What the doctor finds about one thing, with an engine on a CPU, on a box whose memory is full."""
     services = {"vllm": {"environment": {"ENGINE_DEVICE": "cpu", **settings}}}
     monkeypatch.setattr(docker_checks, "check_versions", list)
@@ -189,7 +189,7 @@ def findings(
         "stack_checks.check_model",
         "stack_checks.check_containers",
     ):
-        monkeypatch.setattr(f"checks.{other}", lambda *_, **__: [])
+        monkeypatch.setattr(f"doctor_checks.{other}", lambda *_, **__: [])
     return [finding for finding in doctor.examine() if finding.what == what]
 
 

@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from checks.stack_checks import check_targets
+from doctor_checks.stack_checks import check_targets
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -1,8 +1,8 @@
 from __future__ import annotations
 
 import pytest
+from speed_test.result_table import figures, table
 from speed_test.side_result import SideResult
-from speed_test.table import figures, table
 from speed_test.work import Request, Work
 
 WORK = Work("m", "gpu", "float16", "dummy", None, 2024, 3, 256, [], [Request([1] * 64, 128)] * 25)

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from speed_test.floors import Shape, floors
+from speed_test.time_floors import Shape, floors
 from speed_test.work import Request, Work
 
 # Qwen2-7B-Instruct in 16 bits: 28 layers, 4 key-value heads of 128.

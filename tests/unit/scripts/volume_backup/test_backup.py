@@ -8,7 +8,7 @@ import stat
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from volumes import backup
+from volume_backup import backup
 
 if TYPE_CHECKING:
     from pathlib import Path

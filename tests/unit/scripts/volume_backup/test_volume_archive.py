@@ -10,7 +10,7 @@ from random import Random
 from typing import TYPE_CHECKING
 
 import pytest
-from volumes import inside
+from volume_backup import volume_archive
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,7 +32,7 @@ def volume(tmp_path: Path) -> Path:
 
 def saved(volume: Path) -> bytes:
     out = io.BytesIO()
-    inside.save(volume, out)
+    volume_archive.save(volume, out)
     return out.getvalue()
 
 
@@ -44,7 +44,7 @@ def test_what_was_saved_comes_back(volume: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     other.mkdir()
     (other / "newer").write_text("deleted")
-    inside.restore(other, io.BytesIO(saved(volume)))
+    volume_archive.restore(other, io.BytesIO(saved(volume)))
     wanted = content(volume)
     del wanted["lock"], wanted["queries.active"]
     assert content(other) == wanted
@@ -54,10 +54,10 @@ def test_a_database_that_is_open_is_not_touched(volume: Path) -> None:
     stream = saved(volume)
     with (volume / "lock").open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(inside.CopyError, match="stop it first"):
-            inside.save(volume, io.BytesIO())
-        with pytest.raises(inside.CopyError, match="stop it first"):
-            inside.restore(volume, io.BytesIO(stream))
+        with pytest.raises(volume_archive.CopyError, match="stop it first"):
+            volume_archive.save(volume, io.BytesIO())
+        with pytest.raises(volume_archive.CopyError, match="stop it first"):
+            volume_archive.restore(volume, io.BytesIO(stream))
 
 
 def test_a_stream_that_ends_early_changes_nothing(volume: Path) -> None:
@@ -65,7 +65,7 @@ def test_a_stream_that_ends_early_changes_nothing(volume: Path) -> None:
     stream = saved(volume)
     for end in range(0, len(stream), 7):
         with pytest.raises((tarfile.TarError, EOFError, zlib.error)):
-            inside.restore(volume, io.BytesIO(stream[:end]))
+            volume_archive.restore(volume, io.BytesIO(stream[:end]))
         assert content(volume) == before
 
 
@@ -74,7 +74,7 @@ def test_a_stream_with_a_wrong_byte_changes_nothing(volume: Path) -> None:
     stream = bytearray(saved(volume))
     stream[len(stream) // 2] ^= 1
     with pytest.raises((tarfile.TarError, EOFError, OSError, zlib.error)):
-        inside.restore(volume, io.BytesIO(bytes(stream)))
+        volume_archive.restore(volume, io.BytesIO(bytes(stream)))
     assert content(volume) == before
 
 
@@ -87,17 +87,17 @@ def test_a_hostile_archive_is_refused_and_changes_nothing(volume: Path) -> None:
         tar.addfile(member, io.BytesIO(b"x"))
     stream.seek(0)
     with pytest.raises(tarfile.TarError):
-        inside.restore(volume, stream)
+        volume_archive.restore(volume, stream)
     assert content(volume) == before
     assert not (volume.parent / "outside").exists()
 
 
 def test_empty_is_told_from_full(volume: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inside, "VOLUME", volume)
-    assert inside.main(["check"]) == inside.NOT_EMPTY
+    monkeypatch.setattr(volume_archive, "VOLUME", volume)
+    assert volume_archive.main(["check"]) == volume_archive.NOT_EMPTY
     fresh = tmp_path / "fresh"
     fresh.mkdir()
     (fresh / "lock").touch()
     (fresh / "caddy").mkdir()  # of the image
-    monkeypatch.setattr(inside, "VOLUME", fresh)
-    assert inside.main(["check"]) == 0
+    monkeypatch.setattr(volume_archive, "VOLUME", fresh)
+    assert volume_archive.main(["check"]) == 0
