@@ -13,9 +13,10 @@ from . import checks, download_metrics, volume
 from .download_progress import DownloadProgress
 from .listing import Listing, TransientError, select
 from .log import say
+from .manifest import FileRecord, Manifest, read_ready, unready, write_ready
 from .settings import DeliveryError, Settings
 from .sources import Source, open_source
-from .volume import Manifest, megabytes
+from .volume import megabytes
 
 _LINE_EVERY_S = 5.0
 _LISTING_TRIES = 4  # 7 s in all: enough for a hub that is just starting, short for an address that is wrong
@@ -33,7 +34,7 @@ def fetch(settings: Settings) -> None:
 
 
 def _finished(settings: Settings) -> bool:
-    manifest = volume.read_ready(volume.folder_of(settings))
+    manifest = read_ready(volume.folder_of(settings))
     if manifest is None or (manifest.allow, manifest.ignore) != (settings.allow, settings.ignore):
         return False
     volume.link(settings)
@@ -51,7 +52,7 @@ def _deliver(settings: Settings) -> None:
     if not wanted.files:
         raise DeliveryError(f"MODEL_ALLOW_PATTERNS, MODEL_IGNORE_PATTERNS: they leave no file of {settings.name}")
     folder.mkdir(parents=True, exist_ok=True)
-    volume.unready(folder)
+    unready(folder)
     volume.sweep(folder, wanted.files)
     missing = max(wanted.size - volume.bytes_in(folder), 0)
     say(
@@ -70,11 +71,11 @@ def _deliver(settings: Settings) -> None:
     volume.sweep(folder, wanted.files)
     if found := checks.problems(folder, settings):
         raise DeliveryError(f"{settings.name} is not a whole model: {'; '.join(found)}")
-    records = tuple(volume.FileRecord(file.path, file.size, digests[file.path]) for file in wanted.files)
+    records = tuple(FileRecord(file.path, file.size, digests[file.path]) for file in wanted.files)
     manifest = Manifest(
         settings.source, settings.model_id, settings.revision, records, wanted.commit, settings.allow, settings.ignore
     )
-    volume.write_ready(folder, manifest)
+    write_ready(folder, manifest)
     volume.link(settings)
     shutil.rmtree(scratch)
     say(f"{settings.name}: READY")

@@ -9,9 +9,10 @@ from urllib.parse import unquote
 
 from . import volume
 from .log import say
+from .manifest import FileRecord, Manifest, read_ready, unready
 from .settings import DeliveryError, Settings
 from .transfer import sha256_of
-from .volume import FileRecord, Manifest, megabytes
+from .volume import megabytes
 
 _READERS = 2  # one waits for the disk while the other computes
 
@@ -33,7 +34,7 @@ def deliveries(root: Path) -> list[Delivery]:
     for folder in sorted((root / volume.STORE).glob("*/*/*/*")):
         source, owner, name, revision = folder.relative_to(root / volume.STORE).parts
         title = f"{owner}/{name}@{unquote(revision)}"
-        found.append(Delivery(title, source, folder, volume.bytes_in(folder), volume.read_ready(folder)))
+        found.append(Delivery(title, source, folder, volume.bytes_in(folder), read_ready(folder)))
     return found
 
 
@@ -54,7 +55,7 @@ def verify(settings: Settings) -> None:
     What is wrong is deleted, so that the next delivery fetches it and nothing else.
     """
     folder = volume.folder_of(settings)
-    manifest = volume.read_ready(folder)
+    manifest = read_ready(folder)
     if manifest is None:
         raise DeliveryError(f"{settings.name} is not complete on the volume: run `docker compose run --rm model`")
     wrong = []
@@ -67,7 +68,7 @@ def verify(settings: Settings) -> None:
         return
     volume.require_writable(settings.volume)
     with volume.locked(settings.volume, say):
-        volume.unready(folder)
+        unready(folder)
         for path in wrong:
             (folder / path).unlink(missing_ok=True)
     raise DeliveryError(
@@ -88,13 +89,13 @@ def prune(settings: Settings, *, sure: bool) -> None:
         for delivery in unwanted:
             print(f"{megabytes(delivery.size):>10}  {delivery.source:<11}  {delivery.name}")
         total = megabytes(sum(delivery.size for delivery in unwanted))
-        if volume.read_ready(wanted) is None:
+        if read_ready(wanted) is None:
             say(f"note: the model of the settings, {settings.name}, is not complete on the volume")
         if not sure and not _agreed(f"Delete these {len(unwanted)}, {total}, and keep {settings.name}? [y/N] "):
             print("nothing deleted")
             return
         for delivery in unwanted:
-            volume.unready(delivery.folder)  # first: what is half deleted must not look complete
+            unready(delivery.folder)  # first: what is half deleted must not look complete
             shutil.rmtree(delivery.folder)
         _drop_dead_links(settings.volume)
         print(f"deleted {total}")

@@ -9,64 +9,17 @@ is READY, in one step: a reader of `/models/<owner>/<name>` sees a complete mode
 
 import contextlib
 import fcntl
-import hashlib
-import json
 import os
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from stat import S_ISREG
 from urllib.parse import quote
 
-from .listing import MANIFEST, READY, RemoteFile
+from .listing import RemoteFile
 from .settings import DeliveryError, Settings
 
 STORE = ".store"
-# What reading a manifest that is none can raise: no JSON, too deep, other fields, other types.
-NO_MANIFEST = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
 SCRATCH = ".scratch"  # for the clients' own state; gone when a delivery is done
-
-
-@dataclass(frozen=True)
-class FileRecord:
-    """One file of a model: relative path with forward slashes, bytes, hex digest."""
-
-    path: str
-    size: int
-    sha256: str
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """What lies in a model's folder, and where it came from: `commit` is what `revision` meant then, where known.
-
-    `allow` and `ignore` are the patterns that chose the files.
-    """
-
-    source: str
-    id: str
-    revision: str
-    files: tuple[FileRecord, ...]
-    commit: str = ""
-    allow: tuple[str, ...] = ()
-    ignore: tuple[str, ...] = ()
-
-    def to_json(self) -> str:
-        """The text of manifest.json."""
-        return json.dumps(asdict(self), indent=1) + "\n"
-
-    @classmethod
-    def from_json(cls, text: str) -> "Manifest":
-        """Parse a manifest.json. Raises one of NO_MANIFEST when it is none."""
-        document = json.loads(text)
-        document["files"] = tuple(FileRecord(**record) for record in document["files"])
-        document["allow"], document["ignore"] = tuple(document["allow"]), tuple(document["ignore"])
-        return cls(**document)
-
-    @property
-    def size(self) -> int:
-        """Bytes of all files."""
-        return sum(file.size for file in self.files)
 
 
 def folder_of(settings: Settings) -> Path:
@@ -78,37 +31,6 @@ def folder_of(settings: Settings) -> Path:
 def link_of(settings: Settings) -> Path:
     """Where the engine finds the wanted model."""
     return settings.volume / settings.model_id
-
-
-def read_ready(folder: Path) -> Manifest | None:
-    """The manifest of a complete model; None unless READY fits the manifest and every file has its size."""
-    try:
-        text = (folder / MANIFEST).read_text()
-        if (folder / READY).read_text().strip() != _digest(text):
-            return None
-        manifest = Manifest.from_json(text)
-        complete = all((folder / file.path).stat().st_size == file.size for file in manifest.files)
-    except (OSError, *NO_MANIFEST):
-        return None
-    return manifest if complete else None
-
-
-def unready(folder: Path) -> None:
-    """Take the mark of completeness away, before anything in the folder changes."""
-    (folder / READY).unlink(missing_ok=True)
-
-
-def write_ready(folder: Path, manifest: Manifest) -> None:
-    """Mark a folder complete: data on disk first, then the manifest, then READY, each in one step."""
-    for file in manifest.files:
-        _sync(folder / file.path)
-    text = manifest.to_json()
-    for name, content in ((MANIFEST, text), (READY, _digest(text) + "\n")):
-        temporary = folder / f".{name}.new"
-        temporary.write_text(content)
-        _sync(temporary)
-        temporary.replace(folder / name)
-        _sync(folder)
 
 
 def link(settings: Settings) -> None:
@@ -126,7 +48,7 @@ def link(settings: Settings) -> None:
     temporary.unlink(missing_ok=True)
     temporary.symlink_to(target)
     temporary.replace(place)
-    _sync(place.parent)
+    sync(place.parent)
 
 
 def bytes_in(folder: Path) -> int:
@@ -198,11 +120,8 @@ def megabytes(count: int) -> str:
     return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
 
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Write a file or folder through to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -13,6 +13,7 @@ from typing import Any
 import api_access
 import engine_settings
 from delivery import checks, volume
+from delivery import manifest as delivery_manifest
 from delivery import settings as delivery_settings
 from delivery.listing import TransientError, select
 from delivery.settings import DeliveryError
@@ -66,8 +67,8 @@ def manifest(data: bytes) -> None:
     folder = scratch() / "manifest"
     folder.mkdir(exist_ok=True)
     (folder / "manifest.json").write_bytes(data)
-    (folder / "READY").write_text(volume._digest(data.decode("utf-8", "replace")))
-    found = volume.read_ready(folder)
+    (folder / "READY").write_text(delivery_manifest._digest(data.decode("utf-8", "replace")))
+    found = delivery_manifest.read_ready(folder)
     assert found is None or found.size >= 0
 
 
