@@ -81,8 +81,8 @@ def check_gpu_memory(settings: engine_settings.Settings, cards: Sequence[tuple[i
             )
 
 
-def engine_args(settings: engine_settings.Settings, flags: Sequence[str] = ()) -> EngineArgs:
-    """Arguments for vLLM: these settings, VLLM_EXTRA_ARGS, `flags`. What only a server takes is left out, and said."""
+def engine_args(settings: engine_settings.Settings) -> EngineArgs:
+    """Arguments for vLLM: these settings and VLLM_EXTRA_ARGS. What only a server takes is left out, and said."""
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     if from_hub(settings):
@@ -91,7 +91,7 @@ def engine_args(settings: engine_settings.Settings, flags: Sequence[str] = ()) -
     from vllm.utils.argparse_utils import FlexibleArgumentParser  # noqa: PLC0415  # as above
 
     parser = EngineArgs.add_cli_args(FlexibleArgumentParser(add_help=False))
-    words = [*engine_settings.engine_arguments(settings), *settings.extra_args, *flags]
+    words = [*engine_settings.engine_arguments(settings), *settings.extra_args]
     known, left_out = parser.parse_known_args([f"--model={model_name(settings)}", *words])
     if left_out:
         print(f"headroom: of VLLM_EXTRA_ARGS only the server takes {' '.join(left_out)}", file=sys.stderr)

@@ -33,7 +33,7 @@ def examine() -> Iterator[CheckResult]:
     try:
         model = compose_project.rendered()
         docker_info = compose_project.info()
-        boxes = compose_project.containers()
+        containers = compose_project.containers()
     except compose_project.DockerError as error:
         yield fail("compose files", str(error), "valid", "correct what Compose names, most often a line of .env")
         return
@@ -43,7 +43,7 @@ def examine() -> Iterator[CheckResult]:
     yield from box_checks.check_processor(on_gpu=on_gpu)
     yield from box_checks.check_gpu(model, on_gpu=on_gpu)
     found = stack_checks.wanted_model(model)
-    ports = stack_checks.published(boxes)
+    ports = stack_checks.published(containers)
     size = found.bytes if found.ready else _DEFAULT_MODEL_BYTES["gpu" if on_gpu else "cpu"]
     if not on_gpu:
         cache = _gib(model["services"]["vllm"]["environment"].get("CPU_KV_CACHE_GIB"))
@@ -52,14 +52,14 @@ def examine() -> Iterator[CheckResult]:
         yield from box_checks.check_memory(
             needed,
             f"weights {weights:.1f}, KV cache {cache:g}, processes 2",
-            engine_runs=stack_checks.runs("vllm", boxes),
+            engine_runs=stack_checks.runs("vllm", containers),
         )
     missing = 0 if found.ready else size
     yield from box_checks.check_disk(docker_info["DockerRootDir"], model, on_gpu=on_gpu, model_bytes=missing)
     yield from box_checks.check_ports(model, {place for places in ports.values() for place in places})
     yield from stack_checks.check_model(model, found)
-    yield from stack_checks.check_containers(model, boxes)
-    yield from stack_checks.check_targets(stack_checks.prometheus_at(boxes))
+    yield from stack_checks.check_containers(model, containers)
+    yield from stack_checks.check_targets(stack_checks.prometheus_at(containers))
 
 
 def _gib(text: str | None) -> float:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import compose_project
+from compose_project import service_of
 from doctor_checks.check_result import CheckResult, fail, ok, warn
 
 if TYPE_CHECKING:
@@ -35,11 +36,8 @@ class OnVolume:
 def wanted_model(model: Mapping[str, Any]) -> OnVolume:
     """Ask the model's own container what lies on the volume; it needs no network for that."""
     service, volume = model["services"]["model"], model["volumes"]["models"]["name"]
-    if not compose_project.has_image(service["image"]):
-        return OnVolume(ready=False, bytes=0, known=False)
-    try:
-        compose_project.docker("volume", "inspect", volume)
-    except compose_project.DockerError:  # there is none; running the container would make it
+    # Without this, running the container would make the volume.
+    if not (compose_project.has_image(service["image"]) and compose_project.has_volume(volume)):
         return OnVolume(ready=False, bytes=0, known=False)
     environment = service["environment"]
     given = [f"{name}={environment.get(name) or ''}" for name in ("MODEL_SOURCE", "MODEL_ID", "MODEL_REVISION")]
@@ -98,15 +96,15 @@ def _cannot_reach(address: str) -> str:
         return str(getattr(error, "reason", error))
 
 
-def check_containers(model: Mapping[str, Any], boxes: Sequence[Mapping[str, Any]]) -> Iterator[CheckResult]:
+def check_containers(model: Mapping[str, Any], containers: Sequence[Mapping[str, Any]]) -> Iterator[CheckResult]:
     """Every service that should run, runs and is healthy; a container that failed shows its last line."""
     by_service: dict[str, list[Mapping[str, Any]]] = {}
-    for box in boxes:
-        by_service.setdefault(box["Config"]["Labels"]["com.docker.compose.service"], []).append(box)
-    if not any(box["State"]["Running"] for box in boxes):
-        failed = [box for box in boxes if box["State"]["ExitCode"] not in {*_STOPPED, 137}]
-        for box in failed:
-            yield _failed(box["Config"]["Labels"]["com.docker.compose.service"], box["State"])
+    for container in containers:
+        by_service.setdefault(service_of(container), []).append(container)
+    if not any(container["State"]["Running"] for container in containers):
+        failed = [container for container in containers if container["State"]["ExitCode"] not in {*_STOPPED, 137}]
+        for container in failed:
+            yield _failed(service_of(container), container["State"])
         if not failed:
             yield ok("stack", "down", "")
         return
@@ -114,16 +112,16 @@ def check_containers(model: Mapping[str, Any], boxes: Sequence[Mapping[str, Any]
         if name not in by_service:
             yield warn(name, "has no container", "running", "`docker compose up -d --wait`")
     for name, copies in sorted(by_service.items()):
-        for box in copies:
-            yield _container(name, box)
+        for container in copies:
+            yield _container(name, container)
 
 
-def _container(name: str, box: Mapping[str, Any]) -> CheckResult:
-    state = box["State"]
+def _container(name: str, container: Mapping[str, Any]) -> CheckResult:
+    state = container["State"]
     if not state["Running"]:
-        return _ended(name, box)
+        return _ended(name, container)
     health = (state.get("Health") or {}).get("Status", "")
-    restarts = int(box.get("RestartCount", 0))
+    restarts = int(container.get("RestartCount", 0))
     if health == "unhealthy":
         log = ((state["Health"].get("Log") or [{}])[-1].get("Output") or "").strip().splitlines()
         return fail(name, f"unhealthy: {log[-1] if log else ''}", "healthy", f"`docker compose logs {name}`")
@@ -134,9 +132,9 @@ def _container(name: str, box: Mapping[str, Any]) -> CheckResult:
     return ok(name, f"running{', healthy' if health else ''}", "")
 
 
-def _ended(name: str, box: Mapping[str, Any]) -> CheckResult:
-    state = box["State"]
-    if state["ExitCode"] == 0 and box["HostConfig"]["RestartPolicy"]["Name"] in {"no", ""}:
+def _ended(name: str, container: Mapping[str, Any]) -> CheckResult:
+    state = container["State"]
+    if state["ExitCode"] == 0 and container["HostConfig"]["RestartPolicy"]["Name"] in {"no", ""}:
         return ok(name, "has run and ended well", "")
     if state["ExitCode"] in _STOPPED:
         return warn(name, "is stopped", "running", "`docker compose up -d --wait`")
@@ -155,11 +153,11 @@ def _failed(name: str, state: Mapping[str, Any]) -> CheckResult:
     return fail(name, f"ended with {state['ExitCode']}: {last}", "running", f"`docker compose logs {name}`")
 
 
-def prometheus_at(boxes: Sequence[Mapping[str, Any]]) -> str:
+def prometheus_at(containers: Sequence[Mapping[str, Any]]) -> str:
     """Prometheus' address: a published port, else its container's own, which a Linux box reaches; empty for none."""
-    for box in boxes:
-        if box["Config"]["Labels"]["com.docker.compose.service"] == "prometheus" and box["State"]["Running"]:
-            settings = box["NetworkSettings"]
+    for container in containers:
+        if service_of(container) == "prometheus" and container["State"]["Running"]:
+            settings = container["NetworkSettings"]
             for bindings in (settings["Ports"] or {}).values():
                 for item in bindings or ():
                     return f"http://{item['HostIp']}:{item['HostPort']}"
@@ -168,24 +166,24 @@ def prometheus_at(boxes: Sequence[Mapping[str, Any]]) -> str:
     return ""
 
 
-def runs(service: str, boxes: Sequence[Mapping[str, Any]]) -> bool:
+def runs(service: str, containers: Sequence[Mapping[str, Any]]) -> bool:
     """Whether a container of the service runs; behind the edge or the router it publishes no port."""
     return any(
         # Docker says Running too of what has ended and waits for its next start.
-        box["State"]["Running"] and not box["State"].get("Restarting")
-        for box in boxes
-        if box["Config"]["Labels"]["com.docker.compose.service"] == service
+        container["State"]["Running"] and not container["State"].get("Restarting")
+        for container in containers
+        if service_of(container) == service
     )
 
 
-def published(boxes: Sequence[Mapping[str, Any]]) -> dict[str, list[tuple[str, int]]]:
-    """(address, port) on this box by service, of containers that run."""
+def published(containers: Sequence[Mapping[str, Any]]) -> dict[str, list[tuple[str, int]]]:
+    """(address, port) on this box of every running container, by service."""
     found: dict[str, list[tuple[str, int]]] = {}
-    for box in boxes:
-        if not box["State"]["Running"]:
+    for container in containers:
+        if not container["State"]["Running"]:
             continue
-        name = box["Config"]["Labels"]["com.docker.compose.service"]
-        for bindings in (box["NetworkSettings"]["Ports"] or {}).values():
+        name = service_of(container)
+        for bindings in (container["NetworkSettings"]["Ports"] or {}).values():
             found.setdefault(name, []).extend((item["HostIp"], int(item["HostPort"])) for item in bindings or ())
     return found
 

@@ -15,7 +15,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compose_project import DockerError, docker
+import compose_project
+from compose_project import DockerError, compose
 from repository import ROOT
 from volume_backup.volume_archive import NOT_EMPTY
 
@@ -54,62 +55,60 @@ VOLUMES = (
 
 
 class ProjectVolumes:
-    """The project that Compose finds here."""
+    """The project's volumes, and the services that write to them."""
 
     def __init__(self) -> None:
-        """Read it. Raises DockerError."""
-        self.model: dict[str, Any] = json.loads(docker("compose", "--profile", "*", "config", "--format", "json"))
+        """Read the project's settings. Raises DockerError."""
+        self.model = compose_project.rendered(every_profile=True)
         self.image = self.model["services"]["locust"]["image"]
         self.all_run_again = True
 
-    def name(self, kept: VolumeSpec) -> str:
+    def name(self, spec: VolumeSpec) -> str:
         """The volume's name in Docker."""
-        return str(self.model["volumes"][kept.volume]["name"])
+        return str(self.model["volumes"][spec.volume]["name"])
 
-    def has(self, kept: VolumeSpec) -> bool:
-        """Whether the volume is there, and of this stack: that of a layer which is not chosen is not."""
-        if kept.volume not in self.model["volumes"]:
-            return False
-        try:
-            docker("volume", "inspect", self.name(kept))
-        except DockerError:
-            return False
-        return True
+    def has(self, spec: VolumeSpec) -> bool:
+        """Return whether the volume exists and its layer is chosen."""
+        return spec.volume in self.model["volumes"] and compose_project.has_volume(self.name(spec))
 
-    def inside(self, kept: VolumeSpec, command: str) -> list[str]:
-        """The command line that works on a volume as its owner, with no network and no rights."""
+    def container_command(self, spec: VolumeSpec, command: str) -> list[str]:
+        """Command line of a container that works on the volume as its owner, with no network and no capability."""
         return [
             *("docker", "run", "--rm", "--interactive", "--network", "none", "--read-only", "--cap-drop", "ALL"),
-            *("--security-opt", "no-new-privileges", "--log-driver", "none", "--user", kept.user),
-            *("--volume", f"{self.name(kept)}:/volume", "--volume", f"{ROOT}/scripts/volume_backup:/backup:ro"),
+            *("--security-opt", "no-new-privileges", "--log-driver", "none", "--user", spec.user),
+            *("--volume", f"{self.name(spec)}:/volume", "--volume", f"{ROOT}/scripts/volume_backup:/backup:ro"),
             *("--entrypoint", "python3", self.image, "/backup/volume_archive.py", command),
         ]
 
-    def services_on(self) -> set[str]:
-        """What is switched on: by .env, or by an option of the command that made its container."""
-        made = docker("compose", "--profile", "*", "ps", "--all", "--services")
-        return {*docker("compose", "config", "--services").split(), *made.split()}
+    @staticmethod
+    def services_on() -> set[str]:
+        """Services that are switched on: in .env, or by an option of the command that made their container."""
+        made = map(compose_project.service_of, compose_project.containers())
+        return {*compose_project.rendered()["services"], *made}
 
     @contextmanager
     def paused(self, services: Sequence[str]) -> Iterator[None]:
         """Stop those of the services that run, and start them again, whatever happens."""
-        compose = ("compose", "--profile", "*")
-        running = docker(*compose, "ps", "--services", "--status", "running").split()
+        running = {
+            compose_project.service_of(container)
+            for container in compose_project.containers()
+            if container["State"]["Status"] == "running"
+        }
         services = [service for service in services if service in running]
         begun = time.monotonic()
         try:
             if services:
-                docker(*compose, "stop", *services)
+                compose("stop", *services, every_profile=True)
             yield
         finally:
             if services:
                 self._start_again(services, begun)
 
     def _start_again(self, services: Sequence[str], begun: float) -> None:
-        """Raises nothing: what was saved or restored by then stays so, and what failed before is to be told too."""
+        """Start the services; raises nothing, because an earlier error must be reported too."""
         try:
-            # Not `start`, which passes over what runs: Docker may still be at a stop that was cut short.
-            docker("compose", "--profile", "*", "restart", *services)
+            # Not `start`, which skips a running service: Docker may still be at a stop that was cut short.
+            compose("restart", *services, every_profile=True)
         except DockerError as error:
             self.all_run_again = False
             fix = f"docker compose --profile '*' restart {' '.join(services)}"
@@ -118,9 +117,9 @@ class ProjectVolumes:
             print(f"{', '.join(services)} paused for {time.monotonic() - begun:.0f} s", flush=True)
 
 
-def save(stack: ProjectVolumes, folder: Path) -> None:
+def save(project: ProjectVolumes, folder: Path) -> None:
     """Copy every volume that is there into a new folder. Raises BackupError or DockerError; leaves no half of one."""
-    chosen = [kept for kept in VOLUMES if stack.has(kept)]
+    chosen = [spec for spec in VOLUMES if project.has(spec)]
     if not chosen:
         raise BackupError("nothing to save: this project has no volume yet; look at COMPOSE_PROJECT_NAME")
     if folder.exists():
@@ -133,12 +132,12 @@ def save(stack: ProjectVolumes, folder: Path) -> None:
     except OSError as error:
         raise _cannot_write(folder, error) from None
     try:
-        with stack.paused([kept.service for kept in chosen if kept.pauses_to_save]):
-            volumes = {kept.volume: _save_one(stack, kept, part) for kept in chosen}
-            images = {name: service["image"] for name, service in stack.model["services"].items()}
-            manifest = {"created": _now(), "project": stack.model["name"], "images": images, "volumes": volumes}
+        with project.paused([spec.service for spec in chosen if spec.pauses_to_save]):
+            volumes = {spec.volume: _save_one(project, spec, part) for spec in chosen}
+            images = {name: service["image"] for name, service in project.model["services"].items()}
+            manifest = {"created": _now(), "project": project.model["name"], "images": images, "volumes": volumes}
             (part / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
-            # Here already: a copy that is whole is kept, whatever becomes of the services.
+            # Before the services start again: a whole copy is kept even if they do not.
             part.rename(folder)
             print(f"saved in {folder}", flush=True)
     except BaseException as error:
@@ -152,13 +151,13 @@ def _cannot_write(folder: Path, error: OSError) -> BackupError:
     return BackupError(f"{folder} cannot be written ({error.strerror}): make room, or name another folder")
 
 
-def _save_one(stack: ProjectVolumes, kept: VolumeSpec, folder: Path) -> dict[str, Any]:
+def _save_one(project: ProjectVolumes, spec: VolumeSpec, folder: Path) -> dict[str, Any]:
     digest, size, shown = hashlib.sha256(), 0, time.monotonic()
-    target = folder / f"{kept.volume}.tar.gz"
+    target = folder / f"{spec.volume}.tar.gz"
     target.touch(mode=0o600)  # the edge's holds a private key, Grafana's the users' passwords
     with (
         subprocess.Popen(  # noqa: S603  # our own arguments
-            stack.inside(kept, "save"), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            project.container_command(spec, "save"), stdout=subprocess.PIPE, stderr=subprocess.PIPE
         ) as copy,
         target.open("wb") as file,
     ):
@@ -169,49 +168,48 @@ def _save_one(stack: ProjectVolumes, kept: VolumeSpec, folder: Path) -> dict[str
             size += len(block)
             if time.monotonic() - shown > _LINE_EVERY_S:
                 shown = time.monotonic()
-                print(f"{kept.volume}: {size / 1e6:.0f} MB", flush=True)
+                print(f"{spec.volume}: {size / 1e6:.0f} MB", flush=True)
         said = copy.stderr.read().decode(errors="replace").strip()
     if copy.returncode:
-        raise BackupError(f"{kept.volume} cannot be copied: {said.splitlines()[-1] if said else copy.returncode}")
-    print(f"{kept.volume}: {size / 1e6:.1f} MB", flush=True)
+        raise BackupError(f"{spec.volume} cannot be copied: {said.splitlines()[-1] if said else copy.returncode}")
+    print(f"{spec.volume}: {size / 1e6:.1f} MB", flush=True)
     return {"bytes": size, "sha256": digest.hexdigest()}
 
 
-def restore(stack: ProjectVolumes, folder: Path, *, replace: bool) -> None:
+def restore(project: ProjectVolumes, folder: Path, *, replace: bool) -> None:
     """Bring every volume of a backup back. Raises BackupError or DockerError before anything is changed."""
     volumes = _verified(folder)
-    chosen = [kept for kept in VOLUMES if kept.volume in volumes]
-    on = stack.services_on()
-    present = [kept for kept in chosen if kept.service in on]
-    for kept in chosen:
-        if kept not in present:
-            print(f"{kept.volume}: left out, {kept.service} is off here (COMPOSE_FILE, COMPOSE_PROFILES)", flush=True)
+    chosen = [spec for spec in VOLUMES if spec.volume in volumes]
+    on = project.services_on()
+    present = [spec for spec in chosen if spec.service in on]
+    for spec in chosen:
+        if spec not in present:
+            print(f"{spec.volume}: left out, {spec.service} is off here (COMPOSE_FILE, COMPOSE_PROFILES)", flush=True)
     if not present:
         raise BackupError(f"{folder} holds nothing for this stack: look at COMPOSE_FILE")
-    # A volume takes its owner from its own service's image, so that must be the first to mount it. All of them: Compose
-    # makes volumes of services too that have no container yet.
-    services = [kept.service for kept in present]
-    docker("compose", "--profile", "*", "create", "--no-recreate", *services, timeout_s=600)
-    with stack.paused([kept.service for kept in present if kept.pauses_to_restore]):
+    # A volume takes its owner from the image of the service that mounts it first: let that be its own service.
+    services = [spec.service for spec in present]
+    compose("create", "--no-recreate", *services, every_profile=True, timeout_s=600)
+    with project.paused([spec.service for spec in present if spec.pauses_to_restore]):
         if not replace:
-            _require_empty(stack, present)
-        for kept in present:
-            with (folder / f"{kept.volume}.tar.gz").open("rb") as file:
+            _require_empty(project, present)
+        for spec in present:
+            with (folder / f"{spec.volume}.tar.gz").open("rb") as file:
                 done = subprocess.run(  # noqa: S603  # our own arguments
-                    stack.inside(kept, "restore"), stdin=file, capture_output=True, text=True, check=False
+                    project.container_command(spec, "restore"), stdin=file, capture_output=True, text=True, check=False
                 )
             if done.returncode:
-                raise BackupError(f"{kept.volume} cannot be restored, it is as it was: {done.stderr.strip()}")
-            print(f"{kept.volume}: {volumes[kept.volume]['bytes'] / 1e6:.1f} MB restored", flush=True)
+                raise BackupError(f"{spec.volume} cannot be restored, it is as it was: {done.stderr.strip()}")
+            print(f"{spec.volume}: {volumes[spec.volume]['bytes'] / 1e6:.1f} MB restored", flush=True)
 
 
-def _require_empty(stack: ProjectVolumes, chosen: Sequence[VolumeSpec]) -> None:
-    for kept in chosen:
-        code = subprocess.run(stack.inside(kept, "check"), capture_output=True, check=False).returncode  # noqa: S603
+def _require_empty(project: ProjectVolumes, chosen: Sequence[VolumeSpec]) -> None:
+    for spec in chosen:
+        code = subprocess.run(project.container_command(spec, "check"), capture_output=True, check=False).returncode  # noqa: S603
         if code == NOT_EMPTY:
-            raise BackupError(f"{kept.volume} is not empty: --replace deletes what is in it")
+            raise BackupError(f"{spec.volume} is not empty: --replace deletes what is in it")
         if code:
-            raise BackupError(f"{kept.volume} cannot be looked at: is the image {stack.image} built?")
+            raise BackupError(f"{spec.volume} cannot be looked at: is the image {project.image} built?")
 
 
 def _verified(folder: Path) -> dict[str, Any]:
@@ -247,15 +245,15 @@ def main() -> int:
     restore_parser.add_argument("--replace", action="store_true", help="delete what is in the volumes now")
     args = parser.parse_args()
     try:
-        stack = ProjectVolumes()
+        project = ProjectVolumes()
         if args.command == "save":
-            save(stack, args.folder or ROOT / "backups" / _now())
+            save(project, args.folder or ROOT / "backups" / _now())
         else:
-            restore(stack, args.folder, replace=args.replace)
+            restore(project, args.folder, replace=args.replace)
     except (BackupError, DockerError) as error:
         print(f"backup: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("backup: stopped", file=sys.stderr)
         return 130
-    return 0 if stack.all_run_again else 1
+    return 0 if project.all_run_again else 1

@@ -7,6 +7,7 @@ import json
 import stat
 from typing import TYPE_CHECKING, Any
 
+import compose_project
 import pytest
 from volume_backup import backup
 
@@ -15,6 +16,10 @@ if TYPE_CHECKING:
 
 OWN = ["prometheus", "locust", "grafana"]
 OWN_VOLUMES = ["prometheus-data", "reports", "grafana-data"]
+
+
+def running_container(service: str) -> dict[str, Any]:
+    return {"Config": {"Labels": {compose_project.SERVICE_LABEL: service}}, "State": {"Status": "running"}}
 
 
 class Docker:
@@ -32,14 +37,15 @@ class Docker:
     def __call__(self, *args: str, timeout_s: float = 0) -> str:
         del timeout_s
         words = tuple(word for word in args if word not in {"compose", "--profile", "*"})
-        if words == ("config", "--services"):
-            return "\n".join(self.on)
         if words[0] == "config":
-            services = {name: {"image": "image"} for name in [*self.on, *self.off]}
+            chosen = [*self.on, *self.off] if "--profile" in args else self.on
+            services = {name: {"image": "image"} for name in chosen}
             volumes = {name: {"name": name} for name in self.volumes}
             return json.dumps({"name": "test", "services": services, "volumes": volumes})
         if words[0] == "ps":
             return "\n".join(self.running)
+        if words[0] == "inspect":
+            return json.dumps([running_container(service) for service in words[1:]])
         if words[0] == "volume":
             if words[-1] not in self.there:
                 raise backup.DockerError("no such volume")
@@ -61,9 +67,11 @@ class Docker:
 def docker(monkeypatch: pytest.MonkeyPatch) -> Docker:
     """A box on which the stack runs without the edge and without alerting."""
     played = Docker()
-    monkeypatch.setattr(backup, "docker", played)
+    monkeypatch.setattr(compose_project, "docker", played)
     monkeypatch.setattr(
-        backup.ProjectVolumes, "inside", lambda _, kept, command: ["printf", "%s", f"{kept.volume} {command}"]
+        backup.ProjectVolumes,
+        "container_command",
+        lambda _, spec, command: ["printf", "%s", f"{spec.volume} {command}"],
     )
     return played
 
@@ -136,7 +144,7 @@ def test_what_is_switched_off_here_is_left_out_and_the_rest_restored(
     other = Docker()
     # The volume is there though nothing ever mounted it: `create --profile '*'` has made it, with no owner.
     other.there = ["prometheus-data", "alertmanager-data"]
-    monkeypatch.setattr(backup, "docker", other)
+    monkeypatch.setattr(compose_project, "docker", other)
     capsys.readouterr()
     backup.restore(backup.ProjectVolumes(), tmp_path / "saved", replace=True)
     assert other.asked[0] == ("create", "--no-recreate", *OWN)
@@ -183,7 +191,9 @@ def test_a_copy_that_fails_is_told_of_though_the_services_do_not_start_again_eit
     docker: Docker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     docker.fails["restart"] = backup.DockerError("no answer within 60 s")
-    monkeypatch.setattr(backup.ProjectVolumes, "inside", lambda *_: ["sh", "-c", "echo disk is full >&2; exit 1"])
+    monkeypatch.setattr(
+        backup.ProjectVolumes, "container_command", lambda *_: ["sh", "-c", "echo disk is full >&2; exit 1"]
+    )
     monkeypatch.setattr("sys.argv", ["backup", "save", str(tmp_path / "saved")])
     assert backup.main() == 1
     stopped, failed = capsys.readouterr().err.splitlines()
