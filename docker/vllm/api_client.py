@@ -21,7 +21,7 @@ _ENGINE_LABEL = re.compile(r'\bengine="([^"]*)"')
 
 
 @dataclass
-class EngineApi:
+class EngineCounters:
     """One engine's own numbers; `held` is how many requests run or wait in it."""
 
     says: dict[str, float] = field(default_factory=dict)
@@ -36,7 +36,7 @@ class EngineApi:
 class EngineMetrics:
     """A metrics page: engines by number, and the API server's own gauges (docker/vllm/gate)."""
 
-    engines: dict[str, EngineApi]
+    engines: dict[str, EngineCounters]
     in_flight: float = 0.0
     unanswered: float = 0.0
     unscraped: float = 0.0
@@ -49,7 +49,7 @@ def parse_metrics(page: str) -> EngineMetrics:
         name, value = sample["name"], float(sample["value"])
         if name in _ENGINE_SAYS:
             label = _ENGINE_LABEL.search(sample["labels"] or "")
-            engine = metrics.engines.setdefault(label[1] if label else "0", EngineApi())
+            engine = metrics.engines.setdefault(label[1] if label else "0", EngineCounters())
             engine.says[name] = engine.says.get(name, 0.0) + value
         elif name.startswith("headroom_engine_requests_"):
             setattr(metrics, name.removeprefix("headroom_engine_requests_"), value)

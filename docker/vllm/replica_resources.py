@@ -84,7 +84,7 @@ def environment(settings: Settings, env: Mapping[str, str], number: int, cards: 
 def cores() -> list[frozenset[int]]:
     """The box's cores that this container may use, in order, each with its logical CPUs.
 
-    Looked at once: `settle` takes some away, and an engine that starts again must not share out what is left.
+    Looked at once: `assign` takes some away, and an engine that starts again must not share out what is left.
     """
     allowed = os.sched_getaffinity(0)
     found: dict[str, set[int]] = {}
@@ -103,7 +103,7 @@ def share(cores: Sequence[frozenset[int]], number: int, engines: int) -> Sequenc
     return cores[place * count // engines : (place + 1) * count // engines]
 
 
-def settle(settings: Settings) -> None:
+def assign(settings: Settings) -> None:
     """Put this engine's share of the box into the environment, where several share it. Raises SettingError."""
     names = os.environ.get("ENGINE_NAMES")
     by_hand = "CUDA_VISIBLE_DEVICES" if settings.device == "gpu" else "VLLM_CPU_OMP_THREADS_BIND"

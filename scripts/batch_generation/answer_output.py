@@ -23,7 +23,7 @@ class OutputError(Exception):
     """An output file that cannot be gone on with; the message is one line."""
 
 
-class Printed:
+class PrintedAnswers:
     """Answers on a stream, as text like `Prompt: '...', Generated text: '...'` or as JSONL."""
 
     last: Row | None = None
@@ -45,7 +45,7 @@ class Printed:
         self._out.flush()
 
 
-class Appended:
+class AnswerFile:
     """Answers in a file. `last` is the last whole row that an earlier run left, None in a new file.
 
     `run` is the fingerprint of all that decides an answer. Raises OutputError when the file's rows have another one,

@@ -9,7 +9,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import engine_job
 import engine_settings
-from batch_generation.answer_output import Appended, OutputError, Printed
+from batch_generation.answer_output import AnswerFile, OutputError, PrintedAnswers
 from batch_generation.batch_progress import BatchProgress
 from batch_generation.generate_arguments import after, fingerprint, parser, prompts, sampling
 from batch_generation.prompt_batch import PromptBatch
@@ -51,7 +51,7 @@ def _run(args: argparse.Namespace, out: IO[str]) -> int:
     items, total = prompts(args)
     settings = engine_job.read({"MODEL_ID": args.model, "MAX_MODEL_LEN": args.max_model_len, "DTYPE": args.dtype})
     run = fingerprint(args, settings)
-    sink = Appended(args.output, run) if args.output else Printed(out, jsonl=args.json)
+    sink = AnswerFile(args.output, run) if args.output else PrintedAnswers(out, jsonl=args.json)
     before = 0
     if sink.last:
         items, before = after(items, sink.last), int(sink.last["line"])

@@ -24,7 +24,7 @@ _WINDOW = 16  # not yet written: one long answer does not stop the others
 
 
 class Sink(Protocol):
-    """Takes rows; answers.Printed and answers.Appended do."""
+    """Takes rows; answers.PrintedAnswers and answers.AnswerFile do."""
 
     def write(self, row: Row) -> None: ...  # see the classes
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Shape:
+class ModelShape:
     """The model in numbers that decide its speed. `kv_bytes` is for one token."""
 
     body_weights: int
@@ -26,7 +26,7 @@ class Shape:
     kv_bytes: int
 
 
-def floors(work: Work, model: Shape, bandwidth: float, rate: float) -> tuple[float, float]:
+def floors(work: Work, model: ModelShape, bandwidth: float, rate: float) -> tuple[float, float]:
     """(bytes, operations): seconds below which nothing can do the work; see the module's text."""
     steps = max(request.output_len for request in work.requests)
     # Token number i of an answer reads the prompt and the i tokens before it.

@@ -95,7 +95,7 @@ def test_one_of_two_engines_is_held_to_its_cores(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("VLLM_CPU_NUM_OF_RESERVED_CPU", "1")  # the monkeypatch takes it back
     monkeypatch.delenv("VLLM_CPU_NUM_OF_RESERVED_CPU")
     monkeypatch.delenv("VLLM_CPU_OMP_THREADS_BIND", raising=False)
-    replica_resources.settle(engine_settings.read({**MODEL, "ENGINE_DEVICE": "cpu"}))
+    replica_resources.assign(engine_settings.read({**MODEL, "ENGINE_DEVICE": "cpu"}))
     assert held == [{1, 3}]
     assert replica_resources.os.environ["VLLM_CPU_NUM_OF_RESERVED_CPU"] == "0"
 
@@ -118,7 +118,7 @@ def test_an_engine_that_starts_again_keeps_the_cores_that_it_had(monkeypatch: py
     replica_resources.cores.cache_clear()
     try:
         for _ in range(2):
-            replica_resources.settle(engine_settings.read({**MODEL, "ENGINE_DEVICE": "cpu"}))
+            replica_resources.assign(engine_settings.read({**MODEL, "ENGINE_DEVICE": "cpu"}))
     finally:
         replica_resources.cores.cache_clear()
     assert held == [{0, 1}, {0, 1}]
@@ -167,8 +167,8 @@ def test_on_a_swarm_an_engine_takes_its_part_of_the_host(
         monkeypatch.delenv(name, raising=False)
     for engines in ("", "1", "2"):
         monkeypatch.setenv("ENGINES_PER_HOST", engines)
-        replica_resources.settle(engine_settings.read({**MODEL, "ENGINE_DEVICE": "cpu"}))
-        replica_resources.settle(engine_settings.read(MODEL))
+        replica_resources.assign(engine_settings.read({**MODEL, "ENGINE_DEVICE": "cpu"}))
+        replica_resources.assign(engine_settings.read(MODEL))
     assert held == kept
 
 
@@ -177,7 +177,7 @@ def test_engines_per_host_is_a_number(monkeypatch: pytest.MonkeyPatch, text: str
     monkeypatch.setenv("ENGINES_PER_HOST", text)
     monkeypatch.delenv("VLLM_CPU_OMP_THREADS_BIND", raising=False)
     with pytest.raises(SettingError, match="ENGINES_PER_HOST"):
-        replica_resources.settle(engine_settings.read({**MODEL, "ENGINE_DEVICE": "cpu"}))
+        replica_resources.assign(engine_settings.read({**MODEL, "ENGINE_DEVICE": "cpu"}))
 
 
 def test_an_engine_alone_or_bound_by_hand_takes_the_box_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,6 +186,6 @@ def test_an_engine_alone_or_bound_by_hand_takes_the_box_as_it_is(monkeypatch: py
     monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "0")
     for device, names in (("cpu", "box-vllm-"), ("gpu", ""), ("cpu", "")):
         monkeypatch.setenv("ENGINE_NAMES", names)
-        replica_resources.settle(engine_settings.read({**MODEL, "ENGINE_DEVICE": device}))
+        replica_resources.assign(engine_settings.read({**MODEL, "ENGINE_DEVICE": device}))
         assert "CUDA_VISIBLE_DEVICES" not in replica_resources.os.environ
     assert replica_resources.os.sched_getaffinity(0) == allowed

@@ -1,11 +1,11 @@
 from __future__ import annotations
 
 import pytest
-from speed_test.time_floors import Shape, floors
+from speed_test.time_floors import ModelShape, floors
 from speed_test.work import Request, Work
 
 # Qwen2-7B-Instruct in 16 bits: 28 layers, 4 key-value heads of 128.
-QWEN = Shape(6_525_621_760, 544_997_376, 13_051_243_520, 1_089_994_752, 2 * 28 * 4 * 128 * 2)
+QWEN = ModelShape(6_525_621_760, 544_997_376, 13_051_243_520, 1_089_994_752, 2 * 28 * 4 * 128 * 2)
 
 
 def work(*requests: Request) -> Work:
