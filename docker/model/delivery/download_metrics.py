@@ -1,7 +1,7 @@
-"""How far the download is, for Prometheus: a page that is there only while something is fetched.
+"""Metrics page of the download for Prometheus; it exists only while files are fetched.
 
-Prometheus finds this container by its name, so when it has ended no dead target is left. A failure is kept on the page
-until Prometheus has read it: what it never saw, nobody would be told of.
+Prometheus finds this container by its name, so no dead target is left when it has ended. After a failure the page stays
+until Prometheus has read it: otherwise no alert could fire.
 """
 
 import http.server
@@ -30,7 +30,7 @@ model_download_failed_timestamp_seconds{{model="{model}"}} {failed}
 
 
 class _Page:
-    """What the page says, and whether it was read since the last change that must not be missed."""
+    """Content of the page, with events for reads of it and of a failure."""
 
     def __init__(self, model: str, progress: DownloadProgress) -> None:
         self._model = model
@@ -55,7 +55,7 @@ class _Page:
 
 @contextmanager
 def published(model: str, progress: DownloadProgress, port: int = PORT) -> Iterator[None]:
-    """Show `progress` while the block runs. When it raises, wait until that was read, by whoever has read before."""
+    """Serve `progress` while the block runs; after an error, wait for one more read if anybody has read before."""
     page = _Page(model, progress)
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -68,12 +68,12 @@ def published(model: str, progress: DownloadProgress, port: int = PORT) -> Itera
             self.wfile.write(body)
 
         def log_message(self, *_: object) -> None:
-            """Say nothing: the log is for people."""
+            """Log nothing: the log is for people."""
 
     try:
         server = http.server.ThreadingHTTPServer(("", port), Handler)
     except OSError as error:
-        # A model matters more than its progress bar.
+        # Go on without: the model matters more than its progress.
         say(f"no metrics on port {port}: {error.strerror}")
         yield
         return

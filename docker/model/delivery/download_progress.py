@@ -1,4 +1,4 @@
-"""Progress in lines, for a log that shows no bars: bytes, percent, rate, time left, files."""
+"""Progress as log lines: bytes, percent, rate, time left, files."""
 
 import time
 from collections import deque
@@ -8,21 +8,21 @@ from pathlib import Path
 from .listing import RemoteFile
 from .volume import bytes_in, megabytes
 
-_WINDOW_S = 30.0  # the rate is that of the last half minute: steady, yet it follows a change
-_STEP_BYTES = 1 << 16  # less than this is no progress: a server that trickles single bytes has stalled
+_WINDOW_S = 30.0  # for the rate: steady, yet follows a change
+_STEP_BYTES = 1 << 16  # minimum that counts as progress: a server that trickles single bytes has stalled
 
 
 def bytes_read() -> int:
-    """Bytes that this process has read from files (not from sockets), by the kernel's count (proc(5), `rchar`)."""
+    """Bytes that this process has read from files, not sockets. Source: proc(5), `rchar`."""
     counters = dict(line.split(": ") for line in Path("/proc/self/io").read_text().splitlines())
     return int(counters["rchar"])
 
 
 class DownloadProgress:
-    """Watches a folder fill up; which client fills it, and how, makes no difference.
+    """Progress of a download, measured by the folder's size, so that it works with any client.
 
     `clock` returns seconds and must be monotonic. `reads` counts the bytes that this process has read from files:
-    comparing what an earlier run left brings no new bytes, yet it is no standstill.
+    comparing an earlier run's files adds no bytes, yet is progress.
     """
 
     def __init__(
@@ -43,10 +43,10 @@ class DownloadProgress:
         self._window = deque([(self._start, self._first)])
 
     def update(self) -> None:
-        """Look at the folder once."""
+        """Measure the folder once."""
         now, present = self._clock(), self._bytes()
         work = present + self._reads()
-        self._mark = min(self._mark, work)  # a file that was started anew
+        self._mark = min(self._mark, work)  # a file was restarted
         if work >= self._mark + _STEP_BYTES:
             self._mark, self._last_step = work, now
         self._window.append((now, present))
@@ -55,21 +55,21 @@ class DownloadProgress:
 
     @property
     def present(self) -> int:
-        """Bytes that were there at the last look."""
+        """Bytes present at the last measurement."""
         return self._window[-1][1]
 
     @property
     def total(self) -> int:
-        """Bytes that there will be."""
+        """Bytes of the complete model."""
         return self._total
 
     @property
     def stalled_s(self) -> float:
-        """Seconds without progress worth the name: 64 KiB."""
+        """Seconds without progress of at least 64 KiB."""
         return self._clock() - self._last_step
 
     def line(self) -> str:
-        """Where the download stands now."""
+        """Progress as one log line."""
         (then, before), (now, present) = self._window[0], self._window[-1]
         rate = max(present - before, 0) / (now - then) if now > then else 0.0
         if rate:
@@ -86,7 +86,7 @@ class DownloadProgress:
         )
 
     def summary(self) -> str:
-        """What this run moved, and how fast on average."""
+        """Bytes, seconds and mean rate of this run."""
         moved, seconds = max(self._bytes() - self._first, 0), self._clock() - self._start
         return f"{megabytes(moved)} in {seconds:.1f} s, {megabytes(int(moved / max(seconds, 1e-9)))}/s"
 

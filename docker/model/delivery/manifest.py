@@ -8,7 +8,7 @@ from pathlib import Path
 from .listing import MANIFEST, READY
 from .volume import sync
 
-# Errors of reading what is no manifest: no JSON, too deep, other fields, other types.
+# Errors of parsing: no JSON, too deep, other fields, other types.
 NO_MANIFEST = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
 
 
@@ -23,9 +23,9 @@ class FileRecord:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What lies in a model's folder, and where it came from: `commit` is what `revision` meant then, where known.
+    """Content and origin of a model's folder; `commit` is the revision's commit at download, where known.
 
-    `allow` and `ignore` are the patterns that chose the files.
+    `allow` and `ignore` are the patterns that selected the files.
     """
 
     source: str
@@ -42,7 +42,7 @@ class Manifest:
 
     @classmethod
     def from_json(cls, text: str) -> "Manifest":
-        """Parse a manifest.json. Raises one of NO_MANIFEST when it is none."""
+        """Parse a manifest.json. Raises one of NO_MANIFEST."""
         document = json.loads(text)
         document["files"] = tuple(FileRecord(**record) for record in document["files"])
         document["allow"], document["ignore"] = tuple(document["allow"]), tuple(document["ignore"])
@@ -55,7 +55,7 @@ class Manifest:
 
 
 def read_ready(folder: Path) -> Manifest | None:
-    """The manifest of a complete model; None unless READY fits the manifest and every file has its size."""
+    """The manifest of a complete model; None unless READY matches it and every file has its size."""
     try:
         text = (folder / MANIFEST).read_text()
         if (folder / READY).read_text().strip() != _digest(text):
@@ -68,12 +68,12 @@ def read_ready(folder: Path) -> Manifest | None:
 
 
 def unready(folder: Path) -> None:
-    """Take the mark of completeness away, before anything in the folder changes."""
+    """Remove READY; call it before anything in the folder changes."""
     (folder / READY).unlink(missing_ok=True)
 
 
 def write_ready(folder: Path, manifest: Manifest) -> None:
-    """Mark a folder complete: data on disk first, then the manifest, then READY, each in one step."""
+    """Mark a folder complete: sync the data, then write the manifest, then READY, each atomically."""
     for file in manifest.files:
         sync(folder / file.path)
     text = manifest.to_json()

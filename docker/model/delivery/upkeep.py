@@ -1,4 +1,4 @@
-"""What a person does with the volume afterwards: look at it, check it, clear it."""
+"""Commands on the volume: list, verify, prune."""
 
 import shutil
 from collections.abc import Iterator
@@ -14,12 +14,12 @@ from .settings import DeliveryError, Settings
 from .transfer import sha256_of
 from .volume import megabytes
 
-_READERS = 2  # one waits for the disk while the other computes
+_READERS = 2  # one reads while the other computes
 
 
 @dataclass(frozen=True)
 class Delivery:
-    """One revision of one model on the volume; no manifest means that it is not complete."""
+    """One revision of one model on the volume; `manifest` is None while it is incomplete."""
 
     name: str
     source: str
@@ -29,7 +29,7 @@ class Delivery:
 
 
 def deliveries(root: Path) -> list[Delivery]:
-    """Everything that lies in the volume's store, complete or not."""
+    """All revisions on the volume, complete or not."""
     found = []
     for folder in sorted((root / volume.STORE).glob("*/*/*/*")):
         source, owner, name, revision = folder.relative_to(root / volume.STORE).parts
@@ -50,9 +50,9 @@ def list_models(settings: Settings) -> None:
 
 
 def verify(settings: Settings) -> None:
-    """Read every byte of the wanted model again and compare. Raises DeliveryError and takes READY away if one is wrong.
+    """Read the wanted model again and compare its digests.
 
-    What is wrong is deleted, so that the next delivery fetches it and nothing else.
+    Deletes wrong files and READY, so that the next delivery fetches only those. Raises DeliveryError then.
     """
     folder = volume.folder_of(settings)
     manifest = read_ready(folder)
@@ -78,7 +78,7 @@ def verify(settings: Settings) -> None:
 
 
 def prune(settings: Settings, *, sure: bool) -> None:
-    """Delete every model but the wanted one, after asking. Raises DeliveryError when nobody can answer."""
+    """Delete every model but the wanted one, after a question. Raises DeliveryError when nobody can answer."""
     volume.require_writable(settings.volume)
     with volume.locked(settings.volume, say):
         wanted = volume.folder_of(settings)
@@ -95,7 +95,7 @@ def prune(settings: Settings, *, sure: bool) -> None:
             print("nothing deleted")
             return
         for delivery in unwanted:
-            unready(delivery.folder)  # first: what is half deleted must not look complete
+            unready(delivery.folder)  # first: a half-deleted model must not look complete
             shutil.rmtree(delivery.folder)
         _drop_dead_links(settings.volume)
         print(f"deleted {total}")
@@ -120,7 +120,7 @@ def _drop_dead_links(root: Path) -> None:
     for link in root.glob("*/*"):
         if link.is_symlink() and not link.exists():
             link.unlink()
-    # Folders that are empty now; those that are not refuse to go.
+    # Folders that are empty now, deepest first.
     for folder in sorted(root.glob(f"{volume.STORE}/**/"), key=lambda path: -len(path.parts)) + list(
         root.glob("[!.]*/")
     ):
