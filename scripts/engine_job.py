@@ -12,8 +12,8 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
-import machine
-import settings as engine
+import engine_settings
+import host_resources
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -24,35 +24,35 @@ if TYPE_CHECKING:
 MIB = 2**20
 
 
-def read(overrides: Mapping[str, str | None], env: Mapping[str, str] = os.environ) -> engine.Settings:
+def read(overrides: Mapping[str, str | None], env: Mapping[str, str] = os.environ) -> engine_settings.Settings:
     """Settings of the stack with the job's own values on top; checked like the server's before it starts.
 
-    Raises engine.SettingError, in one line, for what cannot work.
+    Raises engine_settings.SettingError, in one line, for what cannot work.
     """
-    settings = engine.read({**env, **{name: value for name, value in overrides.items() if value}})
+    settings = engine_settings.read({**env, **{name: value for name, value in overrides.items() if value}})
     if not from_hub(settings, env):
-        if not settings.model_path.is_dir() and not (engine.MODELS / settings.model_id).exists():
-            raise engine.SettingError(
+        if not settings.model_path.is_dir() and not (engine_settings.MODELS / settings.model_id).exists():
+            raise engine_settings.SettingError(
                 f"MODEL_ID={settings.model_id} is not on the models volume: `MODEL_ID={settings.model_id} "
                 "docker compose run --rm model` brings it, or let vLLM fetch it with VLLM_USE_MODELSCOPE=true"
             )
-        if settings.model_path.is_relative_to(engine.MODELS):
-            engine.check_files(settings)
+        if settings.model_path.is_relative_to(engine_settings.MODELS):
+            engine_settings.check_files(settings)
         elif not (settings.model_path / "config.json").is_file():
-            raise engine.SettingError(f"{settings.model_path} has no config.json: it is no model's folder")
-        engine.check_memory(settings, machine.available_memory_bytes())
-    engine.check_cpu(settings, machine.cpu_flags())
+            raise engine_settings.SettingError(f"{settings.model_path} has no config.json: it is no model's folder")
+        engine_settings.check_memory(settings, host_resources.available_memory_bytes())
+    engine_settings.check_cpu(settings, host_resources.cpu_flags())
     check_gpu_memory(settings, gpu_memory())
     return settings
 
 
-def from_hub(settings: engine.Settings, env: Mapping[str, str] = os.environ) -> bool:
+def from_hub(settings: engine_settings.Settings, env: Mapping[str, str] = os.environ) -> bool:
     """Whether vLLM itself fetches the model, because it is nowhere here and VLLM_USE_MODELSCOPE allows it."""
     allowed = (env.get("VLLM_USE_MODELSCOPE") or "").lower() in {"1", "true"}
     return allowed and not settings.model_path.is_dir()
 
 
-def model_name(settings: engine.Settings) -> str:
+def model_name(settings: engine_settings.Settings) -> str:
     """What vLLM and transformers load: the folder, or the hub's id."""
     return settings.model_id if from_hub(settings) else str(settings.model_path)
 
@@ -67,22 +67,22 @@ def gpu_memory() -> list[tuple[int, int]]:
     return [(int(free) * MIB, int(total) * MIB) for free, total in pairs]
 
 
-def check_gpu_memory(settings: engine.Settings, cards: Sequence[tuple[int, int]]) -> None:
+def check_gpu_memory(settings: engine_settings.Settings, cards: Sequence[tuple[int, int]]) -> None:
     """Raise SettingError while something, most often the server, holds memory that the engine would take."""
     if settings.device != "gpu":
         return
     for free, total in cards[: settings.tensor_parallel_size]:
         wanted = settings.gpu_memory_utilization * total
         if free < wanted:
-            raise engine.SettingError(
+            raise engine_settings.SettingError(
                 f"{free / 2**30:.1f} of {total / 2**30:.1f} GiB of GPU memory is free and {wanted / 2**30:.1f} is "
                 "needed: the server holds it; stop it with `docker compose stop vllm` (afterwards "
                 "`docker compose start vllm`), or lower GPU_MEMORY_UTILIZATION"
             )
 
 
-def engine_args(settings: engine.Settings, flags: Sequence[str] = ()) -> EngineArgs:
-    """Arguments for vLLM: these settings, VLLM_EXTRA_ARGS, `flags`. What only a server takes is left out, and said."""
+def engine_args(settings: engine_settings.Settings) -> EngineArgs:
+    """Arguments for vLLM: these settings and VLLM_EXTRA_ARGS. What only a server takes is left out, and said."""
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     if from_hub(settings):
@@ -91,7 +91,7 @@ def engine_args(settings: engine.Settings, flags: Sequence[str] = ()) -> EngineA
     from vllm.utils.argparse_utils import FlexibleArgumentParser  # noqa: PLC0415  # as above
 
     parser = EngineArgs.add_cli_args(FlexibleArgumentParser(add_help=False))
-    words = [*engine.engine_arguments(settings), *settings.extra_args, *flags]
+    words = [*engine_settings.engine_arguments(settings), *settings.extra_args]
     known, left_out = parser.parse_known_args([f"--model={model_name(settings)}", *words])
     if left_out:
         print(f"headroom: of VLLM_EXTRA_ARGS only the server takes {' '.join(left_out)}", file=sys.stderr)
@@ -105,9 +105,9 @@ def start(args: EngineArgs) -> LLM:
     return LLM.from_engine_args(args)
 
 
-def chat_template(settings: engine.Settings) -> str | None:
+def chat_template(settings: engine_settings.Settings) -> str | None:
     """Text of the chat template that CHAT_TEMPLATE names; None: the model's own."""
-    return (engine.CHAT_TEMPLATES / settings.chat_template).read_text() if settings.chat_template else None
+    return (engine_settings.CHAT_TEMPLATES / settings.chat_template).read_text() if settings.chat_template else None
 
 
 def clean_stdout() -> Any:

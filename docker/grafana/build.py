@@ -1,7 +1,7 @@
 """Builds the dashboards, docker/grafana/dashboards/*.json, with Grafana's own SDK.
 
 python docker/grafana/build.py            # write the JSON
-python docker/grafana/build.py --check    # exit 1 unless the folder holds just what is built here
+python docker/grafana/build.py --check    # exit 1 unless the folder is up to date
 """
 
 from __future__ import annotations

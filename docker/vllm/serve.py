@@ -11,11 +11,11 @@ import shlex
 import sys
 from functools import partial
 
-import access
-import machine
-import replica
-import settings as engine
-from router import Registration, own_url
+import api_access
+import engine_settings
+import host_resources
+import replica_resources
+from router_registration import Registration, own_url
 from supervisor import Supervisor, Watch
 from watchdog import say
 
@@ -23,13 +23,13 @@ from watchdog import say
 DEFAULT_STALL_S = 120.0
 
 
-def checked_command(settings: engine.Settings) -> list[str]:
+def checked_command(settings: engine_settings.Settings) -> list[str]:
     """The command that starts vLLM; raises SettingError when it could not work."""
-    engine.check_files(settings)
-    engine.check_cpu(settings, machine.cpu_flags())
-    engine.check_memory(settings, machine.available_memory_bytes())
-    replica.settle(settings)
-    command = ["vllm", "serve", *engine.arguments(settings)]
+    engine_settings.check_files(settings)
+    engine_settings.check_cpu(settings, host_resources.cpu_flags())
+    engine_settings.check_memory(settings, host_resources.available_memory_bytes())
+    replica_resources.assign(settings)
+    command = ["vllm", "serve", *engine_settings.arguments(settings)]
     say(shlex.join(command))
     return command
 
@@ -37,9 +37,9 @@ def checked_command(settings: engine.Settings) -> list[str]:
 def main() -> int:
     """Check the settings, then serve; the exit code is the container's."""
     try:
-        settings = engine.read()
-        access.adopt_key()
-        access.check()
+        settings = engine_settings.read()
+        api_access.adopt_key()
+        api_access.check()
         limit_s = settings.stall_timeout_s
         watch = Watch(
             model=settings.served_model_name,
@@ -48,10 +48,10 @@ def main() -> int:
             cpu_counts=settings.device == "cpu",
         )
         router = os.environ.get("ROUTER_URL")
-        own = partial(own_url, port=engine.PORT)
+        own = partial(own_url, port=engine_settings.PORT)
         registration = Registration(router, own, settings.served_model_name) if router else None
         return Supervisor(watch, registration).run(lambda: checked_command(settings))
-    except engine.SettingError as error:
+    except engine_settings.SettingError as error:
         say(str(error))
         return 2
 

@@ -19,17 +19,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-import api
-import markers
-import processes
-from explain import explain
+import api_client
+import engine_processes
+import state_files
+from failure_causes import explain
 from watchdog import EngineProgress, Watchdog, say
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
 
-    from router import Registration
+    from router_registration import Registration
 
 TAIL_LINES = 400  # a traceback of three processes, with room
 LAST_LINES_S = 2.0  # for what a process that has ended wrote last
@@ -86,7 +86,7 @@ class Supervisor:
         """
         backoff_s = BACKOFF_S
         while True:
-            markers.clear()
+            state_files.clear()
             begun = time.monotonic()
             code, was_ready = self._run_once(make_command())
             if self._stop.is_set() or not was_ready:
@@ -130,7 +130,7 @@ class Supervisor:
         if self._stop.is_set():
             _stop_gently(child, drain=was_ready)
         code = child.wait()
-        left = processes.kill_group(child.pid, KILLED_S)
+        left = engine_processes.kill_group(child.pid, KILLED_S)
         self._group = None
         # Not until the output ends: whoever else holds it open does not count.
         reader.join(timeout=LAST_LINES_S)
@@ -174,7 +174,7 @@ def _pass_through(output: IO[str] | None, tail: deque[str]) -> None:
 def _stop_gently(child: subprocess.Popen[str], *, drain: bool) -> None:
     """Let what runs end and be counted, then end the engine."""
     if drain:
-        markers.STOPPING.touch()
+        state_files.STOPPING.touch()
         say(f"stopping: no new requests; what runs has {DRAIN_S:g} s")
         _wait_for(child, DRAIN_S, lambda metrics: metrics.in_flight == 0)
         _wait_for(child, LAST_SCRAPE_S, lambda metrics: metrics.unscraped == 0)
@@ -183,15 +183,17 @@ def _stop_gently(child: subprocess.Popen[str], *, drain: bool) -> None:
         child.wait(END_S)
     except subprocess.TimeoutExpired:
         say("the engine did not end by itself")
-        processes.kill_group(child.pid, KILLED_S)
+        engine_processes.kill_group(child.pid, KILLED_S)
 
 
-def _wait_for(child: subprocess.Popen[str], timeout_s: float, reached: Callable[[api.EngineMetrics], bool]) -> None:
+def _wait_for(
+    child: subprocess.Popen[str], timeout_s: float, reached: Callable[[api_client.EngineMetrics], bool]
+) -> None:
     """Ask the API server's metrics until they say so, or it has ended, or the time is over."""
     deadline = time.monotonic() + timeout_s
     while (left_s := deadline - time.monotonic()) > 0 and child.poll() is None:
         try:
-            if reached(api.parse_metrics(api.request("/metrics", timeout_s=left_s))):
+            if reached(api_client.parse_metrics(api_client.request("/metrics", timeout_s=left_s))):
                 return
         except (OSError, ValueError):
             pass  # too busy to answer, or hung: the time runs

@@ -16,9 +16,9 @@ import urllib.error
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-import api
-import markers
-import processes
+import api_client
+import engine_processes
+import state_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,7 +39,7 @@ COMPUTING = 0.1
 class Sample:
     """What was seen at one moment; `metrics` is None when the API server did not answer."""
 
-    metrics: api.EngineMetrics | None
+    metrics: api_client.EngineMetrics | None
     engine_cpu_s: float
     api_cpu_s: float
 
@@ -115,7 +115,7 @@ class EngineProgress:
         """Whether an engine, or the API server, does nothing any more."""
         return any(clock.over(self.limit_s) for clock in self._clocks.values())
 
-    def wants_canary(self, metrics: api.EngineMetrics) -> bool:
+    def wants_canary(self, metrics: api_client.EngineMetrics) -> bool:
         """Whether only a request of our own can tell."""
         if self.canary_pending or self.held:
             return False
@@ -153,7 +153,7 @@ class Watchdog:
         before = time.monotonic()
         while not self._closed.wait(INTERVAL_S):
             metrics = _read_metrics()
-            if metrics is not None and not any(api.STEPS in engine.says for engine in metrics.engines.values()):
+            if metrics is not None and not any(api_client.STEPS in engine.says for engine in metrics.engines.values()):
                 say("the engine reports no steps (--disable-log-stats?): it is not watched for stalls")
                 return
             now = time.monotonic()
@@ -168,15 +168,15 @@ class Watchdog:
     def _wait_until_ready(self) -> bool:
         while not self._closed.wait(READY_INTERVAL_S):
             try:
-                api.request("/health", timeout_s=ANSWER_TIMEOUT_S)
+                api_client.request("/health", timeout_s=ANSWER_TIMEOUT_S)
             except OSError:
                 continue  # a start takes its time; when it fails, its process ends
             self.ready = True
             return True
         return False
 
-    def _sample(self, metrics: api.EngineMetrics | None) -> Sample:
-        living = processes.of_group(self._group)
+    def _sample(self, metrics: api_client.EngineMetrics | None) -> Sample:
+        living = engine_processes.of_group(self._group)
         engine_cpu_s = sum(process.cpu_s for process in living if process.computes)
         return Sample(metrics, engine_cpu_s, sum(process.cpu_s for process in living) - engine_cpu_s)
 
@@ -184,18 +184,18 @@ class Watchdog:
         """Mark, unmark or end the engine; True when it was ended."""
         progress = self._progress
         if progress.stalled and self._end is not None and not self._closed.is_set():
-            troubles = [process.trouble for process in processes.of_group(self._group) if process.trouble]
+            troubles = [process.trouble for process in engine_processes.of_group(self._group) if process.trouble]
             self._end(f"{progress.words()}{''.join(f'; {trouble}' for trouble in troubles)}")
             return True
         if progress.suspect:
-            markers.STALLED.write_text(progress.words())
-        elif markers.STALLED.exists():
-            markers.STALLED.unlink()
+            state_files.STALLED.write_text(progress.words())
+        elif state_files.STALLED.exists():
+            state_files.STALLED.unlink()
         return False
 
     def _send_canary(self) -> None:
         try:
-            api.ask_for_a_token(self._model, timeout_s=BUSY_FACTOR * self._progress.limit_s)
+            api_client.ask_for_a_token(self._model, timeout_s=BUSY_FACTOR * self._progress.limit_s)
         except urllib.error.HTTPError as error:
             # 503: full of requests that the engine does not report. Everything else tells nothing about the engine.
             if error.code != 503:
@@ -205,9 +205,9 @@ class Watchdog:
             pass  # no answer: the clock runs, and the supervisor sees when the server has ended
 
 
-def _read_metrics() -> api.EngineMetrics | None:
+def _read_metrics() -> api_client.EngineMetrics | None:
     try:
-        return api.parse_metrics(api.request("/metrics", timeout_s=ANSWER_TIMEOUT_S))
+        return api_client.parse_metrics(api_client.request("/metrics", timeout_s=ANSWER_TIMEOUT_S))
     except (OSError, ValueError):
         return None
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
-import re
 import sys
 import time
 from dataclasses import dataclass
@@ -17,7 +15,6 @@ from drills import engine_drills, load_drills, machine_drills, monitoring_drills
 from drills.drill_report import markdown, table
 from drills.scene import DrillError, DrillResult, Scene, Skip
 from drills.stack import RunningStack, StackError
-from repository import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -92,7 +89,7 @@ def read_options() -> argparse.Namespace:
         prog="drill", description="Break the running stack on purpose, and see whether it tells and comes back."
     )
     parser.add_argument("names", nargs="+", metavar="DRILL", help="names, or all, list")
-    parser.add_argument("-p", "--project", default=default_project(), help="Compose project name; default: %(default)s")
+    parser.add_argument("-p", "--project", help="Compose project name; default: this folder's")
     parser.add_argument("-y", "--yes", action="store_true", help="do not ask")
     parser.add_argument("--report", type=Path, metavar="FILE", help="write the table as Markdown too")
     options = parser.parse_args()
@@ -102,12 +99,6 @@ def read_options() -> argparse.Namespace:
     if unknown := [name for name in options.names if name not in DRILLS and not special]:
         parser.error(f"no drill is called {unknown[0]}: `list` shows them")
     return options
-
-
-def default_project() -> str:
-    """What Compose calls the stack of this checkout."""
-    folder = ROOT.name.lower()
-    return os.environ.get("COMPOSE_PROJECT_NAME") or re.sub(r"[^a-z0-9_-]", "", folder).lstrip("_-")
 
 
 def check_ready(stack: RunningStack) -> bool:

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import requests
-from drills.engine_drills import API_SERVER, DEFAULT_STALL_S, START_S, engine_restarts, expect_history, history
+from drills.engine_drills import DEFAULT_STALL_S, START_S, engine_restarts, expect_history, history
 from drills.load_run import LoadTestRun, status, worker_ids, workers
-from drills.sampling import Samples
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,6 +25,7 @@ OVERLOAD_S = 300
 OVERLOAD = 10
 UNREAD_STREAMS, UNREAD_TOKENS = 500, 32
 REJECTED = "rejected"
+API_SERVER_BYTES = "max(avg_over_time(process_resident_memory_bytes{job='vllm'}[30s]))"
 
 
 def worker_killed(scene: Scene) -> None:
@@ -121,16 +121,14 @@ def overload(scene: Scene) -> None:
     closed = LoadTestRun(stack, users=32, run_time="20s").summary(180)
     carried = closed["throughput"]["requests_per_s"]
     scene.say(f"carries {carried:.1f} requests/s; sending {OVERLOAD * carried:.0f}")
-    samples = Samples(stack)
     with scene.watched(asking=False):
         run = LoadTestRun(stack, arrival="poisson", rate=f"{OVERLOAD * carried:.2f}", run_time=f"{OVERLOAD_S}s", seed=1)
         scene.broken(f"{OVERLOAD * carried:.0f} requests/s")
-        samples.start()
         scene.wait_for_alert("AdmissionRejections", OVERLOAD_S)
         scene.result.noticed_s = scene.result.detected_s
         scene.wait("the five minutes pass", lambda: scene.since() >= OVERLOAD_S, OVERLOAD_S)
+        ended_unix = time.time()
         summary = run.summary(600)
-        samples.stop()
         url, body = (
             f"{stack.url('vllm', 8000)}/v1/completions",
             {"model": stack.model(), "prompt": "a", "max_tokens": 1},
@@ -142,8 +140,8 @@ def overload(scene: Scene) -> None:
     counts = summary["requests"]
     scene.result.user_saw = ", ".join(f"{name} {count}" for name, count in counts.items() if count and name != "total")
     scene.result.lost = f"nothing; {counts[REJECTED]} refused with 503"
-    growth = samples.growth_per_minute(f"vllm-1: {API_SERVER}", "rss", skip_s=60)
-    first, last = samples.first_and_last(f"vllm-1: {API_SERVER}", "rss", skip_s=60)
+    first, last = (stack.value(API_SERVER_BYTES, at) or 0 for at in (scene.broken_unix + 90, ended_unix))
+    growth = 60 * (last - first) / (ended_unix - scene.broken_unix - 90)
     fired = scene.alerts.fired if scene.alerts else {}
     scene.result.notes += [
         (

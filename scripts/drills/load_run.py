@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import time
 from typing import TYPE_CHECKING, Any
 
 import requests
-from drills.stack import StackError
+from drills.stack import StackError, wait_for
 
 if TYPE_CHECKING:
     from drills.stack import RunningStack
 
-POLL_S = 0.5
 # Short requests: many end in a drill's few seconds, on a CPU too. The rest is what Locust's page has at first: a field
 # that is not sent keeps the value of the run before.
 SHAPE = {
@@ -66,28 +63,18 @@ class LoadTestRun:
         return int(next(row["num_requests"] for row in rows if row["name"] == "Aggregated"))
 
     def wait_until_busy(self, ended: int = 16, within_s: float = 120) -> None:
-        """Wait until some requests have ended; raises StackError when that takes too long."""
-        deadline = time.monotonic() + within_s
-        while self.requests_ended() < ended:
-            if time.monotonic() > deadline:
-                raise StackError(f"the load test has not ended {ended} requests in {within_s:.0f} s")
-            time.sleep(POLL_S)
+        """Wait until some requests have ended. Raises StackError when that takes too long."""
+        wait_for(f"{ended} requests of the load test have ended", lambda: self.requests_ended() >= ended, within_s)
 
     def stop(self) -> None:
         """Stop it, as the page's button does."""
         requests.post(f"{self._root}/stop", timeout=120).raise_for_status()
 
     def summary(self, within_s: float) -> dict[str, Any]:
-        """The report's summary, once it is written; raises StackError when it is not written in time."""
-        deadline = time.monotonic() + within_s
-        while True:
-            with contextlib.suppress(StackError):
-                if fresh := set(reports(self._stack)) - self._before:
-                    found: dict[str, Any] = json.loads(self._stack.shell("locust", f"cat {fresh.pop()}"))
-                    return found
-            if time.monotonic() > deadline:
-                raise StackError(f"no report after {within_s:.0f} s")
-            time.sleep(POLL_S)
+        """The report's summary, once it is written. Raises StackError when it is not written in time."""
+        path = wait_for("the load test's report", lambda: set(reports(self._stack)) - self._before, within_s).pop()
+        found: dict[str, Any] = json.loads(self._stack.shell("locust", f"cat {path}"))
+        return found
 
 
 def reasons(summary: dict[str, Any]) -> list[str]:

@@ -7,6 +7,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+from compose_project import SERVICE_LABEL
 from drills.engine_drills import START_S, expect_history, history
 from drills.load_drills import expect_a_run
 from drills.load_run import LoadTestRun, status, workers
@@ -28,7 +29,7 @@ def restarted(scene: Scene) -> None:
         at_once(running, "kill")
         scene.broken(f"{len(running)} containers are killed")
         random.shuffle(running)
-        scene.say(f"starting {', '.join(str(one.labels['com.docker.compose.service']) for one in running)}")
+        scene.say(f"starting {', '.join(str(one.labels[SERVICE_LABEL]) for one in running)}")
         at_once(running, "start")
         started_at = time.monotonic()
         scene.wait_for_answers(START_S, since=started_at)

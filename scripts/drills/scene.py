@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
 import requests
-from drills.stack import StackError
+from drills.stack import StackError, wait_for
 from drills.users import Asker
 
 if TYPE_CHECKING:
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
     from drills.stack import RunningStack
 
-POLL_S = 0.5
 LOOK_S = 1.0
 T = TypeVar("T")
 
@@ -130,19 +129,11 @@ class Scene:
             raise DrillError(otherwise)
 
     def wait(self, what: str, probe: Callable[[], T | None], within_s: float) -> T:
-        """The first true value of `probe`; fails the drill when none comes in time."""
-        deadline = time.monotonic() + within_s
-        last: object = None
-        while True:
-            try:
-                if value := probe():
-                    return value
-                last = value
-            except (requests.RequestException, StackError) as error:
-                last = error
-            if time.monotonic() > deadline:
-                raise DrillError(f"{what}: not within {within_s:.0f} s (last seen: {str(last)[:120]})")
-            time.sleep(POLL_S)
+        """Return the first true value of `probe`. Raises DrillError when there is none within `within_s` seconds."""
+        try:
+            return wait_for(what, probe, within_s)
+        except StackError as error:
+            raise DrillError(str(error)) from None
 
     def wait_for_alert(self, name: str, within_s: float) -> None:
         """Wait until the alert fires, and note when."""

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+import compose_project
 import docker
 import docker.errors
 import requests
+from compose_project import ONE_OFF_LABEL, PROJECT_LABEL, SERVICE_LABEL
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from docker.models.containers import Container
 
-PROJECT = "com.docker.compose.project"
-SERVICE = "com.docker.compose.service"
-ONE_OFF = "com.docker.compose.oneoff"
 HTTP_TIMEOUT_S = 30.0
+POLL_S = 0.5
+T = TypeVar("T")
 
 
 class StackError(Exception):
@@ -29,24 +31,27 @@ class StackError(Exception):
 class RunningStack:
     """One Compose project on this box's Docker engine."""
 
-    def __init__(self, project: str) -> None:
-        """Find `project`; raises StackError when it has no containers or Docker does not answer."""
-        self.project = project
+    def __init__(self, project: str | None = None) -> None:
+        """Find `project`, by default this folder's.
+
+        Raises StackError when it has no containers or Docker does not answer.
+        """
         try:
+            self.project = project or compose_project.name()
             self.client = docker.from_env()
             found = self._list()
-        except docker.errors.DockerException as error:
+        except (docker.errors.DockerException, compose_project.DockerError) as error:
             raise StackError(f"Docker does not answer ({error}): is it running, and may you use it?") from None
         if not found:
-            others = sorted({str(one.labels[PROJECT]) for one in self._list(every_project=True)})
+            others = sorted({str(one.labels[PROJECT_LABEL]) for one in self._list(every_project=True)})
             hint = f"running here: {', '.join(others)}" if others else "start it: docker compose up -d --wait"
-            raise StackError(f"no stack is called {project}: give --project ({hint})")
+            raise StackError(f"no stack is called {self.project}: give --project ({hint})")
 
     def _list(self, service: str = "", *, every_project: bool = False) -> list[Container]:
-        labels = [PROJECT] if every_project else [f"{PROJECT}={self.project}"]
-        labels += [f"{SERVICE}={service}"] if service else []
+        labels = [PROJECT_LABEL] if every_project else [f"{PROJECT_LABEL}={self.project}"]
+        labels += [f"{SERVICE_LABEL}={service}"] if service else []
         listed: list[Container] = self.client.containers.list(all=True, filters={"label": labels})
-        return [one for one in listed if one.labels.get(ONE_OFF, "False") == "False"]
+        return [one for one in listed if one.labels.get(ONE_OFF_LABEL, "False") == "False"]
 
     def containers(self, service: str = "") -> list[Container]:
         """Containers of one service, or of all, in the order of their names; jobs that were `run` are left out."""
@@ -181,7 +186,7 @@ class RunningStack:
         original = self.container(service)
         attributes = original.attrs
         config = {**attributes["Config"], "HostConfig": attributes["HostConfig"]}
-        config["Labels"] = {**config["Labels"], ONE_OFF: "True"}
+        config["Labels"] = {**config["Labels"], ONE_OFF_LABEL: "True"}
         config["NetworkingConfig"] = {
             "EndpointsConfig": {
                 name: {"Aliases": [service, *(network.get("Aliases") or ())]}
@@ -201,6 +206,25 @@ class RunningStack:
             if copy is not None:
                 copy.remove(force=True, v=False)
             original.start()
+
+
+def wait_for(what: str, probe: Callable[[], T | None], within_s: float) -> T:
+    """Return the first true value of `probe`; its request and stack errors count as "not yet".
+
+    Raises StackError when there is none within `within_s` seconds.
+    """
+    deadline = time.monotonic() + within_s
+    while True:
+        last: object
+        try:
+            if value := probe():
+                return value
+            last = value
+        except (requests.RequestException, StackError) as error:
+            last = error
+        if time.monotonic() > deadline:
+            raise StackError(f"{what}: not within {within_s:.0f} s (last seen: {str(last)[:120]})")
+        time.sleep(POLL_S)
 
 
 def shell(container: Container, script: str, **env: str) -> str:

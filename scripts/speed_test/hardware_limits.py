@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import torch
 import transformers
-from speed_test.floors import Shape, floors
+from speed_test.time_floors import ModelShape, floors
 from speed_test.transformers_side import DTYPES
 from speed_test.work import Work
 
@@ -41,7 +41,7 @@ class HardwareLimits:
     operations_floor_s: float | None
 
 
-def shape(work: Work) -> Shape | None:
+def shape(work: Work) -> ModelShape | None:
     """Sizes by building the model without memory (torch's meta device); None when not every step needs all weights."""
     config = transformers.AutoConfig.from_pretrained(work.model)
     if any(getattr(config, name, None) for name in ("num_experts", "num_local_experts", "n_routed_experts")):
@@ -56,7 +56,7 @@ def shape(work: Work) -> Shape | None:
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     body_wide = FP8_BYTES if work.quantization == "fp8" else wide
-    return Shape(body, head, body * body_wide, head * wide, 2 * config.num_hidden_layers * heads * size * wide)
+    return ModelShape(body, head, body * body_wide, head * wide, 2 * config.num_hidden_layers * heads * size * wide)
 
 
 def best_s(action: Callable[[], object], device: str) -> float:

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import engine_job
-import settings as engine
+import engine_settings
 from speed_test import side_result
-from speed_test.table import figures, table
+from speed_test.result_table import figures, table
 from speed_test.throughput_arguments import BACKENDS, parser
 from speed_test.work import Request, Work, WorkError, dataset_requests, random_requests
 
@@ -38,7 +38,7 @@ def main(argv: list[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, _stop)
     try:
         told = _measure(args)
-    except (engine.SettingError, WorkError) as error:
+    except (engine_settings.SettingError, WorkError) as error:
         print(f"throughput: {error}", file=sys.stderr)
         return 2
     except SideError as error:
@@ -73,7 +73,7 @@ def _measure(args: argparse.Namespace) -> dict[str, Any]:
     return figures(work, results, limits)
 
 
-def _work(args: argparse.Namespace, settings: engine.Settings) -> Work:
+def _work(args: argparse.Namespace, settings: engine_settings.Settings) -> Work:
     return Work(
         model=engine_job.model_name(settings),
         device=settings.device,
@@ -83,12 +83,12 @@ def _work(args: argparse.Namespace, settings: engine.Settings) -> Work:
         seed=args.seed,
         repeats=args.repeats,
         max_batch_size=args.hf_max_batch_size,
-        engine_flags=[*engine.engine_arguments(settings), *settings.extra_args],
+        engine_flags=[*engine_settings.engine_arguments(settings), *settings.extra_args],
         requests=_requests(args, settings),
     )
 
 
-def _requests(args: argparse.Namespace, settings: engine.Settings) -> list[Request]:
+def _requests(args: argparse.Namespace, settings: engine_settings.Settings) -> list[Request]:
     from transformers import AutoTokenizer  # noqa: PLC0415  # takes seconds: not before the input was checked
 
     tokenizer = AutoTokenizer.from_pretrained(engine_job.model_name(settings))
@@ -107,7 +107,7 @@ def _requests(args: argparse.Namespace, settings: engine.Settings) -> list[Reque
     return random_requests(args.num_prompts, input_len, output_len, ordinary, args.seed)
 
 
-def _process(module: str, order: Path, settings: engine.Settings) -> Path:
+def _process(module: str, order: Path, settings: engine_settings.Settings) -> Path:
     """Run one module on `order` in a process of its own, whose memory is free afterwards; return its answer's file."""
     answer = order.with_name(f"{module}.json")
     print(f"throughput: {module.removesuffix('_side')} ...", file=sys.stderr, flush=True)

@@ -9,7 +9,6 @@ import argparse
 import json
 import random
 import re
-import socket
 import subprocess
 import tempfile
 import threading
@@ -22,6 +21,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
+from tests.rig.running_stack import free_ports
 
 ROOT = Path(__file__).parents[2]
 _SAMPLE = re.compile(r"^(\S.*) (\S+)$")
@@ -90,13 +91,6 @@ def configuration(ports: list[int], own: int) -> str:
     return yaml.safe_dump(given)
 
 
-def free_port() -> int:
-    """A loopback port that nothing listens on."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
-
-
 @dataclass
 class Prometheus:
     """A running Prometheus, by its container and port."""
@@ -123,7 +117,7 @@ def measure(engines: int, pages: tuple[Path, Path], minutes: float, image: str) 
     ports = [serve(Engine(lines, before, after, steps)) for _ in range(engines)]
     with tempfile.TemporaryDirectory() as name:
         config = Path(name) / "prometheus.yml"
-        own = free_port()
+        [own] = free_ports(1)
         config.write_text(configuration(ports, own))
         Path(name).chmod(0o755)
         command = ["docker", "run", "--rm", "--detach", "--network", "host", "--tmpfs", "/tmp:mode=1777"]  # noqa: S108

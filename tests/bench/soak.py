@@ -11,11 +11,12 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import requests
-from drills.drill import check_ready, default_project
+from drills.drill import check_ready
 from drills.engine_drills import API_SERVER, ENGINE, START_S, WORKER
 from drills.load_run import LoadTestRun, reasons
-from drills.sampling import Samples, Series, slope, slope_error
-from drills.stack import RunningStack, StackError
+from drills.stack import RunningStack, StackError, wait_for
+
+from tests.bench.sampling import Samples, Series, slope, slope_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -128,18 +129,14 @@ def one_run(
 
 
 def wait_for_engine(stack: RunningStack) -> None:
-    """Wait until a question is answered, and the workers are there."""
-    deadline = time.monotonic() + START_S
-    while time.monotonic() < deadline:
-        try:
-            body = {"model": stack.model(), "prompt": "a", "max_tokens": 1}
-            url = f"{stack.url('vllm', 8000)}/v1/completions"
-            if requests.post(url, json=body, headers=stack.headers(), timeout=60).ok:
-                return
-        except requests.RequestException:
-            pass  # it starts
-        time.sleep(1)
-    raise StackError("the engine does not answer")
+    """Wait until a request is answered. Raises StackError."""
+    body = {"model": stack.model(), "prompt": "a", "max_tokens": 1}
+
+    def answers() -> bool:
+        url = f"{stack.url('vllm', 8000)}/v1/completions"
+        return requests.post(url, json=body, headers=stack.headers(), timeout=60).ok
+
+    wait_for("an answer of the engine", answers, START_S)
 
 
 def fill_kernels(stack: RunningStack) -> None:
@@ -191,7 +188,7 @@ def slopes(samples: Samples, disk: Series) -> list[str]:
 def main() -> int:
     """Soak the stack of `--project`; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench.soak", description=__doc__)
-    parser.add_argument("-p", "--project", default=default_project(), help="Compose project name; default: %(default)s")
+    parser.add_argument("-p", "--project", help="Compose project name; default: this folder's")
     parser.add_argument("--minutes", type=float, default=30, help="default: %(default)g")
     options = parser.parse_args()
     if not 1 <= options.minutes <= 24 * 60:

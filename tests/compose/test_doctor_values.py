@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 import repository
-from checks import setting_checks
-from checks.finding import FAIL, OK, WARN
+from doctor_checks import setting_checks
+from doctor_checks.check_result import FAIL, OK, WARN
 
 from tests.rig.compose_model import render
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def no_env_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A developer's own .env is not under test."""
     (tmp_path / ".env.example").write_text((repository.ROOT / ".env.example").read_text())
-    monkeypatch.setattr("checks.setting_checks.ROOT", tmp_path)
+    monkeypatch.setattr("doctor_checks.setting_checks.ROOT", tmp_path)
 
 
 def test_the_defaults_contradict_nothing() -> None:

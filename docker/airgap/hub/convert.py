@@ -1,15 +1,15 @@
-"""Turns a GGUF file into the folder that a model hub would hold: safetensors in shards, config, tokenizer.
+"""Converts a GGUF file into a model hub's folder: safetensors in shards, config, tokenizer.
 
     python convert.py MODEL.gguf FOLDER
 
-The weights are the quantised ones, written out as float32: an engine loads them like any other checkpoint.
+The quantised weights are written as float32, so that an engine loads them like any other checkpoint.
 """
 
 import shutil
 import sys
 from pathlib import Path
 
-# The engine's image has these two, no other environment needs them.
+# Only the engine's image has these two.
 import torch  # type: ignore[import-not-found,unused-ignore]
 from transformers import (  # type: ignore[import-not-found,unused-ignore]
     AutoModelForCausalLM,
@@ -17,12 +17,12 @@ from transformers import (  # type: ignore[import-not-found,unused-ignore]
     GgufConfig,
 )
 
-# Half a gigabyte becomes several files and an index: what a large model looks like on a hub.
+# Half a gigabyte becomes several files and an index, like a large model on a hub.
 SHARD_SIZE = "100MB"
 
 
 def convert(gguf: Path, folder: Path) -> None:
-    """Write the model in `gguf` to `folder`; whatever was written before is replaced."""
+    """Write the model in `gguf` to `folder`; replaces earlier output."""
     shutil.rmtree(folder, ignore_errors=True)
     place = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
     tokenizer = AutoTokenizer.from_pretrained(**place)

@@ -1,4 +1,4 @@
-"""Engine: why is it slow. Queue, latency by phase, work per step, lengths and endings."""
+"""Engine dashboard: queue, latency by phase, work per step, lengths, finish reasons."""
 
 from __future__ import annotations
 

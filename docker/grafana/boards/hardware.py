@@ -1,4 +1,4 @@
-"""GPU and host: what the box does, and what the monitoring itself costs."""
+"""GPU and host dashboard, with the cost of the monitoring itself."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from boards.promql import ENGINE, GPU, HOST, Query, rate, share
 if TYPE_CHECKING:
     from grafana_foundation_sdk.models.dashboard import Dashboard
 
-# Cards without profiling counters (GeForce) have the coarser one that follows `or`.
+# Cards without profiling counters (GeForce) only have the coarser metric after `or`.
 BUSY = f"max by (gpu) (DCGM_FI_PROF_GR_ENGINE_ACTIVE{{{GPU}}}) or max by (gpu) (DCGM_FI_DEV_GPU_UTIL{{{GPU}}} / 100)"
 MEMORY_BUSY = (
     f"max by (gpu) (DCGM_FI_PROF_DRAM_ACTIVE{{{GPU}}}) or max by (gpu) (DCGM_FI_DEV_MEM_COPY_UTIL{{{GPU}}} / 100)"

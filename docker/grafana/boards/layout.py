@@ -1,4 +1,4 @@
-"""A dashboard of sections: panels fill each line from the left, and get their places and numbers here."""
+"""Layout of a dashboard: panels fill each line from the left and get their positions and ids here."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 WIDTH = 24
-# Places in the field's own order: is it well, why not, what does the client see, what does the box do.
+# In the order of an investigation: state, cause, client's view, hardware.
 TITLES = {
     "overview": "Overview",
     "engine": "Engine",

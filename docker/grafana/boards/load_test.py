@@ -1,4 +1,4 @@
-"""Load test: what the client saw beside what the engine says, on the same buckets."""
+"""Load test dashboard: the client's measurements beside the engine's, on the same buckets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the monitoring itself costs, and whether it sees everything: a section of GPU and host."""
+"""Section of GPU and host: cost and completeness of the monitoring itself."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Overview: is anything wrong, what, and since when; in the order in which an on-call person asks."""
+"""Overview dashboard: state, cause and start of a problem, in the order in which an on-call person asks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The kinds of panels: a number, lines, a heat map, a table. All say what they show and what no data means."""
+"""Kinds of panels: number, lines, heat map, table; each has a description and a text for no data."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ SLO = "SLO"
 
 
 class Builder(Protocol):
-    """What the SDK's panel builders have in common."""
+    """Interface of the SDK's panel builders."""
 
     def build(self) -> Panel:
         """Return the panel."""
@@ -75,9 +75,9 @@ def tile(
     nothing: str = NO_TRAFFIC,
     width: int = 3,
 ) -> stat.Panel:
-    """One number as it is now; never an old one, when there is no newer.
+    """One current number; shows no data rather than an old value.
 
-    `limit_query` gives the value from which it is red, so that the limit follows .env.
+    `limit_query` gives the threshold for red, so that it follows .env.
     """
     panel = (
         stat.Panel()
@@ -103,7 +103,7 @@ def tile(
 def dial(
     title: str, description: str, expr: str, *, limits: board.ThresholdsConfig, nothing: str, width: int = 6
 ) -> gauge.Panel:
-    """A share from 0 to 120 % on a dial, as it is now."""
+    """A current share from 0 to 120 % on a dial."""
     return (
         gauge.Panel()
         .title(title)
@@ -134,7 +134,7 @@ def graph(
     most: float | None = None,
     limits: board.ThresholdsConfig | None = None,
 ) -> timeseries.Panel:
-    """Lines over time; zero is always in sight. Lines that are called engine, client and SLO look alike everywhere."""
+    """Lines over time from zero; lines named engine, client and SLO look the same on every dashboard."""
     panel = (
         timeseries.Panel()
         .title(title)
@@ -197,7 +197,7 @@ def heat_map(title: str, description: str, buckets: str, *, width: int = 12) -> 
 def rows(
     title: str, unit: str, description: str, expr: str, columns: dict[str, str], *, nothing: str, width: int = 12
 ) -> table.Panel:
-    """A table of what an instant query finds: `columns` gives label -> heading, in order; Value is the value."""
+    """A table of an instant query's result: `columns` gives label -> heading, in order; Value is the value."""
     organize = {
         "indexByName": {label: number for number, label in enumerate(columns)},
         "renameByName": columns,
@@ -217,7 +217,7 @@ def rows(
 
 
 def _nothing(text: str) -> SpecialValueMap:
-    """A quantile of nothing is NaN: say it in words."""
+    """Text for NaN, the quantile of no observations."""
     return SpecialValueMap(
         options=DashboardSpecialValueMapOptions(
             match=SpecialValueMatch.NULL_AND_NAN, result=ValueMappingResult(text=text)

@@ -1,4 +1,4 @@
-"""PromQL as the dashboards write it: engines and load workers are summed first, ratios have no zero below the line."""
+"""PromQL of the dashboards: sums over engines or load workers come first; ratios never divide by zero."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ def total(metric: str, selector: str, *by: str) -> str:
 
 
 def rate(counter: str, selector: str, *by: str) -> str:
-    """Per-second rate of a counter, summed as `total` sums."""
+    """Per-second rate of a counter, summed like `total`."""
     return f"sum{_by(by)} (rate({counter}{{{selector}}}[$__rate_interval]))"
 
 
 def share(part: str, whole: str) -> str:
-    """`part` of `whole`; no value, rather than NaN, where there is no whole."""
+    """`part` of `whole`; no value, rather than NaN, where `whole` is 0."""
     return f"{part} / ({whole} > 0)"
 
 
 def mean(histogram: str, selector: str, *by: str) -> str:
-    """Mean of what a histogram saw: exact, it does not depend on bucket edges."""
+    """Mean of a histogram's observations: exact, independent of bucket edges."""
     return share(rate(f"{histogram}_sum", selector, *by), rate(f"{histogram}_count", selector, *by))
 
 
@@ -52,7 +52,7 @@ def quantile(q: float, histogram: str, selector: str) -> str:
 def percentiles(
     histogram: str, selector: str, name: str = "", qs: tuple[float, ...] = (0.5, 0.95, 0.99)
 ) -> list[Query]:
-    """Lines of a latency or a length; `name` comes before p50, p95, p99."""
+    """Lines p50, p95 and p99 of a latency or a length; `name` is their prefix."""
     return [Query(quantile(q, histogram, selector), f"{name} p{q * 100:g}".strip()) for q in qs]
 
 

@@ -1,6 +1,6 @@
 """`python -m delivery [fetch|verify|list|prune]`: the `model` container's program.
 
-Exit code 0 only when what was asked for is done; 1 with one line on standard error when not.
+Exit code 0 when the command succeeded, 1 with one line on standard error when not.
 """
 
 import argparse
@@ -30,7 +30,7 @@ def main(arguments: list[str]) -> int:
         if chosen.command in (None, "fetch"):
             require_key_for_others(os.environ)
         for name in ("MODEL_TOKEN", "MODEL_TOKEN_FILE"):
-            os.environ.pop(name, None)  # no client library is to find it but by our hand
+            os.environ.pop(name, None)  # client libraries get it from us alone
         _hide(settings.token)
         logging.basicConfig(format="client: %(message)s", level=logging.WARNING, stream=sys.stderr)
         _carry_out(chosen, settings)
@@ -38,14 +38,14 @@ def main(arguments: list[str]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except OSError as error:
-        # Whatever the volume or the mount refuses: full, read-only, gone.
+        # The volume or the mount: full, read-only, gone.
         print(f"error: {error.filename or 'volume'}: {error.strerror or error}", file=sys.stderr)
         return 1
     return 0
 
 
 def _carry_out(chosen: argparse.Namespace, settings: Settings) -> None:
-    # Imported one at a time: a start with nothing to do loads as little as can be.
+    # Imported late: a start with nothing to do should load little.
     if chosen.command in (None, "fetch"):
         from .fetch import fetch  # noqa: PLC0415
 
@@ -63,7 +63,7 @@ def _carry_out(chosen: argparse.Namespace, settings: Settings) -> None:
 
 
 class _Redacted(io.TextIOBase):
-    """A stream that writes `***` for a secret, whoever writes: our lines, a client's, a traceback."""
+    """A stream that replaces a secret by `***` in our lines, a client's and tracebacks."""
 
     def __init__(self, stream: TextIO, secret: str) -> None:
         super().__init__()
@@ -85,7 +85,7 @@ def _hide(token: str) -> None:
 
 
 def _stop(_signal: int, _frame: FrameType | None) -> None:
-    # Every state of the volume is one that the next run goes on from.
+    # Safe at any moment: the next run continues from every state of the volume.
     os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, b"stopped: run this again to go on\n")
     os._exit(128 + signal.SIGTERM)
 
@@ -96,5 +96,5 @@ if __name__ == "__main__":
     code = main(sys.argv[1:])
     sys.stdout.flush()
     sys.stderr.flush()
-    # Not sys.exit: it would wait for the client's threads, which may hang with the hub.
+    # Not sys.exit: it would wait for the client's threads, which hang when the hub does.
     os._exit(code)

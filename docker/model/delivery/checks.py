@@ -1,4 +1,4 @@
-"""After the download: whether what lies in the folder is a whole model that an engine can load."""
+"""Checks after the download: the folder holds a complete model that an engine can load."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -18,14 +18,14 @@ _TOKENIZERS = (
     "*.tiktoken",
 )
 _WEIGHTS = ("*.safetensors", "*.bin", "*.gguf", "*.pt", "*.pth")
-# How the hubs' authors mark a model that was made for chat.
+# Parts of a model's name that mark it as made for chat.
 _CHAT_MARKS = ("instruct", "chat", "-it")
 # A safetensors file starts with the length of its JSON header, as a little-endian number.
 _LENGTH_BYTES = 8
 
 
 def unlike_listing(folder: Path, files: Iterable[RemoteFile]) -> dict[str, str]:
-    """What differs from the source's listing in presence or size, by path."""
+    """Files that are missing or differ in size from the source's listing: path to problem."""
     found = {}
     for file in files:
         path = folder / file.path
@@ -37,7 +37,7 @@ def unlike_listing(folder: Path, files: Iterable[RemoteFile]) -> dict[str, str]:
 
 
 def problems(folder: Path, settings: Settings) -> list[str]:
-    """Everything that would keep an engine from serving the model, one clause each; empty when it is whole."""
+    """Problems that would keep an engine from serving the model, one clause each; empty for none."""
     return [
         *_leftovers(folder),
         *_config(folder),
@@ -70,7 +70,7 @@ def _weights(folder: Path) -> Iterator[str]:
 
 
 def _missing_shards(folder: Path) -> Iterator[str]:
-    # The index of another form of the weights is there without them: they were left out on purpose.
+    # Without safetensors only: the index of a form of weights that was left out on purpose has no shards.
     safetensors = sorted(folder.glob("*.safetensors.index.json"))
     for index in safetensors or sorted(folder.glob("*.index.json")):
         document = _json(index)
@@ -92,7 +92,7 @@ def _chat_template(folder: Path, settings: Settings) -> Iterator[str]:
     name = settings.model_id.rpartition("/")[2].lower()
     if settings.has_chat_template or not any(mark in name for mark in _CHAT_MARKS):
         return
-    # A tekken tokenizer knows its conversations by itself.
+    # A tekken tokenizer has its chat format built in.
     if any((folder / place).is_file() for place in ("chat_template.jinja", "chat_template.json", "tekken.json")):
         return
     config = _json(folder / "tokenizer_config.json")
@@ -101,7 +101,7 @@ def _chat_template(folder: Path, settings: Settings) -> Iterator[str]:
 
 
 def _safetensors_size(path: Path) -> int | None:
-    """Bytes that a safetensors file must have by its own header; None when that cannot be read.
+    """Size in bytes that a safetensors file's header demands; None when it cannot be read.
 
     Source: the format's description, https://github.com/huggingface/safetensors#format
     """
@@ -118,7 +118,7 @@ def _safetensors_size(path: Path) -> int | None:
 
 
 def _is_file(path: Path) -> bool:
-    """Whether there is such a file; a name that cannot be one, such as one with a NUL or of 300 letters, is none."""
+    """Return whether the file exists; False for an impossible name, such as one with a NUL or 300 letters."""
     try:
         return path.is_file()
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""Delivers the wanted model: checks before, fetches, checks after, and only then marks it READY."""
+"""Delivers the wanted model: checks space, fetches, checks the files, and only then marks it READY."""
 
 import queue
 import resource
@@ -9,31 +9,32 @@ from pathlib import Path
 
 import tenacity
 
-from . import checks, metrics, volume
+from . import checks, download_metrics, volume
+from .download_progress import DownloadProgress
 from .listing import Listing, TransientError, select
 from .log import say
-from .progress import DownloadProgress
+from .manifest import FileRecord, Manifest, read_ready, unready, write_ready
 from .settings import DeliveryError, Settings
 from .sources import Source, open_source
-from .volume import Manifest, megabytes
+from .volume import megabytes
 
 _LINE_EVERY_S = 5.0
-_LISTING_TRIES = 4  # 7 s in all: enough for a hub that is just starting, short for an address that is wrong
-_ROUNDS = 3  # of fetching what is missing although the client said that it was done
+_LISTING_TRIES = 4  # 7 s in all: enough for a hub that is starting, short for a wrong address
+_ROUNDS = 3  # of fetching files that are missing although the client reported success
 
 
 def fetch(settings: Settings) -> None:
-    """Make `/models/<MODEL_ID>` name a complete model. Raises DeliveryError; running again goes on from there."""
+    """Make `/models/<MODEL_ID>` name a complete model. Raises DeliveryError; the next run continues from there."""
     if _finished(settings):
         return
     volume.require_writable(settings.volume)
     with volume.locked(settings.volume, say):
-        if not _finished(settings):  # the one we waited for may have done it
+        if not _finished(settings):  # the run that held the lock may have delivered it
             _deliver(settings)
 
 
 def _finished(settings: Settings) -> bool:
-    manifest = volume.read_ready(volume.folder_of(settings))
+    manifest = read_ready(volume.folder_of(settings))
     if manifest is None or (manifest.allow, manifest.ignore) != (settings.allow, settings.ignore):
         return False
     volume.link(settings)
@@ -51,7 +52,7 @@ def _deliver(settings: Settings) -> None:
     if not wanted.files:
         raise DeliveryError(f"MODEL_ALLOW_PATTERNS, MODEL_IGNORE_PATTERNS: they leave no file of {settings.name}")
     folder.mkdir(parents=True, exist_ok=True)
-    volume.unready(folder)
+    unready(folder)
     volume.sweep(folder, wanted.files)
     missing = max(wanted.size - volume.bytes_in(folder), 0)
     say(
@@ -60,28 +61,28 @@ def _deliver(settings: Settings) -> None:
     )
     volume.require_space(folder, missing=missing)
     progress = DownloadProgress(folder, wanted.files)
-    with metrics.published(settings.model_id, progress):
+    with download_metrics.published(settings.model_id, progress):
         digests = _while_watching(
             lambda: _fetch_until_there(source, everything, wanted, folder), progress, settings.stall_timeout_s
         )
-        # Here, because the page takes up to half a second to close. The kernel counts in KiB.
+        # Before the page closes, which takes up to half a second. The kernel counts in KiB.
         peak = megabytes(1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
         say(f"{progress.line()}: {progress.summary()}, peak memory {peak}")
     volume.sweep(folder, wanted.files)
     if found := checks.problems(folder, settings):
         raise DeliveryError(f"{settings.name} is not a whole model: {'; '.join(found)}")
-    records = tuple(volume.FileRecord(file.path, file.size, digests[file.path]) for file in wanted.files)
+    records = tuple(FileRecord(file.path, file.size, digests[file.path]) for file in wanted.files)
     manifest = Manifest(
         settings.source, settings.model_id, settings.revision, records, wanted.commit, settings.allow, settings.ignore
     )
-    volume.write_ready(folder, manifest)
+    write_ready(folder, manifest)
     volume.link(settings)
     shutil.rmtree(scratch)
     say(f"{settings.name}: READY")
 
 
 def _ask(source: Source) -> Listing:
-    """The source's listing. Raises DeliveryError, also when it could not be had after some tries."""
+    """The source's listing, after some retries. Raises DeliveryError."""
     retrying = tenacity.Retrying(
         retry=tenacity.retry_if_exception_type(TransientError),
         wait=tenacity.wait_exponential(multiplier=1),
@@ -96,10 +97,10 @@ def _ask(source: Source) -> Listing:
 
 
 def _fetch_until_there(source: Source, everything: Listing, wanted: Listing, folder: Path) -> dict[str, str]:
-    """Every wanted file, with its SHA-256 by path.
+    """Fetch every wanted file; return SHA-256 by path.
 
-    Tries again for as long as it takes: the deadline is the caller's, who sees whether bytes still arrive. A client
-    that ends without an error is not believed but checked, and sent again for what is missing.
+    Retries without a limit: the caller ends a download that stalls. A client's success is checked against the listing,
+    and missing files are fetched again.
     """
     skipped = [file for file in everything.files if file not in wanted.files]
     retrying = tenacity.Retrying(
@@ -126,16 +127,16 @@ def _say_retry(state: tenacity.RetryCallState) -> None:
 def _while_watching(
     work: Callable[[], dict[str, str]], progress: DownloadProgress, stall_timeout_s: float
 ) -> dict[str, str]:
-    """Do the work while lines tell how far it is. Raises what it raises, or DeliveryError when it stalls."""
+    """Run `work` in a thread and log its progress. Raises its errors, or DeliveryError when it stalls."""
     outcome: queue.SimpleQueue[dict[str, str] | BaseException] = queue.SimpleQueue()
 
     def worker() -> None:
         try:
             outcome.put(work())
-        except BaseException as error:  # noqa: BLE001  # it is raised again in the thread that waits
+        except BaseException as error:  # noqa: BLE001  # raised again in the waiting thread
             outcome.put(error)
 
-    # A client that hangs with its hub must not hold the process: this thread is left behind at the end.
+    # A daemon: a client that hangs must not keep the process alive.
     threading.Thread(target=worker, daemon=True).start()
     while True:
         try:

@@ -1,4 +1,4 @@
-"""What a source says it holds, and which part of it is wanted."""
+"""A source's listing of files, and the selection of those to fetch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 
 from .settings import DeliveryError
 
-# The same weights in other forms. Engines read safetensors first; fetching these too doubles the download.
+# Other forms of the same weights: engines prefer safetensors, and fetching both doubles the download.
 _DUPLICATES = (
     "*.bin",
     "*.ckpt",
@@ -24,17 +24,17 @@ _DUPLICATES = (
 )
 
 
-# Names that the volume uses for itself; a repository may have files of these names, no engine needs them.
+# Names reserved on the volume; a repository's files of these names are skipped, no engine needs them.
 MANIFEST = "manifest.json"
 READY = "READY"
 
 
-# What a hub's client raises on an answer that is no listing: no JSON, too deep, other fields, other types.
+# Errors of a hub's client for an answer that is no listing: no JSON, too deep, other fields, other types.
 NO_LISTING = (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError)
 
 
 class TransientError(Exception):
-    """A failure that may heal by itself: the text says what happened; trying again is right."""
+    """A failure that is worth a retry; the message says what happened."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class RemoteFile:
     git_sha1: str | None = None
 
     def __post_init__(self) -> None:
-        """Raise ValueError for what a source cannot mean: listings come from the network."""
+        """Raise ValueError for an impossible path or size: listings come from the network."""
         if not (isinstance(self.path, str) and self.path.strip("/.") and "\0" not in self.path):
             raise ValueError(f"a file is called {self.path!r}")
         if not (isinstance(self.size, int) and self.size >= 0):
@@ -59,7 +59,7 @@ class RemoteFile:
 
 @dataclass(frozen=True)
 class Listing:
-    """The files of one revision; `commit` is what the revision's name meant when it was asked, where known."""
+    """The files of one revision; `commit` is the revision's commit at that time, where known."""
 
     files: tuple[RemoteFile, ...]
     commit: str = ""
@@ -71,10 +71,10 @@ class Listing:
 
 
 def select(listing: Listing, allow: Sequence[str], ignore: Sequence[str]) -> Listing:
-    """Keep the files that fit one of `allow` (when any is given) and none of `ignore`; shell patterns.
+    """Keep files that match one of `allow` (when given) and none of `ignore`; shell patterns.
 
-    With no `allow`, other forms of the same weights are left out where there are safetensors. Raises DeliveryError
-    for a path that would be written outside of the model's folder.
+    Without `allow`, other forms of the weights are left out beside safetensors. Raises DeliveryError for a path
+    outside the model's folder.
     """
     for file in listing.files:
         if file.path.startswith("/") or ".." in PurePosixPath(file.path).parts:
@@ -88,6 +88,6 @@ def select(listing: Listing, allow: Sequence[str], ignore: Sequence[str]) -> Lis
 
 
 def _fits(path: str, patterns: Sequence[str]) -> bool:
-    """Whether a whole path, or its last part, fits a pattern: `*.bin` means those in folders too."""
+    """Return whether a path, or its last part, matches a pattern: `*.bin` matches in subfolders too."""
     name = PurePosixPath(path).name
     return any(fnmatchcase(path, pattern) or fnmatchcase(name, pattern) for pattern in patterns)

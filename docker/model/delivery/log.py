@@ -1,16 +1,16 @@
-"""The log: our own lines, and what the hubs' clients say."""
+"""Logging: our own lines and the hubs' clients' warnings."""
 
 import logging
 import sys
 
 
 def say(line: str) -> None:
-    """Print one line now, on the stream of the errors: a log that mixes two streams may show the end first."""
+    """Print one line to standard error: a log that mixes two streams may show lines out of order."""
     print(line, file=sys.stderr, flush=True)
 
 
 def adopt_log(name: str) -> None:
-    """Let a client's warnings through in our form, and nothing below them."""
+    """Show a client's warnings in our format, and nothing below them."""
     logger = logging.getLogger(name)
     logger.handlers.clear()
     logger.propagate = True
@@ -18,7 +18,7 @@ def adopt_log(name: str) -> None:
 
 
 def root_cause(error: BaseException) -> str:
-    """The words of the operating system, from under the layers of clients: `Connection refused`."""
+    """The operating system's message below a client's errors, such as `Connection refused`."""
     words = ""
     link: BaseException | None = error
     while link is not None:

@@ -1,4 +1,4 @@
-"""The settings, from the environment: read once, checked before anything else happens."""
+"""Settings from the environment, read once and checked first."""
 
 import ipaddress
 import os
@@ -13,12 +13,12 @@ _REVISION = re.compile(r"[A-Za-z0-9_][\w./-]*", re.ASCII)
 
 
 class DeliveryError(Exception):
-    """One line for a person: what is wrong, which setting, how to fix it."""
+    """A failed delivery; the message is one line with problem, setting and fix."""
 
 
 @dataclass(frozen=True)
 class SourceKind:
-    """What a source calls its default revision, its public address, and the setting that changes the address."""
+    """A source's default revision, public address, and the setting that changes the address."""
 
     default_revision: str
     address: str
@@ -34,7 +34,7 @@ SOURCES = {
 
 @dataclass(frozen=True)
 class Settings:
-    """What to deliver and from where. `address` is a hub's, or the folder or archive of the local source."""
+    """The wanted model and its source. `address` is a hub's URL, or the local source's folder or archive."""
 
     source: str
     model_id: str
@@ -50,12 +50,12 @@ class Settings:
 
     @property
     def name(self) -> str:
-        """The model as messages name it."""
+        """The model's name in messages."""
         return f"{self.model_id}@{self.revision}"
 
 
 def read(environ: Mapping[str, str]) -> Settings:
-    """Read the settings; empty means unset, as Compose passes it. Raises DeliveryError."""
+    """Read the settings; empty means unset, as Compose passes them. Raises DeliveryError."""
     values = {name: value.strip() for name, value in environ.items() if value.strip()}
     source = values.get("MODEL_SOURCE", "modelscope")
     kind = SOURCES.get(source)
@@ -88,9 +88,9 @@ def read(environ: Mapping[str, str]) -> Settings:
 
 
 def require_key_for_others(environ: Mapping[str, str]) -> None:
-    """Raise DeliveryError when the stack's ports will be open to others and the API has no key.
+    """Raise DeliveryError when other machines could reach the API without a key.
 
-    The engine refuses too (docker/vllm/access.py); this comes before a download of gigabytes.
+    The engine refuses too (docker/vllm/api_access.py); here it comes before a download of gigabytes.
     """
     address = environ.get("BIND_ADDRESS", "").strip() or "127.0.0.1"
     try:
@@ -105,7 +105,7 @@ def require_key_for_others(environ: Mapping[str, str]) -> None:
 
 
 def _token(values: Mapping[str, str]) -> str:
-    """From MODEL_TOKEN_FILE, as Compose mounts a secret, or where that is empty from MODEL_TOKEN."""
+    """Token from MODEL_TOKEN_FILE, Compose's secret, or where that is empty from MODEL_TOKEN."""
     path = values.get("MODEL_TOKEN_FILE")
     if path is None:
         return values.get("MODEL_TOKEN", "")

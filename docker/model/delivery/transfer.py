@@ -1,6 +1,6 @@
-"""Brings single files into a folder: hashed while they are written, continued after an interruption, compared.
+"""Transfers single files: hashed while written, continued after an interruption, compared with the listing.
 
-For sources whose own client does not do all of it.
+For sources whose client lacks part of this.
 """
 
 import errno
@@ -17,15 +17,15 @@ from .settings import DeliveryError
 
 INCOMPLETE = ".incomplete"
 _BLOCK = 1 << 20
-_TRIES = 3  # a wrong byte on the way heals with the second try; a source that is wrong itself never does
+_TRIES = 3  # a retry heals a wrong byte on the way, never a wrong source
 _GIT_PREFIX = "blob {}\0"
 
-# Writes the rest of one file, from the stream's position to the end.
+# Writes one file from the stream's position to the end.
 Writer = Callable[[RemoteFile, "HashingFile"], None]
 
 
 class HashingFile(io.RawIOBase):
-    """A file open for writing at its end that knows the SHA-256 of all it holds, what it held before included."""
+    """A file opened for appending that computes the SHA-256 of its whole content."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -49,7 +49,7 @@ class HashingFile(io.RawIOBase):
         return self._file.tell()
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Only where it stands already, or to the start, which forgets everything: nothing else could be hashed."""
+        """Accept the current position, or 0, which empties the file: the hash allows nothing else."""
         if (offset, whence) == (0, io.SEEK_SET):
             self._file.truncate(0)
             self._file.seek(0)
@@ -59,7 +59,7 @@ class HashingFile(io.RawIOBase):
         return self.tell()
 
     def truncate(self, size: int | None = None) -> int:
-        """Only at its end, where it changes nothing."""
+        """Accept the current size only."""
         if size not in (None, self.tell()):
             raise io.UnsupportedOperation(f"truncate to {size}")
         return self.tell()
@@ -78,11 +78,10 @@ class HashingFile(io.RawIOBase):
 def place_all(
     files: Sequence[RemoteFile], folder: Path, write: Writer, *, workers: int, placed: dict[str, str]
 ) -> None:
-    """Bring every file into `folder`, some at a time.
+    """Transfer every file into `folder`, `workers` at a time.
 
-    `placed` holds the SHA-256 of the files that are done, by path, and is added to: a file is read and compared once,
-    however often this is called. Raises TransientError, when all others are done, where another try may help, and
-    DeliveryError at once where none can.
+    `placed` maps finished files to their SHA-256 and is added to, so that a retry skips them. Raises TransientError,
+    after all other files, where a retry may help, and DeliveryError at once where it cannot.
     """
     pool = ThreadPoolExecutor(workers)
     futures = {pool.submit(place, file, folder, write): file.path for file in files if file.path not in placed}
@@ -94,7 +93,7 @@ def place_all(
         elif isinstance(error, TransientError):
             transient = error
         else:
-            pool.shutdown(wait=False, cancel_futures=True)  # what still runs ends with the process
+            pool.shutdown(wait=False, cancel_futures=True)  # running transfers end with the process
             raise error
     pool.shutdown()
     if transient is not None:
@@ -102,12 +101,12 @@ def place_all(
 
 
 def place(file: RemoteFile, folder: Path, write: Writer) -> str:
-    """Bring one file into `folder`, going on from what is there; its SHA-256. Raises as `place_all`."""
+    """Transfer one file into `folder`, continuing a partial one; return its SHA-256. Raises like `place_all`."""
     target = folder / file.path
     partial = target.with_name(target.name + INCOMPLETE)
     target.parent.mkdir(parents=True, exist_ok=True)
     if target.exists():
-        target.replace(partial)  # what an earlier run left is compared like anything else
+        target.replace(partial)  # an earlier run's file is compared like a new one
     for _ in range(_TRIES):
         if partial.exists() and partial.stat().st_size > file.size:
             partial.unlink()
@@ -145,8 +144,8 @@ def _is_right(file: RemoteFile, partial: Path, digest: str) -> bool:
 
 
 def _git_sha1(path: Path, size: int) -> str:
-    digest = hashlib.sha1(_GIT_PREFIX.format(size).encode(), usedforsecurity=False)  # a name, no signature
-    digest.update(path.read_bytes())  # only small files have no better digest
+    digest = hashlib.sha1(_GIT_PREFIX.format(size).encode(), usedforsecurity=False)  # an id, no signature
+    digest.update(path.read_bytes())  # small: large files have a SHA-256
     return digest.hexdigest()
 
 
@@ -157,5 +156,5 @@ def sha256_of(path: Path) -> str:
 
 
 def no_space(path: str) -> str:
-    """The line for a volume that filled up on the way."""
+    """The message for a volume that became full."""
     return f"{path}: the volume is full: free space on the disk under Docker's volumes and run this again to go on"

@@ -1,4 +1,4 @@
-"""What a person does with the volume afterwards: look at it, check it, clear it."""
+"""Commands on the volume: list, verify, prune."""
 
 import shutil
 from collections.abc import Iterator
@@ -9,16 +9,17 @@ from urllib.parse import unquote
 
 from . import volume
 from .log import say
+from .manifest import FileRecord, Manifest, read_ready, unready
 from .settings import DeliveryError, Settings
 from .transfer import sha256_of
-from .volume import FileRecord, Manifest, megabytes
+from .volume import megabytes
 
-_READERS = 2  # one waits for the disk while the other computes
+_READERS = 2  # one reads while the other computes
 
 
 @dataclass(frozen=True)
 class Delivery:
-    """One revision of one model on the volume; no manifest means that it is not complete."""
+    """One revision of one model on the volume; `manifest` is None while it is incomplete."""
 
     name: str
     source: str
@@ -28,12 +29,12 @@ class Delivery:
 
 
 def deliveries(root: Path) -> list[Delivery]:
-    """Everything that lies in the volume's store, complete or not."""
+    """All revisions on the volume, complete or not."""
     found = []
     for folder in sorted((root / volume.STORE).glob("*/*/*/*")):
         source, owner, name, revision = folder.relative_to(root / volume.STORE).parts
         title = f"{owner}/{name}@{unquote(revision)}"
-        found.append(Delivery(title, source, folder, volume.bytes_in(folder), volume.read_ready(folder)))
+        found.append(Delivery(title, source, folder, volume.bytes_in(folder), read_ready(folder)))
     return found
 
 
@@ -49,12 +50,12 @@ def list_models(settings: Settings) -> None:
 
 
 def verify(settings: Settings) -> None:
-    """Read every byte of the wanted model again and compare. Raises DeliveryError and takes READY away if one is wrong.
+    """Read the wanted model again and compare its digests.
 
-    What is wrong is deleted, so that the next delivery fetches it and nothing else.
+    Deletes wrong files and READY, so that the next delivery fetches only those. Raises DeliveryError then.
     """
     folder = volume.folder_of(settings)
-    manifest = volume.read_ready(folder)
+    manifest = read_ready(folder)
     if manifest is None:
         raise DeliveryError(f"{settings.name} is not complete on the volume: run `docker compose run --rm model`")
     wrong = []
@@ -67,7 +68,7 @@ def verify(settings: Settings) -> None:
         return
     volume.require_writable(settings.volume)
     with volume.locked(settings.volume, say):
-        volume.unready(folder)
+        unready(folder)
         for path in wrong:
             (folder / path).unlink(missing_ok=True)
     raise DeliveryError(
@@ -77,7 +78,7 @@ def verify(settings: Settings) -> None:
 
 
 def prune(settings: Settings, *, sure: bool) -> None:
-    """Delete every model but the wanted one, after asking. Raises DeliveryError when nobody can answer."""
+    """Delete every model but the wanted one, after a question. Raises DeliveryError when nobody can answer."""
     volume.require_writable(settings.volume)
     with volume.locked(settings.volume, say):
         wanted = volume.folder_of(settings)
@@ -88,13 +89,13 @@ def prune(settings: Settings, *, sure: bool) -> None:
         for delivery in unwanted:
             print(f"{megabytes(delivery.size):>10}  {delivery.source:<11}  {delivery.name}")
         total = megabytes(sum(delivery.size for delivery in unwanted))
-        if volume.read_ready(wanted) is None:
+        if read_ready(wanted) is None:
             say(f"note: the model of the settings, {settings.name}, is not complete on the volume")
         if not sure and not _agreed(f"Delete these {len(unwanted)}, {total}, and keep {settings.name}? [y/N] "):
             print("nothing deleted")
             return
         for delivery in unwanted:
-            volume.unready(delivery.folder)  # first: what is half deleted must not look complete
+            unready(delivery.folder)  # first: a half-deleted model must not look complete
             shutil.rmtree(delivery.folder)
         _drop_dead_links(settings.volume)
         print(f"deleted {total}")
@@ -119,7 +120,7 @@ def _drop_dead_links(root: Path) -> None:
     for link in root.glob("*/*"):
         if link.is_symlink() and not link.exists():
             link.unlink()
-    # Folders that are empty now; those that are not refuse to go.
+    # Folders that are empty now, deepest first.
     for folder in sorted(root.glob(f"{volume.STORE}/**/"), key=lambda path: -len(path.parts)) + list(
         root.glob("[!.]*/")
     ):

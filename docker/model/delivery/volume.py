@@ -1,72 +1,25 @@
-"""The volume: where a model lies, how it is marked complete, and who may write.
+"""The models volume: paths, links, space and lock.
 
     /models/.store/<source>/<owner>/<name>/<revision>/   the files, manifest.json, READY
-    /models/<owner>/<name>                               link to the wanted one of them
+    /models/<owner>/<name>                               link to the wanted revision
 
-Every revision has a folder of its own, in which an interrupted download goes on. The link moves only to a folder that
-is READY, in one step: a reader of `/models/<owner>/<name>` sees a complete model or none.
+Every revision has a folder of its own, where an interrupted download continues. The link is replaced atomically and
+only for a READY folder: a reader of `/models/<owner>/<name>` sees a complete model or none.
 """
 
 import contextlib
 import fcntl
-import hashlib
-import json
 import os
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from stat import S_ISREG
 from urllib.parse import quote
 
-from .listing import MANIFEST, READY, RemoteFile
+from .listing import RemoteFile
 from .settings import DeliveryError, Settings
 
 STORE = ".store"
-# What reading a manifest that is none can raise: no JSON, too deep, other fields, other types.
-NO_MANIFEST = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
-SCRATCH = ".scratch"  # for the clients' own state; gone when a delivery is done
-
-
-@dataclass(frozen=True)
-class FileRecord:
-    """One file of a model: relative path with forward slashes, bytes, hex digest."""
-
-    path: str
-    size: int
-    sha256: str
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """What lies in a model's folder, and where it came from: `commit` is what `revision` meant then, where known.
-
-    `allow` and `ignore` are the patterns that chose the files.
-    """
-
-    source: str
-    id: str
-    revision: str
-    files: tuple[FileRecord, ...]
-    commit: str = ""
-    allow: tuple[str, ...] = ()
-    ignore: tuple[str, ...] = ()
-
-    def to_json(self) -> str:
-        """The text of manifest.json."""
-        return json.dumps(asdict(self), indent=1) + "\n"
-
-    @classmethod
-    def from_json(cls, text: str) -> "Manifest":
-        """Parse a manifest.json. Raises one of NO_MANIFEST when it is none."""
-        document = json.loads(text)
-        document["files"] = tuple(FileRecord(**record) for record in document["files"])
-        document["allow"], document["ignore"] = tuple(document["allow"]), tuple(document["ignore"])
-        return cls(**document)
-
-    @property
-    def size(self) -> int:
-        """Bytes of all files."""
-        return sum(file.size for file in self.files)
+SCRATCH = ".scratch"  # for the clients' own state; deleted after a delivery
 
 
 def folder_of(settings: Settings) -> Path:
@@ -76,43 +29,12 @@ def folder_of(settings: Settings) -> Path:
 
 
 def link_of(settings: Settings) -> Path:
-    """Where the engine finds the wanted model."""
+    """The wanted model's path for the engine."""
     return settings.volume / settings.model_id
 
 
-def read_ready(folder: Path) -> Manifest | None:
-    """The manifest of a complete model; None unless READY fits the manifest and every file has its size."""
-    try:
-        text = (folder / MANIFEST).read_text()
-        if (folder / READY).read_text().strip() != _digest(text):
-            return None
-        manifest = Manifest.from_json(text)
-        complete = all((folder / file.path).stat().st_size == file.size for file in manifest.files)
-    except (OSError, *NO_MANIFEST):
-        return None
-    return manifest if complete else None
-
-
-def unready(folder: Path) -> None:
-    """Take the mark of completeness away, before anything in the folder changes."""
-    (folder / READY).unlink(missing_ok=True)
-
-
-def write_ready(folder: Path, manifest: Manifest) -> None:
-    """Mark a folder complete: data on disk first, then the manifest, then READY, each in one step."""
-    for file in manifest.files:
-        _sync(folder / file.path)
-    text = manifest.to_json()
-    for name, content in ((MANIFEST, text), (READY, _digest(text) + "\n")):
-        temporary = folder / f".{name}.new"
-        temporary.write_text(content)
-        _sync(temporary)
-        temporary.replace(folder / name)
-        _sync(folder)
-
-
 def link(settings: Settings) -> None:
-    """Let `/models/<owner>/<name>` name the wanted revision's folder, in one step. Raises DeliveryError."""
+    """Point `/models/<owner>/<name>` at the wanted revision's folder, atomically. Raises DeliveryError."""
     place = link_of(settings)
     target = os.path.relpath(folder_of(settings), place.parent)
     if place.is_symlink() and str(place.readlink()) == target:
@@ -126,21 +48,21 @@ def link(settings: Settings) -> None:
     temporary.unlink(missing_ok=True)
     temporary.symlink_to(target)
     temporary.replace(place)
-    _sync(place.parent)
+    sync(place.parent)
 
 
 def bytes_in(folder: Path) -> int:
-    """Bytes of all files in a folder, half-written ones too."""
+    """Bytes of all files in a folder, partial ones too."""
     total = 0
     for path in folder.rglob("*"):
-        with contextlib.suppress(FileNotFoundError):  # a client renames files while we look
+        with contextlib.suppress(FileNotFoundError):  # a client may rename files meanwhile
             stat = path.lstat()
             total += stat.st_size if S_ISREG(stat.st_mode) else 0
     return total
 
 
 def sweep(folder: Path, files: Iterable[RemoteFile]) -> None:
-    """Remove what no listed file can use: files of an earlier listing, other clients' leftovers."""
+    """Remove files that are not in the listing, nor partial downloads of one that is."""
     kept = {name for file in files for name in (file.path, f"{file.path}.incomplete")}
     for path in folder.rglob("*"):
         if path.is_file() and path.relative_to(folder).as_posix() not in kept:
@@ -148,7 +70,7 @@ def sweep(folder: Path, files: Iterable[RemoteFile]) -> None:
 
 
 def require_writable(volume: Path) -> None:
-    """Raise DeliveryError unless files can be made on the volume."""
+    """Raise DeliveryError unless the volume is writable."""
     probe = volume / ".writable"
     try:
         probe.touch()
@@ -171,19 +93,19 @@ def require_space(folder: Path, *, missing: int) -> None:
 
 
 def margin(missing: int) -> int:
-    """Bytes to leave free: one hundredth of the download, 32 MB at least."""
+    """Bytes to leave free: 1 % of the download, at least 32 MB."""
     return max(missing // 100, 32_000_000) if missing else 0
 
 
 def free_bytes(folder: Path) -> int:
-    """Bytes that an ordinary user can still write where the folder lies."""
+    """Free bytes for an ordinary user on the folder's file system."""
     stat = os.statvfs(folder)
     return stat.f_bavail * stat.f_frsize
 
 
 @contextlib.contextmanager
 def locked(volume: Path, say: Callable[[str], None]) -> Iterator[None]:
-    """Hold the volume alone. The kernel frees the lock when its holder ends, however it ends."""
+    """Hold the volume's lock; the kernel frees it when the process ends."""
     with (volume / ".lock").open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -194,15 +116,12 @@ def locked(volume: Path, say: Callable[[str], None]) -> Iterator[None]:
 
 
 def megabytes(count: int) -> str:
-    """A number of bytes as a person reads it (decimal units)."""
+    """Bytes as text in MB or GB (decimal)."""
     return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
 
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Write a file or folder through to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -10,14 +10,15 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
-import access
-import settings as engine
+import api_access
+import engine_settings
 from delivery import checks, volume
-from delivery import settings as model
+from delivery import manifest as delivery_manifest
+from delivery import settings as delivery_settings
 from delivery.listing import TransientError, select
 from delivery.settings import DeliveryError
 from delivery.sources import Source, open_source
-from explain import explain
+from failure_causes import explain
 
 from tests.unit.hostile.hostile_input import Hostile, environment, scratch, scratch_file
 
@@ -32,25 +33,25 @@ MODEL_NAMES = (
 )
 
 
-def engine_settings(data: bytes) -> None:
+def engine_environment(data: bytes) -> None:
     """A SettingError of one line that names the setting, or arguments that vLLM can be given."""
     env = {"MODEL_ID": "a/b", **environment(data, ENGINE_NAMES)}
     try:
-        access.adopt_key(env)
-        access.check(env)
-        settings = engine.read(env)
-        arguments = engine.arguments(settings)
-    except engine.SettingError as error:
+        api_access.adopt_key(env)
+        api_access.check(env)
+        settings = engine_settings.read(env)
+        arguments = engine_settings.arguments(settings)
+    except engine_settings.SettingError as error:
         assert "\n" not in str(error).strip(), error
         return
     assert all(isinstance(argument, str) and "\0" not in argument for argument in arguments)
     assert sum(argument.startswith("--max-model-len=") for argument in arguments) == 1
 
 
-def model_settings(data: bytes) -> None:
+def model_environment(data: bytes) -> None:
     """A DeliveryError of one line, or settings that stay inside the volume."""
     try:
-        settings = model.read(environment(data, MODEL_NAMES))
+        settings = delivery_settings.read(environment(data, MODEL_NAMES))
     except DeliveryError as error:
         assert "\n" not in str(error), error
         return
@@ -66,15 +67,15 @@ def manifest(data: bytes) -> None:
     folder = scratch() / "manifest"
     folder.mkdir(exist_ok=True)
     (folder / "manifest.json").write_bytes(data)
-    (folder / "READY").write_text(volume._digest(data.decode("utf-8", "replace")))
-    found = volume.read_ready(folder)
+    (folder / "READY").write_text(delivery_manifest._digest(data.decode("utf-8", "replace")))
+    found = delivery_manifest.read_ready(folder)
     assert found is None or found.size >= 0
 
 
 @cache
-def _model_folder() -> tuple[Path, model.Settings]:
+def _model_folder() -> tuple[Path, delivery_settings.Settings]:
     folder = scratch() / "model"
-    return folder, model.read({"MODEL_ID": "a/b-instruct", "MODEL_VOLUME": str(scratch())})
+    return folder, delivery_settings.read({"MODEL_ID": "a/b-instruct", "MODEL_VOLUME": str(scratch())})
 
 
 def model_files(data: bytes) -> None:
@@ -95,14 +96,14 @@ def engine_model_files(data: bytes) -> None:
     """The same config.json on the volume, read by the engine's memory check."""
     config = scratch_file("config.json", data)
 
-    class Here(engine.Settings):
+    class Here(engine_settings.Settings):
         model_path = config.parent
 
-    read = engine.read({"MODEL_ID": "a/b"})
+    read = engine_settings.read({"MODEL_ID": "a/b"})
     here = Here(**{name: getattr(read, name) for name in read.__dataclass_fields__})
     try:
-        engine.check_memory(here, 2**40)
-    except engine.SettingError as error:
+        engine_settings.check_memory(here, 2**40)
+    except engine_settings.SettingError as error:
         assert "\n" not in str(error)
 
 
@@ -142,7 +143,7 @@ def _source(kind: str) -> Source:
     settings = {"MODEL_SOURCE": kind, "MODEL_ID": "a/b", "MODELSCOPE_ENDPOINT": address, "HF_ENDPOINT": address}
     folder = scratch() / kind
     folder.mkdir()
-    return open_source(model.read(settings), folder)
+    return open_source(delivery_settings.read(settings), folder)
 
 
 def _listing(kind: str, data: bytes) -> None:
@@ -174,14 +175,14 @@ def huggingface_answer(data: bytes) -> None:
 
 TARGETS: dict[str, Hostile] = {
     "engine_settings": Hostile(
-        engine_settings,
+        engine_environment,
         [
             b"MAX_MODEL_LEN=2048\nDTYPE=half\nVLLM_EXTRA_ARGS=--max-num-seqs 64 --x 'a b'",
             b"CPU_KV_CACHE_GIB=1e3\nSLO_TTFT_MS=nan\nBIND_ADDRESS=0.0.0.0",
         ],
     ),
     "model_settings": Hostile(
-        model_settings,
+        model_environment,
         [
             b"MODEL_ID=Qwen/Qwen2-0.5B\nMODEL_REVISION=feature/x\nMODEL_ALLOW_PATTERNS=*.json, *.bin",
             b"MODEL_SOURCE=huggingface\nHF_ENDPOINT=http://hub:8080/\nMODEL_STALL_TIMEOUT_S=inf",

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 from delivery import listing, volume
 from delivery.listing import RemoteFile
+from delivery.manifest import FileRecord, Manifest, read_ready, unready, write_ready
 from delivery.settings import DeliveryError, Settings, read
 
 
@@ -20,22 +21,22 @@ def deliver(settings: Settings, content: bytes = b"weights") -> Path:
     folder = volume.folder_of(settings)
     folder.mkdir(parents=True)
     (folder / "w.safetensors").write_bytes(content)
-    record = volume.FileRecord("w.safetensors", len(content), "00")
-    volume.write_ready(folder, volume.Manifest("modelscope", "owner/name", "feature/x", (record,), allow=("*",)))
+    record = FileRecord("w.safetensors", len(content), "00")
+    write_ready(folder, Manifest("modelscope", "owner/name", "feature/x", (record,), allow=("*",)))
     return folder
 
 
 def test_ready_folder_gives_its_manifest_back(settings: Settings) -> None:
-    manifest = volume.read_ready(deliver(settings))
+    manifest = read_ready(deliver(settings))
     assert manifest is not None
-    assert manifest.files == (volume.FileRecord("w.safetensors", 7, "00"),)
+    assert manifest.files == (FileRecord("w.safetensors", 7, "00"),)
     assert (manifest.size, manifest.allow, manifest.ignore) == (7, ("*",), ())
 
 
 def test_without_ready_nothing_is_complete(settings: Settings) -> None:
     folder = deliver(settings)
-    volume.unready(folder)
-    assert volume.read_ready(folder) is None
+    unready(folder)
+    assert read_ready(folder) is None
 
 
 @pytest.mark.parametrize("damage", ["truncate", "remove", "manifest", "ready"])
@@ -51,7 +52,7 @@ def test_ready_does_not_cover_a_damaged_folder(settings: Settings, damage: str) 
             manifest.write_text(manifest.read_text().replace("owner", "other"))
         case "ready":
             (folder / listing.READY).write_text("")
-    assert volume.read_ready(folder) is None
+    assert read_ready(folder) is None
 
 
 def test_link_moves_between_revisions_and_stays_inside_the_volume(settings: Settings) -> None:
@@ -64,7 +65,7 @@ def test_link_moves_between_revisions_and_stays_inside_the_volume(settings: Sett
     deliver(other, b"newer")
     volume.link(other)
     assert (link / "w.safetensors").read_bytes() == b"newer"
-    assert volume.read_ready(volume.folder_of(settings)) is not None, "the old revision stays"
+    assert read_ready(volume.folder_of(settings)) is not None, "the old revision stays"
 
 
 def test_link_never_replaces_a_folder_that_someone_else_made(settings: Settings) -> None:

@@ -20,11 +20,12 @@ ENGINE = Path(__file__).parents[3] / "docker" / "vllm"
 # The supervisor beside a program in the engine's place, with seconds for minutes and nothing outside `folder` touched.
 WRAPPER = """
 import sys, pathlib
-import api, markers, processes, supervisor, watchdog
+import api_client, state_files, engine_processes, supervisor, watchdog
 program, folder, port = sys.argv[1], pathlib.Path(sys.argv[2]), sys.argv[3]
 backoff_s, limit_s = map(float, sys.argv[4:])
-api.SERVER = "http://127.0.0.1:" + port
-markers.ANSWERED, markers.STALLED, markers.STOPPING = (folder / name for name in ("answered", "stalled", "stopping"))
+api_client.SERVER = "http://127.0.0.1:" + port
+for name in ("ANSWERED", "STALLED", "STOPPING"):
+    setattr(state_files, name, folder / name.lower())
 supervisor.SHARED_MEMORY = folder / "shm"
 supervisor.BACKOFF_S = backoff_s
 watchdog.INTERVAL_S = watchdog.READY_INTERVAL_S = 0.1
@@ -35,7 +36,7 @@ class Registration:
     def join(self):
         print("router: join", flush=True)
     def leave(self, await_last):
-        print(f"router: leave, await_last={await_last}, stopping={markers.STOPPING.exists()}", flush=True)
+        print(f"router: leave, await_last={await_last}, stopping={state_files.STOPPING.exists()}", flush=True)
 sys.exit(supervisor.Supervisor(watch, Registration()).run(lambda: [sys.executable, "-uc", program, str(folder), port]))
 """
 

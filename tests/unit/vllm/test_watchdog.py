@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from api import parse_metrics
+from api_client import parse_metrics
 from watchdog import CANARY_IDLE_S, CANARY_WAITING_S, EngineProgress, Sample
 
 LIMIT_S = 120.0

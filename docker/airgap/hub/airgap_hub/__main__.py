@@ -2,8 +2,8 @@
 
 HUB_ROOT   the folder of models (default /hub)
 HUB_PORT   the port to listen on (default 8080)
-HUB_TOKEN  when set, the token that every request must bear, as for a gated model
-HUB_FAULTS 1 lets clients order faults through POST /faults: for tests only
+HUB_TOKEN  when set, the token that every request must send, as for a gated model
+HUB_FAULTS 1 lets clients set faults by POST /faults: for tests only
 """
 
 import os
@@ -18,7 +18,7 @@ from .server import HubServer
 
 
 def main() -> int:
-    """Serve until told to stop. Exit code 1 when the settings make no sense."""
+    """Serve until stopped; exit code 1 for wrong settings."""
     root = Path(os.environ.get("HUB_ROOT", "/hub"))
     port = os.environ.get("HUB_PORT", "8080")
     if not root.is_dir():
@@ -29,11 +29,11 @@ def main() -> int:
         return 1
     library = Library(root)
     for model_id in library.model_ids():
-        # Reads every byte once, so that no client waits for a digest later.
+        # Computes every digest now, so that no client waits for one.
         size = sum(file.size for file in library.snapshot(model_id, library.revisions(model_id)[0]).files)
         print(f"hub: {model_id}: {', '.join(library.revisions(model_id))}, {size / 1e6:.1f} MB", flush=True)
     faults = FaultBook() if os.environ.get("HUB_FAULTS") == "1" else None
-    # Every interface of its own container: the compose network is what keeps it in.
+    # All interfaces of its own container: only the compose network reaches it.
     address = ("0.0.0.0", int(port))  # noqa: S104
     # As process 1 of a container, the default action of SIGTERM would be to ignore it.
     signal.signal(signal.SIGTERM, _stop)

@@ -1,4 +1,4 @@
-"""What a route answers, before anything is sent: data that the server turns into bytes."""
+"""Requests and answers as data; the server turns them into bytes."""
 
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -27,7 +27,7 @@ class Json:
 
 @dataclass(frozen=True)
 class FileBody:
-    """A file's bytes; ranges are the server's affair."""
+    """A file's bytes; the server handles ranges."""
 
     file: StoredFile
     headers: dict[str, str] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""Deliberate misbehaviour, so that a client's recovery can be tested against a real server.
+"""Faults on demand, to test a client's recovery against a real server.
 
 Off unless the server was started with it on. Each fault applies to the next `times` requests whose
 "METHOD /path?query" contains a match of the regular expression `match`.
@@ -17,7 +17,7 @@ _ENDING_S = 0.5
 
 @dataclass
 class Fault:
-    """What goes wrong; several fields may be set together. Offsets and counts are in bytes."""
+    """One fault; several fields may be set together. Offsets and counts are in bytes."""
 
     match: str
     times: int = 1
@@ -31,19 +31,19 @@ class Fault:
     bytes_per_s: int = 0  # the body trickles
 
     def __post_init__(self) -> None:
-        """Refuse what could never apply: raises ValueError."""
+        """Raise ValueError for a fault that can never apply."""
         re.compile(self.match)
         if self.status:
             HTTPStatus(self.status)
 
     @property
     def spoils_body(self) -> bool:
-        """Whether the body must be sent in pieces."""
+        """Return whether the body must be sent in pieces."""
         return self.cut_after is not None or self.corrupt_at is not None or self.bytes_per_s > 0
 
 
 class FaultBook:
-    """The faults still to come and the requests that were served, for the tests to read."""
+    """Pending faults and served requests."""
 
     def __init__(self) -> None:
         self._lock = threading.Condition()
@@ -52,14 +52,14 @@ class FaultBook:
         self._served: list[dict[str, Any]] = []
 
     def replace(self, specs: list[dict[str, Any]]) -> None:
-        """Set the faults and forget the requests so far. Raises TypeError or ValueError for a bad fault."""
+        """Set the faults and forget the served requests. Raises TypeError or ValueError for a bad fault."""
         faults = [Fault(**spec) for spec in specs]
         with self._lock:
             self._faults = faults
             self._served = []
 
     def take(self, request_line: str) -> Fault | None:
-        """Use up the first fault that fits a request, which is under way until it is recorded."""
+        """Take the first fault that matches a request; the request is open until it is recorded."""
         with self._lock:
             self._under_way += 1
             for fault in self._faults:
@@ -69,7 +69,7 @@ class FaultBook:
         return None
 
     def record(self, request_line: str, *, range_header: str, status: int, sent: int) -> None:
-        """Remember a served request; `sent` counts body bytes that left."""
+        """Record a served request; `sent` counts body bytes."""
         entry = {"request": request_line, "range": range_header, "status": status, "sent": sent}
         with self._lock:
             self._served.append(entry)
@@ -79,7 +79,7 @@ class FaultBook:
     def state(self) -> dict[str, Any]:
         """Faults left and requests served since the last `replace`.
 
-        A client has an answer's last byte a moment before the book has its entry: those that are ending are waited for.
+        Waits for open requests: a client has an answer's last byte a moment before it is recorded.
         """
         with self._lock:
             self._lock.wait_for(lambda: self._under_way == 0, timeout=_ENDING_S)

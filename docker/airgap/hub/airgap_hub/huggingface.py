@@ -10,7 +10,7 @@ from .library import Library, NoSuchModelError, NoSuchRevisionError, Snapshot, S
 _MODEL = r"(?P<id>[^/]+/[^/]+)"
 _API = re.compile(rf"/api/models/{_MODEL}(?P<what>/refs|/revision|/tree)?(?:/(?P<revision>[^/]+))?")
 _FILE = re.compile(rf"/{_MODEL}/resolve/(?P<revision>[^/]+)/(?P<path>.+)")
-# The hub keeps files above some size by their SHA-256, and smaller ones as plain git blobs.
+# The hub stores large files by SHA-256 and small ones as git blobs.
 _LARGE = 1_000_000
 _POINTER_SIZE = 135
 

@@ -1,4 +1,4 @@
-"""The folder of models: which models and revisions it holds, and their files with sizes and digests."""
+"""The folder of models: ids, revisions, and files with sizes and digests."""
 
 import hashlib
 import re
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-# What the two hubs call the revision that is served when none is asked for.
+# The two hubs' names of the default revision.
 DEFAULT_REVISIONS = ("master", "main")
 _MODEL_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -18,7 +18,7 @@ class NoSuchModelError(LookupError):
 
 
 class NoSuchRevisionError(LookupError):
-    """The model is there, that revision of it is not."""
+    """The model has no revision of that name."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def _files(folder: Path) -> Iterator[StoredFile]:
 def _digests(location: Path, size: int, _mtime_ns: int) -> tuple[str, str]:
     """Read a file once and remember its SHA-256 and git blob id until it changes."""
     sha256 = hashlib.sha256()
-    # A git blob id is not a signature; the hubs' clients expect exactly this digest for small files.
+    # The hubs' clients expect a git blob id for small files; it is no signature.
     git_sha1 = hashlib.sha1(f"blob {size}\0".encode(), usedforsecurity=False)
     with location.open("rb") as file:
         while block := file.read(1 << 20):

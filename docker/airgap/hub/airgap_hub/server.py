@@ -21,10 +21,10 @@ _RANGE = re.compile(r"bytes=(\d+)-(\d*)")
 
 
 class HubServer(ThreadingHTTPServer):
-    """Serves `library`; one thread a connection, so slow clients do not hold up others.
+    """Serves `library`; one thread a connection, so that slow clients do not block others.
 
-    `token`: when set, every hub route wants it as a bearer token, as a gated model does.
-    `faults`: when given, POST /faults sets them and GET /faults tells what was served.
+    `token`: when set, every hub route requires it as a bearer token, like a gated model.
+    `faults`: when given, POST /faults sets them and GET /faults lists served requests.
     """
 
     daemon_threads = True
@@ -39,7 +39,7 @@ class HubServer(ThreadingHTTPServer):
         self.faults = faults
 
     def answer(self, request: Request, authorization: str) -> Answer:
-        """Find what a request is answered with."""
+        """Return the answer to a request."""
         if request.path == "/health":
             return Json({"status": "ok", "models": self.library.model_ids()})
         if request.path == "/faults" and self.faults is not None:
@@ -53,7 +53,7 @@ class HubServer(ThreadingHTTPServer):
         return Json({"error": f"no route {request.path}"}, HTTPStatus.NOT_FOUND)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Print the traceback of what is our own fault; a client that went away is its own business."""
+        """Print the traceback of an error of ours; a client that disconnects is none."""
         if not isinstance(sys.exc_info()[1], ConnectionError):
             super().handle_error(request, client_address)
 
@@ -72,7 +72,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._serve()
 
     def do_POST(self) -> None:
-        """Set the faults; nothing else can be posted."""
+        """Set the faults; no other POST is accepted."""
         if self.path != "/faults" or self.server.faults is None:
             self._send_json(Json({"error": "read only"}, HTTPStatus.METHOD_NOT_ALLOWED))
             return
@@ -163,13 +163,13 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.flush()
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  # the base class names it so
-        """One line a request, but none for the health check."""
+        """Log one line per request, but none for the health check."""
         if self.path != "/health":
             super().log_message(format, *args)
 
 
 def _spoilt(location: Path, start: int, end: int, fault: Fault) -> Iterator[bytes]:
-    """Yield a file's bytes `start` to `end` as the fault would have them."""
+    """Yield a file's bytes `start` to `end` with the fault applied."""
     if fault.cut_after is not None:
         end = min(end, start + fault.cut_after)
     block = min(1 << 16, fault.bytes_per_s or 1 << 16)

@@ -1,4 +1,4 @@
-"""Where models come from: one module a source, each with the client that the source's makers give out."""
+"""Sources of models: one module each, with the source's official client."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,21 +12,20 @@ class Source(Protocol):
     """One revision of one model at one source."""
 
     def listing(self) -> Listing:
-        """Every file of the revision. Raises DeliveryError, or TransientError when asking again may help."""
+        """Every file of the revision. Raises DeliveryError, or TransientError where a retry may help."""
         ...
 
     def fetch(self, wanted: Sequence[RemoteFile], skipped: Sequence[RemoteFile], folder: Path) -> dict[str, str]:
-        """Bring the wanted files into `folder`, going on where an earlier try ended; their SHA-256 by path.
+        """Fetch the wanted files into `folder`, continuing an earlier try; return SHA-256 by path.
 
-        Every digest that the listing gives was compared. Raises DeliveryError when it cannot succeed,
-        TransientError when another try may.
+        Compares every digest of the listing. Raises DeliveryError, or TransientError where a retry may help.
         """
         ...
 
 
 def open_source(settings: Settings, scratch: Path) -> Source:
-    """The wanted source; `scratch` is a folder for its client's own state."""
-    # Imported one at a time: each brings its own client, which takes longer than everything else here.
+    """Open the wanted source; `scratch` is a folder for its client's own state."""
+    # Imported late: each client is slow to load.
     match settings.source:
         case "huggingface":
             from .huggingface import HuggingFace  # noqa: PLC0415

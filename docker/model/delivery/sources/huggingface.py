@@ -1,7 +1,7 @@
-"""Hugging Face, through its own client.
+"""Hugging Face as a source, by its own client.
 
-The client's `snapshot_download` starts a file anew after every interruption and compares no digests, so only its
-listing and its transfer function (`http_get`: retries, ranges, rate limits, redirects) are used here.
+The client's `snapshot_download` restarts a file after every interruption and compares no digests, so only its listing
+and `http_get` (retries, ranges, rate limits, redirects) are used.
 """
 
 import os
@@ -17,9 +17,9 @@ from delivery.transfer import HashingFile, place_all
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import RepoFile
 
-# What a cut connection loses, for each file in flight; the client's own 10 MB would also be its memory.
+# Lost per open file when a connection breaks, and held in memory; the client's default is 10 MB.
 _CHUNK_BYTES = 1 << 18
-_WORKERS = 4  # files at a time: enough to fill a line that limits single connections
+_WORKERS = 4  # files at a time, for links that limit single connections
 
 
 class HuggingFace:
@@ -35,18 +35,18 @@ class HuggingFace:
             HF_HUB_DISABLE_PROGRESS_BARS="1",  # its bars would fill the log
             HF_HUB_DISABLE_TELEMETRY="1",
             HF_HUB_DISABLE_UPDATE_CHECK="1",
-            HF_HUB_DISABLE_XET="1",  # a second protocol, whose downloads cannot go on after an interruption
+            HF_HUB_DISABLE_XET="1",  # a second protocol, which cannot continue a download
             HF_HUB_DOWNLOAD_TIMEOUT=str(max(1, int(min(60, settings.stall_timeout_s / 2)))),
         )
         from huggingface_hub import HfApi, constants  # noqa: PLC0415  # slow, and not needed when the model is there
 
         constants.DOWNLOAD_CHUNK_SIZE = _CHUNK_BYTES
         adopt_log("huggingface_hub")
-        # False: never a token that happens to lie around.
+        # False: never use a token from the client's own files.
         self._api = HfApi(endpoint=settings.address, token=settings.token or False)
 
     def listing(self) -> Listing:
-        """Every file of the revision, at the commit that it names now."""
+        """Every file of the revision at its present commit."""
         import httpx2  # noqa: PLC0415  # slow, see above
         from huggingface_hub import errors  # noqa: PLC0415
         from huggingface_hub.hf_api import RepoFile  # noqa: PLC0415
@@ -68,7 +68,7 @@ class HuggingFace:
         return Listing(files, self._commit)
 
     def fetch(self, wanted: Sequence[RemoteFile], skipped: Sequence[RemoteFile], folder: Path) -> dict[str, str]:
-        """Bring the wanted files."""
+        """Fetch the wanted files."""
         from huggingface_hub import hf_hub_url  # noqa: PLC0415  # slow, see above
 
         del skipped
@@ -102,12 +102,12 @@ class HuggingFace:
             explained = self._explain(error)
             raise type(explained)(f"{file.path}: {explained}") from error
         except OSError as error:
-            if error.errno is None:  # the client's own word for a body of the wrong length
+            if error.errno is None:  # the client's error for a body of the wrong length
                 raise TransientError(f"{file.path}: the transfer ended early") from error
             raise
 
     def _explain(self, error: Exception) -> DeliveryError | TransientError:
-        """The error to raise for a client's error."""
+        """Translate a client's error."""
         from huggingface_hub import errors  # noqa: PLC0415  # slow, see above
 
         settings = self._settings

@@ -1,4 +1,4 @@
-"""A folder or an archive that was mounted into the container."""
+"""A mounted folder or archive as a source."""
 
 import tarfile
 import zipfile
@@ -16,9 +16,9 @@ _Member = TypeVar("_Member")
 
 
 class _Holder(Protocol):
-    """Something that holds files: sizes by path, and a stream of each."""
+    """A folder or archive: sizes by path, and a stream of each file."""
 
-    workers: int  # files that may be read at a time
+    workers: int  # files that can be read at a time
 
     def sizes(self) -> dict[str, int]: ...
 
@@ -26,7 +26,7 @@ class _Holder(Protocol):
 
 
 class Local:
-    """Copies a model; what lies on the mount is taken as it is, so there is no digest to compare with."""
+    """Copies a model from the mount; there are no digests to compare with."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -40,7 +40,7 @@ class Local:
             raise DeliveryError(
                 f"{self._settings.address_setting}: {self._path} is empty: mount the model's folder there"
             )
-        # In the archive's own order: a compressed one can only be read forwards.
+        # In the archive's order: a compressed one can only be read forwards.
         return Listing(tuple(RemoteFile(path, size) for path, size in sizes.items()))
 
     def fetch(self, wanted: Sequence[RemoteFile], skipped: Sequence[RemoteFile], folder: Path) -> dict[str, str]:
@@ -120,13 +120,13 @@ class _Tar:
         return {path: info.size for path, info in self._members.items()}
 
     def open(self, path: str, offset: int) -> IO[bytes]:
-        stream = cast("IO[bytes]", self._archive.extractfile(self._members[path]))  # None only for what is no file
+        stream = cast("IO[bytes]", self._archive.extractfile(self._members[path]))  # None: no file
         stream.seek(offset)
         return stream
 
 
 def _without_top_folder(members: dict[str, _Member]) -> dict[str, _Member]:
-    """Archives are often made of the folder, not of its files: leave out a first part that all paths share."""
+    """Drop a first folder that all paths share: archives are often made of the folder itself."""
     paths = {name: PurePosixPath(name) for name in members}
     tops = {path.parts[0] for path in paths.values()}
     inside = len(tops) == 1 and all(len(path.parts) > 1 for path in paths.values())

@@ -1,4 +1,4 @@
-"""ModelScope, through its own client."""
+"""ModelScope as a source, by its own client."""
 
 import errno
 import glob
@@ -11,7 +11,7 @@ from delivery.log import adopt_log, root_cause
 from delivery.settings import DeliveryError, Settings
 from delivery.transfer import no_space, sha256_of
 
-_WORKERS = 4  # files at a time: enough to fill a line that limits single connections
+_WORKERS = 4  # files at a time, for links that limit single connections
 _WEEK_S = 7 * 24 * 3600
 
 
@@ -21,16 +21,16 @@ class ModelScope:
     def __init__(self, settings: Settings, scratch: Path) -> None:
         self._settings = settings
         self._scratch = scratch
-        self._compared: set[str] = set()  # files that a try before brought: the client would read them all again
+        self._compared: set[str] = set()  # finished by an earlier try: the client would read them again
         # The client reads these once, when it is imported.
         os.environ.update(
             MODELSCOPE_HOME=str(scratch),
             MODELSCOPE_CACHE=str(scratch),
             MODELSCOPE_ENDPOINT=settings.address,
-            # Its budget per file would end a slow download that moves; the deadline is ours: no new byte for too long.
+            # A week: its limit per file would end a slow download; ours ends one that stalls.
             MODELSCOPE_DOWNLOAD_TOTAL_TIMEOUT=str(_WEEK_S),
             MODELSCOPE_DOWNLOAD_TIMEOUT=str(max(1, int(min(60, settings.stall_timeout_s / 2)))),
-            MODELSCOPE_REPO_TREE_PAGE_MAX_ATTEMPTS="1",  # asking again is ours
+            MODELSCOPE_REPO_TREE_PAGE_MAX_ATTEMPTS="1",  # we retry
             TQDM_DISABLE="1",  # its bars would fill the log
         )
         # Slow, and not needed when the model is there.
@@ -62,7 +62,7 @@ class ModelScope:
         return Listing(files)
 
     def fetch(self, wanted: Sequence[RemoteFile], skipped: Sequence[RemoteFile], folder: Path) -> dict[str, str]:
-        """Bring the wanted files. The client compares each with the listed digest while it writes."""
+        """Fetch the wanted files; the client compares each with its listed digest."""
         import requests  # noqa: PLC0415  # slow, see above
         from modelscope_hub import errors  # noqa: PLC0415
 
@@ -83,13 +83,13 @@ class ModelScope:
             raise self._worst(error.failed_files) from error
         except errors.HubError as error:
             raise self._explain(error) from error
-        except requests.RequestException as error:  # how the client wraps what its listing meets
+        except requests.RequestException as error:  # the client wraps errors of its listing
             cause = error.__cause__
             raise (self._explain(cause) if cause else TransientError(str(error))) from error
         return {file.path: file.sha256 or sha256_of(folder / file.path) for file in wanted}
 
     def _worst(self, failures: dict[str, BaseException]) -> DeliveryError | TransientError:
-        """One error for many files: a lasting one if any is, else one that is worth another try."""
+        """One error for many files: a permanent one if there is any."""
         explained = [self._explain_file(path, error) for path, error in sorted(failures.items())]
         return min(explained, key=lambda error: isinstance(error, TransientError))
 
@@ -109,7 +109,7 @@ class ModelScope:
         return type(explained)(f"{path}: {explained}")
 
     def _explain(self, error: BaseException) -> DeliveryError | TransientError:
-        """The error to raise for a client's error."""
+        """Translate a client's error."""
         from modelscope_hub import errors  # noqa: PLC0415  # slow, see above
 
         settings = self._settings
@@ -133,7 +133,7 @@ class ModelScope:
         return TransientError(f"{type(error).__name__}: {error}")
 
     def _not_found(self) -> DeliveryError | TransientError:
-        """Tell a missing revision from a missing model."""
+        """Error for a missing revision or a missing model."""
         from modelscope_hub import errors  # noqa: PLC0415  # slow, see above
 
         settings = self._settings

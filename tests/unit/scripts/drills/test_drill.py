@@ -14,12 +14,9 @@ import requests
 from drills import drill
 from drills.drill_report import markdown, table
 from drills.engine_drills import Shelf
-from drills.sampling import SCRIPT, Samples, Series, slope
 from drills.scene import Alerts, DrillError, DrillResult, Scene
 from drills.stack import RunningStack, StackError
 from drills.users import Asker, UserAnswer
-
-from tests.bench import soak
 
 ROOT = Path(__file__).parents[4]
 
@@ -44,74 +41,6 @@ def test_an_answer_to_a_question_from_before_the_break_is_no_recovery() -> None:
 def test_what_users_saw_is_counted_from_the_break() -> None:
     user = asker((1, 2, "ok"), (3, 9, "connection refused"), (10, 11, "ok"))
     assert user.seen_since(5) == Counter({"connection refused": 1, "ok": 1})
-
-
-def test_a_slope_is_that_of_the_line_through_the_points() -> None:
-    line = Series()
-    for second in range(100):
-        line.add(1000.0 + second, 7 + 0.5 * second + (1 if second % 2 else -1))
-    assert slope([line]) == pytest.approx(0.5, abs=0.01)
-    assert line.after(50).at[0] == 1050
-    assert slope([]) == slope([Series()]) == 0
-
-
-def test_a_restart_is_no_shrinking_and_a_start_no_growth() -> None:
-    series = Series()
-    for life, pid in enumerate((1, 2)):
-        for second in range(100):
-            start = 50 * second if second < 20 else 1000  # grows while it starts, then stands still
-            series.add(1000.0 * life + second, start - 400 * life, frozenset({f"7/{pid}"}))
-    assert len(series.lives()) == 2
-    assert slope(series.lives(skip_s=20)) == 0
-    assert slope([series]) < 0
-
-
-def test_growth_leaves_the_warm_up_out() -> None:
-    samples = Samples.__new__(Samples)
-    nobody: frozenset[str] = frozenset()
-    samples.series = {("vllm", "rss"): Series([0, 60, 120, 180], [0, 1000, 1000, 1000], [nobody] * 4)}
-    assert samples.growth_per_minute("vllm", "rss") > 100
-    assert samples.growth_per_minute("vllm", "rss", skip_s=60) == 0
-    assert samples.first_and_last("vllm", "rss", skip_s=60) == (1000, 1000)
-
-
-def test_a_process_is_known_by_its_id_and_its_start() -> None:
-    # A container that starts again gives its processes the same ids.
-    lines = subprocess.run(["sh", "-c", SCRIPT], capture_output=True, text=True, check=True).stdout.splitlines()
-    started = Path("/proc/self/stat").read_text().rpartition(") ")[2].split()[19]
-    (own,) = [line.split(" ", 3) for line in lines if line.startswith(f"{os.getpid()}/")]
-    assert own[0] == f"{os.getpid()}/{started}"
-    assert int(own[1]) > 2**20
-    assert int(own[2]) >= 3
-
-
-def growing(seconds: range, pid: int, still: int = 10_000) -> Series:
-    """1 MiB a second until `still`, a point every 10 s."""
-    values = [100e6 + 2**20 * min(second, still) for second in seconds]
-    return Series([*seconds], values, [frozenset({str(pid)})] * len(seconds))
-
-
-def test_growth_of_a_long_life_is_a_problem_and_of_a_short_one_only_shown(capsys: pytest.CaptureFixture[str]) -> None:
-    samples = Samples.__new__(Samples)
-    samples.series = {("vllm: short", "rss"): growing(range(0, 700, 10), 1)}
-    assert soak.slopes(samples, Series()) == []
-    assert "10 min, 1 life: too short to tell" in capsys.readouterr().out
-    samples.series = {("vllm: long", "rss"): growing(range(0, 730, 10), 2)}
-    assert soak.slopes(samples, Series()) == ["vllm: long: MiB grow by 3600.0 an hour"]
-
-
-def test_memory_that_goes_up_and_down_is_no_growth() -> None:
-    samples = Samples.__new__(Samples)
-    seconds = range(0, 1800, 10)
-    values = [100e6 + 5e6 * (second // 120 % 4) for second in seconds]  # as the loads do that come in turn
-    samples.series = {("locust: up and down", "rss"): Series([*seconds], values, [frozenset({"1"})] * len(seconds))}
-    assert soak.slopes(samples, Series()) == []
-
-
-def test_what_fills_and_then_stands_still_is_no_growth() -> None:
-    samples = Samples.__new__(Samples)
-    samples.series = {("vllm: filled", "rss"): growing(range(0, 1800, 10), 1, still=900)}
-    assert soak.slopes(samples, Series()) == []
 
 
 class LocalShelf(Shelf):

@@ -1,0 +1,83 @@
+"""Asks the API server beside us: its health, its metrics, and one token."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import urllib.error
+import urllib.request
+from dataclasses import dataclass, field
+
+SERVER = "http://127.0.0.1:8000"
+
+# What the engine itself reports with each step; the API server alone cannot move any of it. The number of steps is not
+# enough: a long prompt that is computed in several steps counts as one, but fills the KV cache meanwhile.
+STEPS = "vllm:iteration_tokens_total_count"
+HELD = ("vllm:num_requests_running", "vllm:num_requests_waiting")
+_ENGINE_SAYS = (STEPS, *HELD, "vllm:kv_cache_usage_perc", "vllm:num_preemptions_total", "vllm:prompt_tokens_total")
+_SAMPLE = re.compile(r"^(?P<name>[\w:]+)(?:\{(?P<labels>.*)\})? (?P<value>\S+)$", re.MULTILINE)
+_ENGINE_LABEL = re.compile(r'\bengine="([^"]*)"')
+
+
+@dataclass
+class EngineCounters:
+    """One engine's own numbers; `held` is how many requests run or wait in it."""
+
+    says: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def held(self) -> float:
+        """Requests that run or wait."""
+        return sum(self.says.get(name, 0.0) for name in HELD)
+
+
+@dataclass
+class EngineMetrics:
+    """A metrics page: engines by number, and the API server's own gauges (docker/vllm/gate)."""
+
+    engines: dict[str, EngineCounters]
+    in_flight: float = 0.0
+    unanswered: float = 0.0
+    unscraped: float = 0.0
+
+
+def parse_metrics(page: str) -> EngineMetrics:
+    """Read a page in Prometheus' text format; what is not on it counts as 0."""
+    metrics = EngineMetrics({})
+    for sample in _SAMPLE.finditer(page):
+        name, value = sample["name"], float(sample["value"])
+        if name in _ENGINE_SAYS:
+            label = _ENGINE_LABEL.search(sample["labels"] or "")
+            engine = metrics.engines.setdefault(label[1] if label else "0", EngineCounters())
+            engine.says[name] = engine.says.get(name, 0.0) + value
+        elif name.startswith("headroom_engine_requests_"):
+            setattr(metrics, name.removeprefix("headroom_engine_requests_"), value)
+    return metrics
+
+
+def request(path: str, body: dict[str, object] | None = None, *, timeout_s: float) -> str:
+    """GET, or POST `body` as JSON; raises OSError unless the answer is a success."""
+    headers = {"Content-Type": "application/json", "User-Agent": "headroom"}
+    if key := os.environ.get("VLLM_API_KEY"):
+        headers["Authorization"] = f"Bearer {key}"
+    data = json.dumps(body).encode() if body else None
+    call = urllib.request.Request(SERVER + path, data=data, headers=headers)  # noqa: S310  # fixed http address
+    with urllib.request.urlopen(call, timeout=timeout_s) as answer:  # noqa: S310  # as above
+        content: bytes = answer.read()
+    return content.decode()
+
+
+def ask_for_a_token(model: str, *, timeout_s: float) -> None:
+    """Ask for one token; raises OSError when none comes."""
+    one_token: dict[str, object] = {"model": model, "max_tokens": 1}
+    try:
+        request(
+            "/v1/chat/completions",
+            {**one_token, "messages": [{"role": "user", "content": "Hi"}]},
+            timeout_s=timeout_s,
+        )
+    except urllib.error.HTTPError as error:
+        if error.code != 400:  # a base model has no chat template; it completes
+            raise
+        request("/v1/completions", {**one_token, "prompt": "Hi"}, timeout_s=timeout_s)

@@ -1,0 +1,168 @@
+"""One of several engines behind vLLM's router: joins when it can answer, leaves before it stops and when it fails.
+
+The router knows fixed addresses and its own API (/add_worker, /remove_worker), no name that stands for many. So each
+engine puts itself on the list, and does so again when the router has restarted. It joins under the name that Docker
+gives to every container, which leads to this one engine, also when its address changes; in a swarm by its address.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import socket
+import threading
+import time
+import urllib.parse
+import urllib.request
+from typing import TYPE_CHECKING
+
+import api_client
+import state_files
+from watchdog import say
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+PERIOD_S = 2.0
+# Of one call; adding waits for the router's own look at /health.
+TIMEOUT_S = 10.0
+# Of a connection to another engine: the kernel answers, however busy that one is.
+CONNECT_S = 2.0
+# From the router's choice of this engine to the request's arrival here.
+LAST_REQUESTS_S = 1.0
+
+
+class Registration:
+    """Place of one engine on the list of every router that answers at `router`, a URL such as http://router:8000."""
+
+    def __init__(self, router: str, own: Callable[[str], str], model: str) -> None:
+        """`own` says the engine's URL as the router at a URL reaches it; `model` is the name that it serves."""
+        parts = urllib.parse.urlsplit(router)
+        self._router_host, self._router_port = parts.hostname or "", parts.port or 80
+        self._own = own
+        self._model = model
+        self._may_join = threading.Event()
+        self._asking = threading.Lock()  # joining must not overtake leaving
+        self._said = ""
+        self._thread: threading.Thread | None = None
+
+    def join(self) -> None:
+        """Join as soon as the engine answers, and stay joined until `leave`; returns at once."""
+        self._may_join.set()
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._stay, daemon=True)
+            self._thread.start()
+
+    def leave(self, *, await_last: bool) -> None:
+        """Take this engine off every list. `await_last`: until the requests that were on their way must be here."""
+        self._may_join.clear()
+        try:
+            with self._asking:
+                for router in self._routers():
+                    self._ask(router, "remove_worker", self._own(router))
+        except OSError as error:
+            self._say(f"cannot leave the router: {error}")
+            return
+        self._say("left the router")
+        if await_last:
+            time.sleep(LAST_REQUESTS_S)
+
+    def _stay(self) -> None:
+        while True:
+            time.sleep(PERIOD_S)
+            self._may_join.wait()
+            try:
+                if state_files.STALLED.exists():
+                    self._while_allowed(self._step_back)
+                elif self._answers():
+                    self._while_allowed(self._look)
+            except (OSError, ValueError) as error:
+                self._say(f"cannot reach the router: {error}")
+
+    def _answers(self) -> bool:
+        """Whether the engine is alive and has answered once since its start."""
+        try:
+            api_client.request("/health", timeout_s=TIMEOUT_S)
+            if not state_files.ANSWERED.exists():
+                api_client.ask_for_a_token(self._model, timeout_s=TIMEOUT_S)
+                state_files.ANSWERED.touch()
+        except OSError:
+            return False  # it loads, or is ill: then the router's own health checks see it
+        return True
+
+    def _while_allowed(self, act: Callable[[str], None]) -> None:
+        with self._asking:
+            for router in self._routers():
+                if self._may_join.is_set():
+                    act(router)
+
+    def _step_back(self, router: str) -> None:
+        """The engine stands still: leave until it moves."""
+        own = self._own(router)
+        if own in self._known(router):
+            self._ask(router, "remove_worker", own)
+            self._say("left the router: the engine makes no progress")
+
+    def _look(self, router: str) -> None:
+        """Join `router` unless it knows us, and take one engine off its list that is not there; it may join again."""
+        own, known = self._own(router), self._known(router)
+        if own not in known:
+            self._ask(router, "add_worker", own)
+            self._say(f"joined the router as {own}")
+        # One each time: together the engines look through the list in a few seconds, however many they are.
+        if others := [url for url in known if url != own]:
+            other = random.choice(others)  # noqa: S311  # no secret
+            if not _listens(other):
+                self._ask(router, "remove_worker", other)
+                self._say(f"took {other} off the router's list: nothing listens there")
+
+    def _known(self, router: str) -> list[str]:
+        urls: list[str] = json.loads(self._ask(router, "list_workers"))["urls"]
+        return urls
+
+    def _routers(self) -> list[str]:
+        """Every address of the router. Raises OSError when there is none."""
+        found = socket.getaddrinfo(self._router_host, self._router_port, socket.AF_INET, socket.SOCK_STREAM)
+        return sorted({f"http://{address[0]}:{int(address[1])}" for *_, address in found})
+
+    def _ask(self, router: str, what: str, url: str = "") -> bytes:
+        """Call the router's API; raises OSError unless it agrees."""
+        query = "?" + urllib.parse.urlencode({"url": url}) if url else ""
+        headers = {"Authorization": f"Bearer {key}"} if (key := os.environ.get("VLLM_API_KEY")) else {}
+        call = urllib.request.Request(  # noqa: S310  # http, as the setting says
+            f"{router}/{what}{query}", method="POST" if url else "GET", headers=headers
+        )
+        with urllib.request.urlopen(call, timeout=TIMEOUT_S) as answer:  # noqa: S310  # as above
+            content: bytes = answer.read()
+        return content
+
+    def _say(self, what: str) -> None:
+        """Log a change, once."""
+        if what != self._said:
+            say(what)
+            self._said = what
+
+
+def own_url(router: str, port: int) -> str:
+    """URL of this container as `router` reaches it: by the container's id, which is its host name.
+
+    With ENGINE_BY_ADDRESS by its address: a swarm forgets a task's name two seconds before it tells the task to stop,
+    and requests that come meanwhile would find nobody.
+    """
+    host = socket.gethostname()
+    if os.environ.get("ENGINE_BY_ADDRESS"):
+        parts = urllib.parse.urlsplit(router)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as towards:
+            towards.connect((parts.hostname or "", parts.port or 80))  # sends nothing
+            host = towards.getsockname()[0]
+    return f"http://{host}:{port}"
+
+
+def _listens(url: str) -> bool:
+    parts = urllib.parse.urlsplit(url)
+    try:
+        socket.create_connection((parts.hostname or "", parts.port or 80), CONNECT_S).close()
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,178 @@
+"""The box: processor, memory, disk, ports, clock and graphics cards."""
+
+from __future__ import annotations
+
+import ctypes
+import platform
+import re
+import shutil
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import compose_project
+from doctor_checks.check_result import CheckResult, fail, ok, warn
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+GB, GIB = 10**9, 2**30
+# Unpacked sizes of the images that compose.yaml and compose.gpu.yaml pull, rounded up.
+IMAGE_GB = {"cpu": 6, "gpu": 30}
+OWN_IMAGES_GB = 2
+# linux/timex.h: the kernel's clock is not steered by anything.
+_STA_UNSYNC = 0x0040
+_UNITS = {"": 1, "B": 1, "KB": 2**10, "MB": 2**20, "GB": 2**30, "TB": 2**40}
+
+
+def check_processor(*, on_gpu: bool) -> Iterator[CheckResult]:
+    """Architecture, and what the engine's CPU build needs."""
+    machine = platform.machine()
+    if machine not in {"x86_64", "AMD64"}:
+        yield fail("processor", machine, "x86-64", "use another box: the images are built for x86-64")
+        return
+    flags = set(re.findall(r"\S+", _line("/proc/cpuinfo", "flags")))
+    vector = sorted(flags & {"avx2", "avx512f", "amx_bf16"})
+    if not on_gpu and not flags & {"avx2", "avx512f"}:
+        yield fail("processor", "neither AVX2 nor AVX-512", "one of them", "use another box, or a GPU")
+    else:
+        yield ok("processor", f"{machine} {' '.join(vector)}".strip(), "x86-64" if on_gpu else "x86-64 with AVX2")
+
+
+def free_memory_bytes() -> int:
+    """Memory that programs can still take."""
+    found = re.search(r"(\d+) kB", _line("/proc/meminfo", "MemAvailable"))
+    return int(found[1]) * 1024 if found else 0
+
+
+def check_memory(needed_gib: float, why: str, *, engine_runs: bool) -> Iterator[CheckResult]:
+    """Free memory against what the engine will take; nothing to compare once it runs."""
+    free = free_memory_bytes() / GIB
+    needed = f"{needed_gib:.1f} GiB ({why})"
+    if engine_runs:
+        yield ok("memory", f"{free:.1f} GiB free, the engine has its own")
+    elif free < needed_gib:
+        yield fail("memory", f"{free:.1f} GiB free", needed, "end other programs, or choose a smaller MODEL_ID")
+    else:
+        yield ok("memory", f"{free:.1f} GiB free", needed)
+
+
+def check_disk(folder: str, model: Mapping[str, Any], *, on_gpu: bool, model_bytes: float) -> Iterator[CheckResult]:
+    """Free disk under Docker's folder against images, model and metrics that are still to come."""
+    try:
+        free = shutil.disk_usage(folder).free
+    except OSError:  # not ours to see, or Docker runs elsewhere
+        yield warn("disk", f"{folder} cannot be looked at", "", "run the doctor on the box that runs Docker")
+        return
+    kind = "gpu" if on_gpu else "cpu"
+    images = 0 if compose_project.has_image(model["services"]["vllm"]["image"]) else IMAGE_GB[kind] + OWN_IMAGES_GB
+    metrics = _retention_bytes(model["services"]["prometheus"]["command"])
+    needed = images * GB + model_bytes + metrics
+    words = f"{needed / GB:.0f} GB (images {images}, model {model_bytes / GB:.0f}, metrics {metrics / GB:.0f})"
+    if free < needed:
+        yield fail("disk", f"{free / GB:.0f} GB free in {folder}", words, "free space; `docker system df` shows what")
+    else:
+        yield ok("disk", f"{free / GB:.0f} GB free", words)
+
+
+def _retention_bytes(command: Sequence[str]) -> float:
+    for argument in command:
+        found = re.fullmatch(r"--storage\.tsdb\.retention\.size=(\d+)([KMGT]?B)", argument)
+        if found:
+            return int(found[1]) * _UNITS[found[2]]
+    return 5 * GB
+
+
+def check_ports(model: Mapping[str, Any], held: set[tuple[str, int]]) -> Iterator[CheckResult]:
+    """Every port to publish is free, or held by this stack's own container (`held`: address and port)."""
+    wanted = [
+        (name, port["host_ip"], int(port["published"]))
+        for name, service in model["services"].items()
+        for port in service.get("ports", [])
+    ]
+    taken = False
+    numbers = [number for _, _, number in wanted]
+    for name, address, number in wanted:
+        if numbers.count(number) > 1:
+            taken = True
+            yield fail("ports", f"{number} is wanted twice", "one service each", f"another port for {name} in .env")
+        elif (address, number) not in held and (reason := _cannot_listen(address, number)):
+            taken = True
+            fix = f"another port for {name} in .env, or end what listens there: ss -ltnp 'sport = :{number}'"
+            yield fail("ports", f"{address}:{number} {reason}", f"free, for {name}", fix)
+    if not taken:
+        yield ok("ports", ", ".join(map(str, sorted(numbers))), "free, or this stack's")
+
+
+def _cannot_listen(address: str, number: int) -> str:
+    """Why nothing could listen there; empty when it could."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((address, number))
+        except PermissionError:
+            return ""  # below 1024: Docker may
+        except OSError as error:
+            return f"cannot be used ({error.strerror})"
+    return ""
+
+
+class _Timex(ctypes.Structure):
+    """The head of struct timex, and room for the rest of it."""
+
+    _fields_ = (
+        ("modes", ctypes.c_uint),
+        ("offset", ctypes.c_long),
+        ("freq", ctypes.c_long),
+        ("maxerror", ctypes.c_long),
+        ("esterror", ctypes.c_long),
+        ("status", ctypes.c_int),
+        ("rest", ctypes.c_char * 256),
+    )
+
+
+def check_clock() -> Iterator[CheckResult]:
+    """Whether something keeps the clock right: latencies do not depend on it, but metrics and certificates do."""
+    timex = _Timex()
+    if ctypes.CDLL(None, use_errno=True).adjtimex(ctypes.byref(timex)) < 0:
+        return
+    if timex.status & _STA_UNSYNC:
+        yield warn("clock", "nothing keeps it right", "NTP", "install chrony, or run systemd-timesyncd")
+    else:
+        yield ok("clock", f"kept within {timex.maxerror / 1e6:.2f} s", "NTP")
+
+
+def check_gpu(model: Mapping[str, Any], *, on_gpu: bool) -> Iterator[CheckResult]:
+    """A container that sees the cards, where the GPU layer is chosen; else whether a card lies idle."""
+    card = Path("/dev/nvidia0").exists() or shutil.which("nvidia-smi") is not None
+    if not on_gpu:
+        if card:
+            fix = "COMPOSE_FILE=compose.yaml:compose.gpu.yaml in .env, to use it"
+            yield warn("GPU", "an NVIDIA card that is not used", "", fix)
+        return
+    image = model["services"]["vllm"]["image"]
+    needed = "a container that sees the card"
+    toolkit = "install the NVIDIA driver and the NVIDIA Container Toolkit, then restart Docker"
+    if not compose_project.has_image(image):
+        if card:
+            yield warn("GPU", "a driver is there; the image is not", needed, "`docker compose pull vllm`, then again")
+        else:
+            yield fail("GPU", "no NVIDIA driver on this box", needed, toolkit)
+        return
+    run = ("run", "--rm", "--gpus", "all", "--network", "none", "--entrypoint", "nvidia-smi", image)
+    try:
+        seen = compose_project.docker(*run, "--query-gpu=name,memory.total", "--format=csv,noheader")
+    except compose_project.DockerError as error:
+        yield fail("GPU", str(error), needed, toolkit)
+        return
+    yield ok("GPU", "; ".join(seen.strip().splitlines()), needed)
+
+
+def _line(file: str, start: str) -> str:
+    """The first line of a file that starts so; empty when there is none."""
+    try:
+        lines = Path(file).read_text().splitlines()
+    except OSError:
+        return ""
+    return next((line for line in lines if line.startswith(start)), "")

@@ -1,0 +1,158 @@
+"""Values of .env that cannot work, or contradict each other: with the containers' own checks, before they start."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import stat
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from doctor_checks.check_result import CheckResult, fail, ok, warn
+from repository import ROOT, import_from
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+# The containers' own modules, which need nothing but Python either.
+import_from("docker/vllm", "docker/model")
+
+import api_access  # noqa: E402  # from the folders above
+import engine_settings  # noqa: E402
+from delivery import settings as delivery_settings  # noqa: E402
+
+# Settings of Compose itself, which .env.example does not list.
+_COMPOSE = re.compile(r"COMPOSE_\w+|DOCKER_\w+")
+# Name and value, as Compose reads a line.
+_LINE = re.compile(r"^\s*(?:export\s+)?([A-Za-z_]\w*)\s*[=:][ \t]*(\S*)", re.MULTILINE)
+SECRETS = ("VLLM_API_KEY", "MODEL_TOKEN", "GRAFANA_ADMIN_PASSWORD", "EDGE_PASSWORD", "ALERT_WEBHOOK_URL")
+
+
+def check_values(model: Mapping[str, Any]) -> Iterator[CheckResult]:
+    """Everything about the settings."""
+    found = [
+        *_containers_own(model),
+        *_contradictions(model),
+        *_secret_files(model),
+        *_names(ROOT / ".env", ROOT / ".env.example"),
+        *_readable_secrets(ROOT / ".env"),
+    ]
+    yield from found or [ok("settings", "no contradiction", "")]
+
+
+def cpu_weight_bytes(model: Mapping[str, Any], on_disk: float, config: Mapping[str, Any]) -> float:
+    """Bytes that the weights take in an engine on a CPU, as it judges them itself before it starts."""
+    return engine_settings.weight_bytes(
+        on_disk, config, _environment(model, "vllm").get("DTYPE") or engine_settings.DEFAULT_DTYPE["cpu"]
+    )
+
+
+def _environment(model: Mapping[str, Any], service: str) -> dict[str, str]:
+    values = model["services"].get(service, {}).get("environment") or {}
+    return {name: str(value) for name, value in values.items() if value is not None}
+
+
+def _containers_own(model: Mapping[str, Any]) -> Iterator[CheckResult]:
+    """What the engine and the model step would refuse."""
+    env = _environment(model, "vllm")
+    # The file's place inside the container; its content is the user's own.
+    env["VLLM_API_KEY_FILE"] = _secret_source(model, "vllm_api_key")
+    model_env = {**_environment(model, "model"), "MODEL_TOKEN_FILE": ""}
+    checks: list[Callable[[], object]] = [
+        lambda: engine_settings.read(env),
+        lambda: api_access.adopt_key(env),
+        lambda: api_access.check(env),
+        lambda: delivery_settings.read(model_env),
+    ]
+    for check in checks:
+        try:
+            check()
+        except (engine_settings.SettingError, delivery_settings.DeliveryError) as error:
+            yield _refused(str(error))
+
+
+def _refused(text: str) -> CheckResult:
+    """The container's own line: what is wrong up to the last colon, then the fix."""
+    problem, _, fix = text.rpartition(": ")
+    return fail("settings", problem or text, "", fix if problem else "correct it in .env")
+
+
+def _secret_source(model: Mapping[str, Any], name: str) -> str:
+    return str((model.get("secrets") or {}).get(name, {}).get("file") or "/dev/null")
+
+
+def _contradictions(model: Mapping[str, Any]) -> Iterator[CheckResult]:
+    """Values that are each right and do not go together."""
+    engine_env, model_env = _environment(model, "vllm"), _environment(model, "model")
+    mounts = model["services"]["model"].get("volumes", [])
+    local = next((mount["source"] for mount in mounts if mount["target"] == "/local"), "/dev/null")
+    if model_env.get("MODEL_SOURCE") == "local" and local == "/dev/null":
+        yield fail("settings", "MODEL_SOURCE=local without MODEL_LOCAL_PATH", "", "name the folder or archive in .env")
+    if model_env.get("MODEL_SOURCE") != "local" and local != "/dev/null":
+        fix = f"MODEL_SOURCE=local, or leave MODEL_LOCAL_PATH={local} out"
+        yield warn("settings", f"MODEL_LOCAL_PATH is not used by MODEL_SOURCE={model_env.get('MODEL_SOURCE')}", "", fix)
+    devices = _devices(model)
+    size = engine_env.get("TENSOR_PARALLEL_SIZE", "1")
+    if devices is not None and devices > 0 and size.isdecimal() and int(size) > devices:
+        yield fail("settings", f"TENSOR_PARALLEL_SIZE={size} and GPU_COUNT={devices}", "", "make the two agree")
+    if engine_env.get("ENGINE_DEVICE") == "cpu":
+        cpu = Path("/proc/cpuinfo").read_text()
+        if engine_env.get("DTYPE") == "bfloat16" and "amx_bf16" in cpu:
+            yield warn("settings", "DTYPE=bfloat16 on a CPU with AMX", "float32", "wrong answers: leave DTYPE empty")
+    percentile = _environment(model, "prometheus").get("SLO_PERCENTILE", "95")
+    if not re.fullmatch(r"[5-9]\d(\.\d*)?", percentile):
+        yield fail("settings", f"SLO_PERCENTILE={percentile}", "from 50 to below 100", "give for example 95")
+    grafana = _environment(model, "grafana")
+    address = grafana.get("BIND_ADDRESS", "127.0.0.1")
+    password = grafana.get("GF_SECURITY_ADMIN_PASSWORD") or _content(_secret_source(model, "grafana_admin_password"))
+    if grafana and not re.match(r"127\.|\[?::1\]?$", address) and not password:
+        yield fail(
+            "settings",
+            f"BIND_ADDRESS={address} without GRAFANA_ADMIN_PASSWORD",
+            "",
+            "set a password, or BIND_ADDRESS=127.0.0.1",
+        )
+
+
+def _devices(model: Mapping[str, Any]) -> int | None:
+    """Cards that the engine's container gets; -1 for all, None for none."""
+    resources = (model["services"]["vllm"].get("deploy") or {}).get("resources") or {}
+    devices = (resources.get("reservations") or {}).get("devices") or []
+    return int(devices[0].get("count", -1)) if devices else None
+
+
+def _content(file: str) -> str:
+    try:
+        return Path(file).read_text().strip()
+    except (OSError, ValueError):
+        return ""
+
+
+def _secret_files(model: Mapping[str, Any]) -> Iterator[CheckResult]:
+    """Files that .env names for secrets: there, and readable for the containers' users, who are not the owner."""
+    for name, secret in (model.get("secrets") or {}).items():
+        path = Path(str(secret.get("file") or "/dev/null"))
+        setting = f"{name.upper()}_FILE"
+        if not path.exists():
+            yield fail("settings", f"{setting}: {path} is not there", "", "make the file, or leave the setting out")
+        elif not path.stat().st_mode & stat.S_IROTH:
+            fix = f"chmod 644 {path}, in a folder that only you may enter"
+            yield fail("settings", f"{setting}: containers cannot read {path}", "readable for others", fix)
+
+
+def _names(file: Path, example: Path) -> Iterator[CheckResult]:
+    """Names in .env that no service reads, most often misspelt."""
+    known = set(re.findall(r"^#? ?([A-Z_]+)=", example.read_text(), re.MULTILINE))
+    for name, _ in _LINE.findall(_content(str(file))):
+        if name not in known and not _COMPOSE.fullmatch(name):
+            near = difflib.get_close_matches(name, known, 1)
+            fix = f"did you mean {near[0]}?" if near else ".env.example lists them all"
+            yield warn("settings", f"{name} in .env is no setting", "", fix)
+
+
+def _readable_secrets(file: Path) -> Iterator[CheckResult]:
+    """A .env that holds a secret and is open to every user of the box."""
+    given = {name for name, value in _LINE.findall(_content(str(file))) if value.strip("\"'")}
+    held = [name for name in SECRETS if name in given]
+    if held and file.stat().st_mode & stat.S_IROTH:
+        yield warn("settings", f"every user of this box can read {', '.join(held)}", "", "chmod 600 .env")

@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import engine_settings
+import pytest
+import supervisor
+from engine_settings import SettingError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+MODEL = "Qwen/Qwen2-0.5B-Instruct"
+GIB = 2**30
+
+
+def read(**env: str) -> engine_settings.Settings:
+    return engine_settings.read({"MODEL_ID": MODEL, **env})
+
+
+def flags(**env: str) -> list[str]:
+    return engine_settings.arguments(read(**env))
+
+
+@pytest.fixture
+def volume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A models volume with one complete model of 1 GiB in bfloat16 (a sparse file)."""
+    model = tmp_path / MODEL
+    model.mkdir(parents=True)
+    (model / "config.json").write_text(json.dumps({"torch_dtype": "bfloat16"}))
+    with (model / "model.safetensors").open("wb") as weights:
+        weights.truncate(GIB)
+    (model / "READY").touch()
+    monkeypatch.setattr(engine_settings, "MODELS", tmp_path)
+    return model
+
+
+def test_cpu_defaults_are_the_ones_that_answer_rightly_on_a_cpu() -> None:
+    args = flags()
+    assert args[0] == f"/models/{MODEL}"
+    assert "--dtype=float32" in args
+    assert "--enforce-eager" in args
+    assert f"--kv-cache-memory-bytes={GIB}" in args
+    assert not any(arg.startswith(("--gpu-memory", "--tensor")) for arg in args)
+
+
+def test_gpu_takes_the_models_dtype_compiles_and_uses_the_cards_memory() -> None:
+    args = flags(ENGINE_DEVICE="gpu", TENSOR_PARALLEL_SIZE="2", GPU_MEMORY_UTILIZATION="0.85")
+    assert "--dtype=auto" in args
+    assert "--gpu-memory-utilization=0.85" in args
+    assert "--tensor-parallel-size=2" in args
+    assert "--enforce-eager" not in args
+    assert not any(arg.startswith("--kv-cache") for arg in args)
+
+
+def test_served_name_is_the_model_id_unless_set() -> None:
+    assert f"--served-model-name={MODEL}" in flags()
+    assert "--served-model-name=qwen" in flags(SERVED_MODEL_NAME="qwen")
+
+
+def test_extra_args_come_last_and_keep_their_quoting() -> None:
+    extra = """--max-num-seqs 64 --override-generation-config '{"temperature": 0}'"""
+    assert flags(VLLM_EXTRA_ARGS=extra)[-4:] == [
+        "--max-num-seqs",
+        "64",
+        "--override-generation-config",
+        '{"temperature": 0}',
+    ]
+
+
+def test_the_slo_reaches_the_engines_histograms_in_seconds() -> None:
+    [flag] = [arg for arg in flags(SLO_TTFT_MS="420", SLO_TPOT_MS="33") if arg.startswith("--custom-histogram")]
+    edges = json.loads(flag.partition("=")[2])
+    assert 0.42 in edges["time_to_first_token"]
+    assert 0.033 in edges["inter_token_latency"]
+
+
+def test_api_key_never_reaches_the_command_line() -> None:
+    assert not any("s3cret" in arg for arg in flags(VLLM_API_KEY="s3cret"))
+
+
+def test_running_streams_may_end_before_the_container_is_killed() -> None:
+    compose = (Path(__file__).parents[3] / "compose.yaml").read_text()
+    grace = int(compose.split("stop_grace_period: ")[1].split("s")[0])
+    assert grace > supervisor.DRAIN_S + supervisor.LAST_SCRAPE_S + supervisor.END_S
+
+
+def test_the_queue_is_bounded_unless_told_otherwise() -> None:
+    assert "--max-num-queued-reqs=1024" in flags()
+    assert "--max-num-queued-reqs=64" in flags(MAX_CONCURRENT_REQUESTS="64")
+    assert not any("queued" in arg for arg in flags(MAX_CONCURRENT_REQUESTS="0"))
+
+
+def test_a_stall_is_two_minutes_unless_told_otherwise() -> None:
+    assert read().stall_timeout_s == 120
+    assert read(ENGINE_STALL_TIMEOUT_S="0").stall_timeout_s == 0
+
+
+@pytest.mark.parametrize(
+    ("env", "named"),
+    [
+        ({"MODEL_ID": ""}, "MODEL_ID"),
+        ({"ENGINE_DEVICE": "tpu"}, "ENGINE_DEVICE=tpu"),
+        ({"MAX_MODEL_LEN": "2k tokens"}, "MAX_MODEL_LEN=2k tokens"),
+        ({"MAX_MODEL_LEN": "0"}, "MAX_MODEL_LEN=0"),
+        ({"DTYPE": "int4"}, "DTYPE=int4"),
+        ({"CPU_KV_CACHE_GIB": "lots"}, "CPU_KV_CACHE_GIB=lots"),
+        ({"CPU_KV_CACHE_GIB": "-1"}, "CPU_KV_CACHE_GIB=-1"),
+        ({"GPU_MEMORY_UTILIZATION": "90"}, "GPU_MEMORY_UTILIZATION=90"),
+        ({"TENSOR_PARALLEL_SIZE": "1.5"}, "TENSOR_PARALLEL_SIZE=1.5"),
+        ({"MAX_CONCURRENT_REQUESTS": "many"}, "MAX_CONCURRENT_REQUESTS=many"),
+        ({"ENGINE_STALL_TIMEOUT_S": "5"}, "ENGINE_STALL_TIMEOUT_S=5"),
+        ({"SLO_TTFT_MS": "fast"}, "SLO_TTFT_MS=fast"),
+        ({"SLO_TPOT_MS": "0"}, "SLO_TPOT_MS=0"),
+        ({"VLLM_EXTRA_ARGS": "--custom-histogram-buckets={}"}, "SLO_TTFT_MS"),
+        ({"VLLM_EXTRA_ARGS": "--foo 'bar"}, "VLLM_EXTRA_ARGS"),
+        ({"VLLM_EXTRA_ARGS": "serve --foo"}, "VLLM_EXTRA_ARGS"),
+        ({"VLLM_EXTRA_ARGS": "--port=9000"}, "VLLM_PORT"),
+        ({"VLLM_EXTRA_ARGS": "--max-model-len 10"}, "MAX_MODEL_LEN"),
+    ],
+)
+def test_a_bad_setting_is_named_in_one_line(env: dict[str, str], named: str) -> None:
+    with pytest.raises(SettingError) as error:
+        read(**env)
+    assert named in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_auto_is_a_model_length() -> None:
+    assert "--max-model-len=auto" in flags(MAX_MODEL_LEN="auto")
+
+
+def test_an_incomplete_model_is_not_served(volume: Path) -> None:
+    engine_settings.check_files(read())
+    (volume / "READY").unlink()
+    with pytest.raises(SettingError, match=r"is not complete.*docker compose logs model"):
+        engine_settings.check_files(read())
+
+
+def test_a_missing_chat_template_is_named_with_those_that_exist(
+    volume: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert volume.is_dir()
+    monkeypatch.setattr(engine_settings, "CHAT_TEMPLATES", tmp_path)
+    (tmp_path / "qwen.jinja").touch()
+    engine_settings.check_files(read(CHAT_TEMPLATE="qwen.jinja"))
+    with pytest.raises(SettingError, match=r"CHAT_TEMPLATE=nope.jinja.*there: qwen.jinja"):
+        engine_settings.check_files(read(CHAT_TEMPLATE="nope.jinja"))
+
+
+def test_a_cpu_that_vllm_cannot_use_is_named_before_it_crashes() -> None:
+    engine_settings.check_cpu(read(), {"sse4_2", "avx2"})
+    engine_settings.check_cpu(read(ENGINE_DEVICE="gpu"), {"sse4_2"})
+    with pytest.raises(SettingError, match="AVX2"):
+        engine_settings.check_cpu(read(), {"sse4_2"})
+
+
+def test_memory_counts_the_weights_in_the_engines_dtype(volume: Path) -> None:
+    assert volume.is_dir()
+    # 1 GiB stored in bfloat16 is 2 GiB in float32; with 1 GiB of KV cache and the processes that is 5 GiB.
+    engine_settings.check_memory(read(), int(5.1 * GIB))
+    with pytest.raises(SettingError, match=r"weights 2.0, KV cache 1.*CPU_KV_CACHE_GIB"):
+        engine_settings.check_memory(read(), int(4.9 * GIB))
+    engine_settings.check_memory(read(DTYPE="bfloat16"), int(4.1 * GIB))
+
+
+def test_gpu_memory_is_left_to_the_engine(volume: Path) -> None:
+    assert volume.is_dir()
+    engine_settings.check_memory(read(ENGINE_DEVICE="gpu"), 0)
