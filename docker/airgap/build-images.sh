@@ -3,24 +3,26 @@
 #
 #   docker/airgap/build-images.sh              # as root (debootstrap); seconds when nothing changed
 #
-# What it needs: a Docker engine (install-engine.sh), the Debian mirror that apt uses, a Python package index.
+# What it needs: a Docker engine (install-engine.sh), a Debian mirror (apt's own; debootstrap's default on Ubuntu), a
+# Python package index. STEP is put before each line.
 # The machine's own CA certificates go into the bases, so the project's Dockerfiles build unchanged behind a proxy.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
 readonly RECIPES=docker/airgap
+# shellcheck source=docker/airgap/apt-mirror.sh
+. "$RECIPES/apt-mirror.sh"
 
 die() {
   printf 'build-images: %s\n' "$1" >&2
   exit 1
 }
 
-# stage NAME COMMAND...: run it quietly, say how long it took; show its output only when it fails.
+# stage NAME COMMAND...: run it quietly, print how long it took; one line and the path of its log where it fails.
 stage() {
   local name=$1 log start=$SECONDS code
   shift
-  log=$(mktemp)
-  printf '%-46s ' "$name"
+  log=$(mktemp -t headroom-image.XXXXXX)
   # Not `if "$@"`: there bash ignores `set -e` in the whole function, and half an image would be kept.
   set +e
   (
@@ -29,25 +31,13 @@ stage() {
   ) >"$log" 2>&1
   code=$?
   set -e
-  if [ "$code" -eq 0 ]; then
-    printf '%4d s\n' $((SECONDS - start))
-    rm -f "$log"
-  else
-    printf 'FAILED after %d s\n' $((SECONDS - start))
-    cat "$log" >&2
-    rm -f "$log"
-    exit 1
-  fi
+  [ "$code" -eq 0 ] || die "$name failed after $((SECONDS - start)) s, see $log: $(tail -n 1 "$log")"
+  rm -f "$log"
+  printf '%s%-40s %4d s\n' "${STEP:-}" "$name" $((SECONDS - start))
 }
 
-# The mirror that this machine's apt uses: no address is written in the repository.
-debian_mirror() {
-  local uri
-  uri=$(sed -n 's/^URIs: *//p; s/^deb \(\[[^]]*\] \)\?\([^ ]*\) .*/\2/p' \
-    /etc/apt/sources.list.d/debian.sources /etc/apt/sources.list 2>/dev/null | head -n 1)
-  [ -n "$uri" ] || die "apt has no Debian mirror: add one to /etc/apt/sources.list.d/debian.sources"
-  printf '%s\n' "$uri"
-}
+# Nothing on Ubuntu, whose mirror has no Debian: debootstrap then takes Debian's own.
+debian_mirror() { grep -q '^ID=ubuntu' /etc/os-release || apt_source URIs; }
 
 ca_bundle() { printf '%s\n' "${SSL_CERT_FILE:-/etc/ssl/certs/ca-certificates.crt}"; }
 
@@ -89,31 +79,47 @@ build() {
 }
 
 docker info >/dev/null 2>&1 || die "no Docker engine answers: run $RECIPES/install-engine.sh"
-if ! command -v debootstrap >/dev/null; then
-  [ "$(id -u)" = 0 ] || die "debootstrap is missing: apt-get install debootstrap"
-  stage "debootstrap (package)" sh -c 'apt-get update -qq && apt-get install -y -qq --no-install-recommends debootstrap'
+if ! command -v debootstrap >/dev/null && [ "$(id -u)" = 0 ]; then
+  stage "debootstrap (package)" sh -c \
+    'apt-get update -qq && apt-get install -y -qq --no-install-recommends debootstrap debian-archive-keyring'
 fi
 
-stage debian:bookworm-slim debian_base bookworm
-stage debian:trixie-slim debian_base trixie
-stage python:3.11-slim-bookworm build python:3.11-slim-bookworm "$RECIPES/python" --build-arg SUITE=bookworm
-stage python:3.13-slim-trixie build python:3.13-slim-trixie "$RECIPES/python" --build-arg SUITE=trixie
+# The tags are those of the Compose files, so that a raised pin there cannot leave a stale stand-in behind.
+tags=$(docker compose -f compose.yaml -f compose.airgap.yaml --profile '*' config |
+  awk '/^  [a-z-]+:$/ {name = $1} /^    image: / {print name, $2}')
+image_of() { sed -n "s/^$1: //p" <<<"$tags"; }
 
-# image_of SERVICE: the tag in the Compose files, so that a raised pin there cannot leave a stale stand-in behind.
-image_of() {
-  docker compose -f compose.yaml -f compose.airgap.yaml --profile '*' config --format json |
-    python3 -c 'import json, sys; print(json.load(sys.stdin)["services"][sys.argv[1]]["image"])' "$1"
+# python_base SUITE VERSION
+python_base() {
+  [ "$(id -u)" = 0 ] || docker image inspect "debian:$1-slim" >/dev/null 2>&1 ||
+    die "debootstrap needs root: run 'sudo docker/airgap/build-images.sh' once"
+  stage "debian:$1-slim" debian_base "$1"
+  stage "python:$2-slim-$1" build "python:$2-slim-$1" "$RECIPES/python" --build-arg "SUITE=$1"
+}
+
+engine_and_hub() {
+  stage "$vllm" build "$vllm" "$RECIPES/vllm" --build-context "wheels=$(wheel_folder)"
+  stage "$hub" build "$hub" "$RECIPES/hub"
 }
 
 vllm=$(image_of vllm)
+hub=$(image_of hub)
 prometheus=$(image_of prometheus)
 alertmanager=$(image_of alertmanager)
 node_exporter=$(image_of node-exporter)
 caddy=$(sed -n 's/^FROM \(caddy:.*\)/\1/p' docker/edge/Dockerfile)
-hub=$(image_of hub)
-stage "$vllm" build "$vllm" "$RECIPES/vllm" --build-context "wheels=$(wheel_folder)"
+
+# What still runs when another image has failed.
+trap 'kill $(jobs -p) 2>/dev/null || true' EXIT
+# Mostly waiting for mirrors, so two at a time: the engine's image takes as long as all others.
+python_base bookworm 3.11 &
+bookworm=$!
+python_base trixie 3.13
+wait "$bookworm" || exit 1
+engine_and_hub &
+engine=$!
 stage "$prometheus" build "$prometheus" "$RECIPES/prometheus" --build-arg "PROMETHEUS_VERSION=${prometheus##*:v}"
 stage "$alertmanager" build "$alertmanager" "$RECIPES/alertmanager" --build-arg "ALERTMANAGER_VERSION=${alertmanager##*:v}"
 stage "$node_exporter" build "$node_exporter" "$RECIPES/node-exporter" --build-arg "NODE_EXPORTER_VERSION=${node_exporter##*:v}"
 stage "$caddy" build "$caddy" "$RECIPES/caddy" --build-arg "CADDY_VERSION=${caddy##*:}"
-stage "$hub" build "$hub" "$RECIPES/hub"
+wait "$engine" || exit 1

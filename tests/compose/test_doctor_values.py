@@ -22,7 +22,7 @@ def no_env_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("doctor_checks.setting_checks.ROOT", tmp_path)
 
 
-def test_the_defaults_contradict_nothing() -> None:
+def test_defaults_contradict_nothing() -> None:
     for layers in ((), ("gpu",), ("airgap",)):
         assert [finding.verdict for finding in setting_checks.check_values(render(*layers))] == [OK]
 
@@ -41,13 +41,13 @@ def test_the_defaults_contradict_nothing() -> None:
     ],
     ids=lambda value: "+".join(value) if isinstance(value, dict) else "",
 )
-def test_what_cannot_work_fails(layers: tuple[str, ...], env: dict[str, str], words: str) -> None:
+def test_impossible_setting_fails(layers: tuple[str, ...], env: dict[str, str], words: str) -> None:
     failed = [finding for finding in setting_checks.check_values(render(*layers, **env)) if finding.verdict == FAIL]
     assert any(words in f"{finding.found} {finding.fix}" for finding in failed), failed
     assert all(finding.fix for finding in failed)
 
 
-def test_a_key_in_a_file_that_containers_cannot_read_fails(tmp_path: Path) -> None:
+def test_unreadable_key_file_fails(tmp_path: Path) -> None:
     key = tmp_path / "key"
     key.write_text("s3cret")
     key.chmod(0o600)
@@ -61,7 +61,7 @@ def test_a_key_in_a_file_that_containers_cannot_read_fails(tmp_path: Path) -> No
     assert [finding.verdict for finding in setting_checks.check_values(render(VLLM_API_KEY_FILE=str(key)))] == [OK]
 
 
-def test_a_misspelt_name_and_an_open_env_file_are_warned_of(tmp_path: Path) -> None:
+def test_misspelt_name_and_open_file_warn(tmp_path: Path) -> None:
     env = tmp_path / ".env"
     env.write_text("MODLE_ID=a/b\nCOMPOSE_FILE=compose.yaml\n# NOT_READ=1\nVLLM_API_KEY=s3cret\n")
     env.chmod(0o644)

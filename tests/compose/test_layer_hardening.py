@@ -61,12 +61,12 @@ def test_ports_are_on_loopback_only(layer: dict[str, Any]) -> None:
         assert {address for addresses in ports.values() for address in addresses} == {"127.0.0.1"}
 
 
-def test_whoever_knocks_at_the_edge_does_not_take_the_engines_cpu() -> None:
+def test_edge_cannot_take_the_engines_cpu() -> None:
     assert float(render("edge")["services"]["edge"]["cpus"]) == 1
     assert float(render("edge", EDGE_CPUS="0.5")["services"]["edge"]["cpus"]) == 0.5
 
 
-def test_the_edge_and_an_open_address_make_the_key_needed() -> None:
+def test_open_address_needs_the_key() -> None:
     for services in (render("edge")["services"], render(BIND_ADDRESS="10.1.2.3")["services"]):
         for name in ("model", "vllm"):
             assert not services[name]["environment"]["BIND_ADDRESS"].startswith("127."), name
@@ -74,7 +74,7 @@ def test_the_edge_and_an_open_address_make_the_key_needed() -> None:
     assert render("edge", BIND_ADDRESS="10.1.2.3")["services"]["grafana"]["environment"]["BIND_ADDRESS"] == "127.0.0.1"
 
 
-def test_secrets_reach_only_the_containers_that_need_them(layer: dict[str, Any]) -> None:
+def test_secrets_reach_only_their_containers(layer: dict[str, Any]) -> None:
     holders: dict[str, set[str]] = {}
     for name, service in each(layer):
         for secret in service.get("secrets", []):
@@ -98,14 +98,14 @@ def test_images_are_pinned(layer: dict[str, Any]) -> None:
         assert tag != "latest", name
 
 
-def test_names_are_not_fixed_so_that_two_copies_can_run(layer: dict[str, Any]) -> None:
+def test_names_allow_a_second_copy(layer: dict[str, Any]) -> None:
     assert not [name for name, service in each(layer) if "container_name" in service]
     for volume in layer["volumes"].values():
         assert volume["name"].startswith(layer["name"] + "_")
 
 
 @pytest.mark.parametrize("service", ["vllm", "locust", "prometheus", "hub", "grafana", "edge"])
-def test_a_long_running_service_has_a_health_check(service: str, layer: dict[str, Any]) -> None:
+def test_service_has_a_health_check(service: str, layer: dict[str, Any]) -> None:
     if service in layer["services"]:
         check = layer["services"][service]["healthcheck"]
         assert check["start_period"]

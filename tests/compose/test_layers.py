@@ -1,5 +1,7 @@
-"""What the layers change, as Compose renders them. The GPU layer cannot run without a card, so its form is held to
-what vLLM's Docker page and the NVIDIA Container Toolkit's Compose page demand.
+"""Changes of the layers, as Compose renders them.
+
+The GPU layer cannot run without a card: its form is compared with what vLLM's Docker page and the NVIDIA Container
+Toolkit's Compose page demand.
 """
 
 from __future__ import annotations
@@ -20,14 +22,14 @@ def seconds(duration: str) -> int:
     return sum(int(count) * {"m": 60, "s": 1}[unit] for count, unit in re.findall(r"(\d+)([ms])", duration))
 
 
-def test_base_works_with_no_settings_and_no_gpu() -> None:
+def test_base_needs_no_settings_and_no_gpu() -> None:
     engine = render()["services"]["vllm"]
     assert engine["environment"]["ENGINE_DEVICE"] == "cpu"
     assert engine["environment"]["MODEL_ID"] == "Qwen/Qwen2-0.5B-Instruct"
     assert "devices" not in engine.get("deploy", {}).get("resources", {}).get("reservations", {})
 
 
-def test_model_is_complete_before_the_engine_starts_and_is_never_written_by_it() -> None:
+def test_engine_reads_a_complete_model() -> None:
     services = render()["services"]
     assert services["vllm"]["depends_on"]["model"]["condition"] == "service_completed_successfully"
     models = next(volume for volume in services["vllm"]["volumes"] if volume["target"] == "/models")
@@ -35,7 +37,7 @@ def test_model_is_complete_before_the_engine_starts_and_is_never_written_by_it()
     assert services["vllm"]["environment"]["HF_HUB_OFFLINE"] == "1"
 
 
-def test_a_wrong_flag_does_not_restart_for_ever() -> None:
+def test_wrong_flag_restarts_five_times() -> None:
     assert render()["services"]["vllm"]["restart"] == "on-failure:5"
 
 
@@ -49,7 +51,7 @@ def test_gpu_layer_reserves_the_cards_for_the_engine() -> None:
     assert device["count"] == -1  # all
 
 
-def test_gpu_layer_gives_tensor_parallel_workers_shared_memory() -> None:
+def test_gpu_layer_gives_shared_memory() -> None:
     engine = render("gpu")["services"]["vllm"]
     assert int(engine["shm_size"]) >= 8 * 2**30 or engine.get("ipc") == "host"
 
@@ -77,7 +79,7 @@ def test_gpu_count_and_parallel_size_are_settings() -> None:
     assert engine["environment"]["TENSOR_PARALLEL_SIZE"] == "2"
 
 
-def test_gpu_layer_runs_as_the_user_that_the_image_prepares() -> None:
+def test_gpu_layer_runs_as_the_images_user() -> None:
     # docs.vllm.ai, "Using Docker": the CUDA image holds a user `vllm`, UID 2000 in group 0.
     assert render("gpu")["services"]["vllm"]["user"] == "2000:0"
 
@@ -94,12 +96,12 @@ def test_airgap_layer_downloads_from_its_own_hub_only() -> None:
     assert "ports" not in services["hub"]
 
 
-def test_airgap_layer_leaves_grafana_out_until_it_is_asked_for() -> None:
+def test_airgap_layer_leaves_grafana_out() -> None:
     assert render("airgap")["services"]["grafana"]["profiles"] == ["grafana"]
     assert "profiles" not in render()["services"]["grafana"]
 
 
-def test_scale_layer_puts_one_address_before_all_engines() -> None:
+def test_scale_layer_has_one_address() -> None:
     services = render("gpu", "scale", ENGINES="4")["services"]
     assert services["vllm"]["deploy"]["replicas"] == 4
     assert "ports" not in services["vllm"]
@@ -108,35 +110,35 @@ def test_scale_layer_puts_one_address_before_all_engines() -> None:
     assert services["locust-worker"]["environment"]["ENGINE_URLS"] == "http://vllm:8000"
 
 
-def test_scale_layer_keeps_the_api_on_this_box_and_the_router_to_itself() -> None:
+def test_scale_layer_keeps_its_ports_local() -> None:
     services = render("scale", BIND_ADDRESS="10.1.2.3", VLLM_API_KEY="k")["services"]
     [port] = services["edge"]["ports"]
     assert port["host_ip"] == "127.0.0.1"
     assert "ports" not in services["router"]
 
 
-def test_the_edge_layer_after_scale_is_the_door_that_it_is_alone() -> None:
+def test_edge_layer_after_scale_is_unchanged() -> None:
     assert render("scale", "edge")["services"]["edge"] == render("edge")["services"]["edge"]
 
 
-def test_scale_layer_sends_no_request_twice_unless_asked() -> None:
+def test_scale_layer_sends_no_request_twice() -> None:
     assert "--retry-max-retries=1" in render("scale")["services"]["router"]["command"]
     assert "--retry-max-retries=3" in render("scale", ROUTER_ATTEMPTS="3")["services"]["router"]["command"]
 
 
-def test_what_stands_before_an_engine_is_not_stopped_sooner() -> None:
+def test_proxies_stop_no_sooner_than_engines() -> None:
     for layers in LAYERS.values():
         services = render(*layers)["services"]
         times = {name: seconds(services[name]["stop_grace_period"]) for name in FRONT & services.keys()}
         assert all(time >= seconds(services["vllm"]["stop_grace_period"]) for time in times.values()), (layers, times)
 
 
-def test_scale_layer_gives_each_engine_its_cards_by_its_number() -> None:
+def test_scale_layer_numbers_its_engines() -> None:
     engine = render("gpu", "scale")["services"]["vllm"]
     assert re.fullmatch(r"[a-z0-9-]+-vllm-", engine["environment"]["ENGINE_NAMES"])
 
 
-def test_a_disk_of_dockers_own_is_watched_and_its_mounts_are_not() -> None:
+def test_dockers_disk_is_watched_once() -> None:
     command = render()["services"]["node-exporter"]["command"]
     [unseen] = [option.partition("=")[2] for option in command if "mount-points-exclude" in option]
     unseen = unseen.replace("$$", "$")

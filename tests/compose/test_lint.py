@@ -31,7 +31,7 @@ EXPLAINED: dict[str, set[str] | None] = {
 
 
 def findings(model: dict[str, Any], folder: Path) -> list[dict[str, Any]]:
-    """What the linter says of a rendered model."""
+    """Return the linter's findings in a rendered model."""
     file = folder / "compose.yaml"
     # Compose writes JSON; YAML is what the linter is made for. `x-` blocks are no services.
     file.write_text(yaml.safe_dump({key: value for key, value in model.items() if not key.startswith("x-")}))
@@ -47,7 +47,7 @@ def findings(model: dict[str, Any], folder: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("layer", LAYERS)
-def test_the_linter_finds_only_what_is_explained(layer: str, tmp_path: Path) -> None:
+def test_linter_finds_only_the_explained(layer: str, tmp_path: Path) -> None:
     unexplained = []
     for finding in findings(render(*LAYERS[layer]), tmp_path):
         services = EXPLAINED.get(finding["rule_id"], set())
@@ -56,7 +56,7 @@ def test_the_linter_finds_only_what_is_explained(layer: str, tmp_path: Path) -> 
     assert unexplained == []
 
 
-def test_the_linter_would_find_what_is_wrong(tmp_path: Path) -> None:
+def test_linter_finds_a_mistake(tmp_path: Path) -> None:
     model = render()
     vllm = model["services"]["vllm"]
     del vllm["cap_drop"], vllm["security_opt"]

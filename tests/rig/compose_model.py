@@ -21,7 +21,7 @@ LAYERS = {
 
 
 def render(*layers: str, **env: str) -> dict[str, Any]:
-    """The model that Compose makes of compose.yaml, `layers` and `env`, with every profile on.
+    """Render compose.yaml with `layers` and `env`, every profile on.
 
     Raises AssertionError with Compose's own message when the files are not valid.
     """

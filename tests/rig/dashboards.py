@@ -29,30 +29,30 @@ class Query:
     expr: str
 
     def filled(self, interval: str = RATE_INTERVAL) -> str:
-        """The query as Prometheus gets it, with every model and every engine chosen."""
+        """Return the query as Prometheus gets it, with every model and every engine chosen."""
         text = self.expr.replace("$__rate_interval", interval).replace("$model", ".*").replace("$instance", ".*")
         assert "$" not in text, f"{self.where} uses a variable that is not known here: {text}"
         return text
 
     def label_values(self) -> tuple[str, str]:
-        """Selector and label of a variable's query."""
+        """Return selector and label of a variable's query."""
         found = re.fullmatch(r"label_values\((.+), (\w+)\)", self.filled())
         assert found, self.expr
         return found[1], found[2]
 
 
 def boards() -> dict[str, dict[str, Any]]:
-    """All dashboards, by file name without its ending."""
+    """Return all dashboards, by file name without its ending."""
     return {path.stem: json.loads(path.read_text()) for path in sorted((GRAFANA / "dashboards").glob("*.json"))}
 
 
 def panels(board: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Panels that are no row headings."""
+    """Yield the panels that are no row headings."""
     yield from (panel for panel in board["panels"] if panel["type"] != "row")
 
 
 def queries() -> list[Query]:
-    """All queries of all dashboards."""
+    """Return all queries of all dashboards."""
     return [query for name, board in boards().items() for query in _queries(name, board)]
 
 

@@ -1,4 +1,4 @@
-"""What the delivery tests are made of: the hub's container, volumes in memory, and model containers."""
+"""Parts of the delivery tests: the hub's container, volumes in memory, and model containers."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ class Hub:
         return ip
 
     def order(self, *faults: dict[str, Any]) -> None:
-        """Set what goes wrong from now on, and forget the requests so far."""
+        """Set the faults from now on, and forget the requests so far."""
         status, answer = self._call("POST", json.dumps(faults))
         assert status == 200, answer
 
     def requests(self, match: str = "") -> list[dict[str, Any]]:
-        """The requests since the last order."""
+        """Return the requests since the last order."""
         _, answer = self._call("GET")
         return [entry for entry in answer["requests"] if re.search(match, entry["request"])]
 
@@ -53,7 +53,7 @@ class Hub:
         return [fault["times"] for fault in answer["faults"]]
 
     def sent(self, match: str = r"safetensors\b") -> int:
-        """Body bytes that left the hub for matching GET requests."""
+        """Return the body bytes that left the hub for matching GET requests."""
         return sum(entry["sent"] for entry in self.requests(match) if entry["request"].startswith("GET"))
 
     def _call(self, method: str, body: str | None = None) -> tuple[int, Any]:
@@ -76,7 +76,7 @@ class Run:
 
     @property
     def error(self) -> str:
-        """The one line that says why; there must be exactly one."""
+        """Return the line of the error; fails unless there is exactly one."""
         errors = [line for line in self.log.splitlines() if line.startswith("error: ")]
         assert len(errors) == 1, self.log
         return errors[0]
@@ -99,25 +99,25 @@ class Volume:
         )
 
     def sh(self, script: str) -> str:
-        """Standard output of a shell script that runs beside the volume; it must succeed."""
+        """Return the output of a shell script that runs beside the volume; fails when the script does."""
         code, output = self._keeper.exec_run(["sh", "-ec", script])
         text = cast("bytes", output).decode()
         assert code == 0, text
         return text
 
     def ready(self) -> bool:
-        """Whether anything on the volume claims to be complete, or could be served."""
+        """Return whether anything on the volume is marked complete, or could be served."""
         found = self.sh(f"find /models -name READY; if [ -e {self.path} ] || [ -L {self.path} ]; then echo link; fi")
         return bool(found.strip())
 
     def stored_bytes(self) -> int:
-        """Bytes of weights on the volume, half-written files too."""
+        """Return the bytes of weights on the volume, half-written files too."""
         weights = "-ignore_readdir_race -name '*.safetensors*' ! -name '*.json*' -printf '%s\\n'"
         sizes = self.sh(f"if [ -d /models/.store ]; then find /models/.store {weights}; fi")
         return sum(map(int, sizes.split()))
 
     def weights_size(self) -> int:
-        """Bytes of weights that a whole model has, by its manifest."""
+        """Return the bytes of weights of a whole model, by its manifest."""
         return sum(file["size"] for file in self.manifest()["files"] if file["path"].endswith(".safetensors"))
 
     def manifest(self) -> dict[str, Any]:
@@ -125,7 +125,7 @@ class Volume:
         return document
 
     def assert_whole(self, source: str = "modelscope") -> None:
-        """READY, and every byte as the manifest says, by a tool that is not ours."""
+        """Assert that READY is there and every byte is as in the manifest, by a tool that is not ours."""
         manifest = self.manifest()
         assert (manifest["source"], manifest["id"]) == (source, MODEL_ID)
         assert len(manifest["files"]) == 12
@@ -215,6 +215,6 @@ def wait_until(what: str, probe: Callable[[], object], timeout_s: float = 60) ->
 
 
 def seconds_of(stamp: str) -> float:
-    """Seconds since some midnight, of one of Docker's time stamps; good for differences of less than a day."""
+    """Return seconds since some midnight, of one of Docker's time stamps; good for differences below a day."""
     hours, minutes, seconds = stamp[11:].rstrip("Z").split(":")
     return int(hours) * 3600 + int(minutes) * 60 + float(seconds)

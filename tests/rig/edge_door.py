@@ -1,4 +1,4 @@
-"""Knocking at the edge: HTTPS to one of its names, trusting the authority that it made."""
+"""HTTPS to one of the edge's names, trusting the authority that it made."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ EDGE = ("-f", "compose.edge.yaml")
 
 
 def take_away(stack: Stack) -> None:
-    """Remove the edge from a stack, and its volume, which the stack's own layers do not know."""
+    """Remove the edge from a stack, and its volume, which the stack's own layers do not name."""
     stack.compose(*EDGE, "rm", "--stop", "--force", "edge")
     docker.from_env().volumes.get(f"{stack.project}_edge-data").remove()
 
@@ -62,7 +62,7 @@ class Door:
         body: bytes | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> http.client.HTTPResponse:
-        """The answer's head; read the body from it."""
+        """Send a request; return the answer's head, from which the body can be read."""
         connection = self.connect(name)
         connection.request(method, path, body, dict(headers or {}))
         return connection.getresponse()
@@ -83,7 +83,7 @@ def login(password: str = PASSWORD) -> dict[str, str]:
 
 
 def chat(model: str, tokens: int) -> bytes:
-    """A request for a stream of so many tokens, with their count at its end."""
+    """Return a request for a stream of `tokens` tokens, with their count at its end."""
     body: dict[str, Any] = {
         "model": model,
         "messages": [{"role": "user", "content": "Count from one to a hundred."}],

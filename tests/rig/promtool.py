@@ -6,7 +6,7 @@ import subprocess
 
 from tests.rig.compose_model import ROOT, render
 
-# What the service runs before Prometheus: it writes the rules of the SLO.
+# The service runs this before Prometheus: it writes the rules of the SLO.
 START = "sh /etc/prometheus/start.sh --version"
 
 

@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 
 def free_ports(count: int) -> list[int]:
-    """Loopback ports that nothing listens on."""
+    """Return loopback ports that nothing listens on."""
     sockets = [socket.socket() for _ in range(count)]
     for sock in sockets:
         sock.bind(("127.0.0.1", 0))
@@ -41,7 +41,7 @@ def free_ports(count: int) -> list[int]:
 
 
 def wait_for(what: str, probe: Callable[[], T | None], timeout_s: float) -> T:
-    """The first true value of `probe`, asked twice a second; fails with `what` and the last value or error."""
+    """Return the first true value of `probe`, asked twice a second; fails with `what` and the last value or error."""
     deadline = time.monotonic() + timeout_s
     last: object = None
     while time.monotonic() < deadline:
@@ -55,12 +55,13 @@ def wait_for(what: str, probe: Callable[[], T | None], timeout_s: float) -> T:
     pytest.fail(f"{what}: not within {timeout_s:g} s, last seen {last!r}")
 
 
-def http(url: str, body: object = None, *, timeout_s: float = 60) -> bytes:
+def http(url: str, body: object = None, *, key: str = "", timeout_s: float = 60) -> bytes:
     """Body of a GET, or of a POST of `body` as JSON; raises OSError unless it is a success."""
-    import urllib.request  # noqa: PLC0415  # see Stack.container
+    import urllib.request  # noqa: PLC0415  # see Stack.containers
 
     data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(url, data=data, headers={"Content-Type": "application/json"})
+    headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
+    request = urllib.request.Request(url, data=data, headers=headers)
     with urllib.request.urlopen(request, timeout=timeout_s) as answer:
         content: bytes = answer.read()
     return content
@@ -68,30 +69,35 @@ def http(url: str, body: object = None, *, timeout_s: float = 60) -> bytes:
 
 @dataclass
 class Stack:
-    """One running copy of the stack; `folder` is the checkout that it runs from, `layers` what it adds to the base."""
+    """A running copy of the stack from the checkout in `folder`, with `layers` and the tests' own on the base."""
 
     project: str
     folder: Path = ROOT
     env: dict[str, str] = field(default_factory=dict)
     layers: tuple[str, ...] = ("airgap",)
+    key: str = ""  # of the API
 
     def __post_init__(self) -> None:
         self.ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
         self.env = {name: str(port) for name, port in self.ports.items()} | self.env
 
+    @property
+    def files(self) -> list[str]:
+        """Compose files, in `folder`."""
+        return ["compose.yaml", *(f"compose.{layer}.yaml" for layer in self.layers), "tests/rig/compose.yaml"]
+
     def command(self, *args: str) -> list[str]:
         """`docker compose` with `args`, for this stack."""
-        files = ["compose.yaml", *(f"compose.{layer}.yaml" for layer in self.layers)]
-        chosen = [part for file in files for part in ("-f", file)]
+        chosen = [part for file in self.files for part in ("-f", file)]
         return ["docker", "compose", "--env-file", os.devnull, "-p", self.project, *chosen, *args]
 
     def environment(self, **env: str) -> dict[str, str]:
-        """What `docker compose` sees: the stack's settings, with `env` on top, and nothing of the tests' own."""
+        """Environment of `docker compose`: the stack's settings, with `env` on top, and nothing of the tests' own."""
         inherited = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
         return inherited | self.env | env
 
     def compose(self, *args: str, check: bool = True, **env: str) -> subprocess.CompletedProcess[str]:
-        """Run `docker compose` as a user would, with `env` on top of the stack's settings."""
+        """Run `docker compose` with `env` on top of the stack's settings; fails the test on an error, if `check`."""
         command = self.command(*args)
         done = subprocess.run(
             command,
@@ -107,7 +113,7 @@ class Stack:
         return done
 
     def containers(self, service: str) -> list[Container]:
-        """The service's containers, running or not."""
+        """Return the service's containers, running or not."""
         import docker  # noqa: PLC0415  # not above: Locust's tests must be the first to import what it patches
 
         label = [f"com.docker.compose.project={self.project}", f"com.docker.compose.service={service}"]
@@ -116,7 +122,7 @@ class Stack:
         return found
 
     def container(self, service: str) -> Container:
-        """The service's first container, running or not."""
+        """Return the service's first container, running or not."""
         return self.containers(service)[0]
 
     def seconds_run(self, service: str) -> float:
@@ -137,20 +143,20 @@ class Stack:
         return self.url("VLLM_PORT") + "/v1"
 
     def chat(self, question: str) -> str:
-        """The model's greedy answer."""
-        [model] = json.loads(http(f"{self.api}/models"))["data"]
+        """Return the model's greedy answer."""
+        [model] = json.loads(http(f"{self.api}/models", key=self.key))["data"]
         body = {
             "model": model["id"],
             "messages": [{"role": "user", "content": question}],
             "max_tokens": 32,
             "temperature": 0,
         }
-        answer = json.loads(http(f"{self.api}/chat/completions", body))
+        answer = json.loads(http(f"{self.api}/chat/completions", body, key=self.key))
         text: str = answer["choices"][0]["message"]["content"]
         return text
 
     def prometheus(self, path: str, **parameters: object) -> Any:
-        """What Prometheus' API answers; fails with its own words when it refuses."""
+        """Return `data` of an answer of Prometheus' API; fails with Prometheus' message when it refuses."""
         url = f"{self.url('PROMETHEUS_PORT')}/api/v1/{path}?{urllib.parse.urlencode(parameters)}"
         try:
             answer = json.loads(http(url))
@@ -165,11 +171,11 @@ class Stack:
         return result
 
     def firing(self, alert: str) -> bool:
-        """Whether the alert fires, for whatever labels."""
+        """Return whether the alert fires, for any labels."""
         return bool(self.query(f'ALERTS{{alertname="{alert}", alertstate="firing"}}'))
 
     def value(self, promql: str) -> float:
-        """The only value of an instant query; NaN when it is empty."""
+        """Return the only value of an instant query; NaN when it is empty."""
         result = self.query(promql)
         return float(result[0]["value"][1]) if result else float("nan")
 
@@ -177,7 +183,7 @@ class Stack:
         self.compose("--profile", "*", "down", "--volumes", "--remove-orphans", "--timeout", "10")
 
     def report(self) -> str:
-        """What an on-call person would look at first."""
+        """State, last log lines and load of every container."""
         parts = [self.compose("ps", "--all", check=False).stdout]
         parts.append(self.compose("logs", "--tail", "80", check=False).stdout)
         parts.append(self.compose("stats", "--no-stream", check=False).stdout)
@@ -189,7 +195,7 @@ STAGES: dict[str, float] = {}
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print how long the stack took from nothing, stage by stage."""
+    """Print the seconds of each step of the stack's first start."""
     for stage, seconds in STAGES.items():
         terminalreporter.write_line(f"{seconds:7.1f} s  {stage}")
 
@@ -206,10 +212,10 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def new_stack() -> Iterator[Callable[..., Stack]]:
-    """Makes stacks that are always torn down, with everything that they own."""
+    """Make stacks that are always torn down, with everything that they own."""
 
-    def make(name: str, folder: Path = ROOT, layers: tuple[str, ...] = ("airgap",), **env: str) -> Stack:
-        stack = Stack(f"headroom-{name}-{os.getpid()}", folder, env, layers)
+    def make(name: str, folder: Path = ROOT, layers: tuple[str, ...] = ("airgap",), key: str = "", **env: str) -> Stack:
+        stack = Stack(f"headroom-{name}-{os.getpid()}", folder, env, layers, key)
         STACKS.append(stack)
         return stack
 
@@ -218,10 +224,12 @@ def new_stack() -> Iterator[Callable[..., Stack]]:
         stack.down()
 
 
+# Engine starts: one, which every test on a running engine shares.
 @pytest.fixture(scope="session")
 def stack(new_stack: Callable[..., Stack]) -> Stack:
     """The stack, started from nothing as a new user starts it."""
-    stack = new_stack("test")
+    # The watchdog waits longer than EngineStalled needs, 80 s here, and half a minute less than by default.
+    stack = new_stack("test", ENGINE_STALL_TIMEOUT_S="90")
     start = time.monotonic()
     stack.compose("build")
     built = time.monotonic()
@@ -232,9 +240,9 @@ def stack(new_stack: Callable[..., Stack]) -> Stack:
     return stack
 
 
-@pytest.fixture
-def copy_of_checkout(tmp_path: Path) -> Path:
-    """What a clone of the working tree would hold, in another folder."""
+@pytest.fixture(scope="session")
+def copy_of_checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the working tree in another folder, as a clone would make it."""
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
@@ -242,7 +250,7 @@ def copy_of_checkout(tmp_path: Path) -> Path:
         text=True,
         check=True,
     )
-    copy = tmp_path / "second"
+    copy = tmp_path_factory.mktemp("clone") / "second"
     for name in listed.stdout.splitlines():
         target = copy / name
         target.parent.mkdir(parents=True, exist_ok=True)

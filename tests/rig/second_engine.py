@@ -1,4 +1,4 @@
-"""A Docker engine of the tests' own: a swarm must not be made of the engine that other people's containers run on.
+"""A Docker engine of the tests' own: a swarm must not be made of an engine that runs other people's containers.
 
 It lives in a network namespace of its own, so that its bridges and firewall rules meet nobody else's.
 """
@@ -28,7 +28,7 @@ class Engine:
         self.host = f"unix://{socket}"
 
     def docker(self, *args: str, check: bool = True, env: Mapping[str, str] | None = None) -> str:
-        """What `docker ARGS` prints."""
+        """Return the output of `docker ARGS`."""
         done = subprocess.run(
             ["docker", "--host", self.host, *args],
             env={**os.environ, **(env or {})},
@@ -47,22 +47,22 @@ class Engine:
         assert save.returncode == 0
 
     def containers(self, service: str) -> list[str]:
-        """Ids of the running containers of a service of the stack, the newest first."""
+        """Return ids of the running containers of a service of the stack, the newest first."""
         return self.docker("ps", "--quiet", "--filter", f"label=com.docker.swarm.service.name={service}").split()
 
     def python(self, service: str, code: str) -> str:
-        """What Python `code` prints in a container of the service."""
+        """Return the output of Python `code` in a container of the service."""
         return self.docker("exec", self.containers(service)[0], "python3", "-c", code)
 
     def inspect(self, kind: str, name: str, template: str) -> object:
-        """A field, as JSON has it."""
+        """Return a field of `docker inspect`."""
         answer: object = json.loads(self.docker(kind, "inspect", "--format", f"{{{{json {template}}}}}", name))
         return answer
 
 
 @contextlib.contextmanager
 def second_engine() -> Iterator[Engine]:
-    """Start it, with nothing on it; stop it and delete all it had afterwards."""
+    """Start an empty engine; stop it and delete its data afterwards."""
     folder = Path(tempfile.mkdtemp(prefix="headroom-swarm-"))
     # In memory: deleting half a million small files from a disk takes longer than the tests.
     (folder / "data").mkdir()

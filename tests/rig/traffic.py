@@ -1,4 +1,4 @@
-"""Load on the real stack through Locust's page, and two runs that several tests look at: a calm one, and too much."""
+"""Load on the real stack through Locust's page, and two runs that several tests read: a calm one and an overload."""
 
 from __future__ import annotations
 
@@ -17,11 +17,20 @@ if TYPE_CHECKING:
     from tests.rig.running_stack import Stack
 
 USERS = 8
-# All that a run differs in: Locust keeps what the form before this one said.
-SHAPE = {"endpoint": "both", "arrival": "closed", "rate": "", "prompt_tokens": "64", "output_tokens": "32"}
+# Every field in which runs differ: Locust keeps the values of the last form.
+SHAPE = {
+    "endpoint": "both",
+    "arrival": "closed",
+    "rate": "",
+    "run_time": "",
+    "max_requests": "",
+    "prompt_tokens": "64",
+    "output_tokens": "32",
+}
 CALM_S = 60
 # rate() does not look back beyond a counter's 0, so a curve from 0 can lack a sixteenth of a minute's requests.
-COUNTED_BEFORE_S = 20
+COUNTED = 'count(loadtest_requests_total{outcome="ok"})'
+ENDPOINTS = 2
 # Longer requests than fit the KV cache together, three times as many as a two-core box ends: the queue grows at once.
 TOO_MUCH = {"arrival": "poisson", "rate": "3", "prompt_tokens": "256", "output_tokens": "512"}
 OVERLOAD_ALERTS = ("QueueBacklog", "QueueGrowing")
@@ -29,7 +38,7 @@ OVERLOAD_ALERTS = ("QueueBacklog", "QueueGrowing")
 
 @dataclass(frozen=True)
 class Run:
-    """A run that has ended: when, in seconds since 1970, its summary.json, and the rows of Locust's page."""
+    """A run that has ended: its Unix times, its summary.json, and the rows of Locust's page."""
 
     stack: Stack
     started: float
@@ -43,13 +52,13 @@ class Run:
 
 
 def page(stack: Stack) -> dict[str, Any]:
-    """What Locust's page shows."""
+    """Return the statistics on Locust's page."""
     result: dict[str, Any] = json.loads(http(stack.url("LOCUST_PORT") + "/stats/requests"))
     return result
 
 
 def scale_workers(stack: Stack, workers: int) -> None:
-    """Run so many workers; one that a test killed comes back, or goes."""
+    """Run this number of workers; restarts or removes one that a test killed."""
     stack.compose("up", "-d", "--no-recreate", "--no-deps", "--scale", f"locust-worker={workers}", "locust-worker")
 
 
@@ -65,13 +74,13 @@ def start(stack: Stack, **options: str) -> None:
 
 
 def summaries(stack: Stack) -> list[str]:
-    """Paths of all runs' summaries, the newest first."""
+    """Return the paths of all runs' summaries, the newest first."""
     listed = stack.compose("exec", "locust", "sh", "-c", "ls -t /reports/*/summary.json", check=False)
     return listed.stdout.split()
 
 
 def finish(stack: Stack, before: list[str], timeout_s: float) -> dict[str, Any]:
-    """The summary of the run that began after `before` was listed, once it has ended."""
+    """Return the summary of the run that began after `before` was listed, once it has ended."""
     wait_for("the run's report", lambda: len(summaries(stack)) > len(before), timeout_s=timeout_s)
     path = next(path for path in summaries(stack) if path not in before)
     result: dict[str, Any] = json.loads(stack.compose("exec", "locust", "cat", path).stdout)
@@ -80,13 +89,14 @@ def finish(stack: Stack, before: list[str], timeout_s: float) -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def calm_run(stack: Stack) -> Run:
-    """The stack just after a minute of 8 users, with the host's metrics beside it."""
+    """A minute of 8 users that has just ended, with the host's metrics beside it."""
     stack.compose("--profile", "host", "up", "-d", "--wait", "--no-recreate", "node-exporter")
     try:
-        before = summaries(stack)
-        start(stack, run_time=f"{COUNTED_BEFORE_S}s")
-        finish(stack, before, COUNTED_BEFORE_S + 120)
-        # Without what went before in the first rates: they look 20 s back, from a little before the run.
+        if not stack.value(COUNTED) >= ENDPOINTS:  # no test has sent load before
+            before = summaries(stack)
+            start(stack, max_requests="32")
+            finish(stack, before, 120)
+        # The first rates look 20 s back, from a little before the run: nothing of earlier load may be in them.
         rates = "sum(rate(vllm:generation_tokens_total[30s])) + sum(rate(loadtest_requests_total[30s]))"
         wait_for("no traffic", lambda: stack.value(rates) == 0, 60)
         before = summaries(stack)
@@ -107,7 +117,7 @@ def calm_run(stack: Stack) -> Run:
 
 @pytest.fixture(scope="session")
 def overload(stack: Stack) -> Run:
-    """Three minutes or so of more than the engine can carry, until the alerts fire; over, and resolved."""
+    """More load than the engine can carry until the alerts fire; it has ended, and they are resolved."""
     before = summaries(stack)
     start(stack, **TOO_MUCH)
     started = time.time()

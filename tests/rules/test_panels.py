@@ -1,4 +1,4 @@
-"""Panels whose series the tests' stack never has, a GPU's and an incident's, on made-up ones with values known."""
+"""Panels of a GPU and of an incident, which the tests' stack never has, on made-up series with known values."""
 
 from __future__ import annotations
 
@@ -118,12 +118,12 @@ def case(where: str, series: dict[str, str], expected: dict[str, float]) -> dict
     }
 
 
-def test_panels_show_what_made_up_series_say() -> None:
+def test_panels_show_known_series() -> None:
     tests = {"evaluation_interval": "5s", "rule_files": [], "tests": [case(*each) for each in EXPECTED]}
     done = in_prometheus("cat >/tmp/panels.yaml && promtool test rules /tmp/panels.yaml", stdin=yaml.safe_dump(tests))
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("where", [where for where, text in QUERIES.items() if "DCGM_" in text])
-def test_every_panel_of_the_gpu_has_a_case(where: str) -> None:
+def test_every_gpu_panel_has_a_case(where: str) -> None:
     assert where in {name for name, _, _ in EXPECTED}

@@ -7,14 +7,14 @@ import pytest
 from tests.rig.promtool import START, in_prometheus
 
 
-def test_configuration_is_valid_with_the_slo_that_start_writes() -> None:
+def test_configuration_is_valid() -> None:
     done = in_prometheus(f"{START} && promtool check config /etc/prometheus/prometheus.yml")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "5 rule files found" in done.stdout
 
 
 @pytest.mark.parametrize("tests", ["alerts", "headroom", "recording", "router", "slo"])
-def test_rules_give_what_their_tests_say(tests: str) -> None:
+def test_rules_pass_their_tests(tests: str) -> None:
     slo = {"SLO_TTFT_MS": "1000", "SLO_TPOT_MS": "42.5", "SLO_PERCENTILE": "99"}
     done = in_prometheus(f"{START} && promtool test rules /repo/tests/rules/{tests}.yaml", **slo)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -32,7 +32,7 @@ def test_rules_give_what_their_tests_say(tests: str) -> None:
         ("SLO_PERCENTILE", "5"),
     ],
 )
-def test_a_bad_slo_is_named_in_one_line(setting: str, value: str) -> None:
+def test_bad_slo_is_named_in_one_line(setting: str, value: str) -> None:
     done = in_prometheus(START, **{setting: value})
     assert done.returncode == 2
     [line] = done.stderr.splitlines()

@@ -1,4 +1,4 @@
-"""Metrics and reports survive the loss of every volume: saved here, restored into an empty stack, asked for there."""
+"""Metrics and reports survive the loss of every volume: saved here, restored into an empty stack, read there."""
 
 from __future__ import annotations
 
@@ -20,12 +20,11 @@ if TYPE_CHECKING:
 
 
 def backup(stack: Stack, *args: str) -> subprocess.CompletedProcess[str]:
-    """Run scripts/backup as a user with this stack's settings would."""
+    """Run scripts/backup with this stack's settings."""
     inherited = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
-    layers = "compose.yaml:compose.airgap.yaml"
     return subprocess.run(
         [str(ROOT / "scripts" / "backup"), *args],
-        env=inherited | stack.env | {"COMPOSE_PROJECT_NAME": stack.project, "COMPOSE_FILE": layers},
+        env=inherited | stack.env | {"COMPOSE_PROJECT_NAME": stack.project, "COMPOSE_FILE": ":".join(stack.files)},
         capture_output=True,
         text=True,
         timeout=120,
@@ -34,7 +33,7 @@ def backup(stack: Stack, *args: str) -> subprocess.CompletedProcess[str]:
 
 
 def past(stack: Stack, metric: str, at: float) -> list[str]:
-    """The metric's values at a time, as Prometheus tells them."""
+    """Return the metric's values in Prometheus at a time."""
     answer = json.loads(http(f"{stack.url('PROMETHEUS_PORT')}/api/v1/query?query={metric}&time={at:.3f}"))
     return sorted(series["value"][1] for series in answer["data"]["result"])
 
@@ -48,7 +47,7 @@ def empty(new_stack: Callable[..., Stack]) -> Iterator[Stack]:
     stack.down()
 
 
-def test_an_old_value_is_there_after_a_restore_into_an_empty_stack(stack: Stack, empty: Stack, tmp_path: Path) -> None:
+def test_restore_brings_old_values_back(stack: Stack, empty: Stack, tmp_path: Path) -> None:
     report = "echo kept > /reports/kept"
     stack.compose("exec", "-T", "locust", "sh", "-c", report)
     metric = "vllm:request_success_total"
@@ -77,7 +76,7 @@ def test_an_old_value_is_there_after_a_restore_into_an_empty_stack(stack: Stack,
     wait_for("Prometheus runs on", lambda: past(empty, metric, at) == values or None, timeout_s=30)
 
 
-def test_a_damaged_backup_is_refused_before_anything_is_touched(empty: Stack, tmp_path: Path) -> None:
+def test_damaged_backup_is_refused(empty: Stack, tmp_path: Path) -> None:
     folder = tmp_path / "damaged"
     folder.mkdir()
     (folder / "reports.tar.gz").write_bytes(b"other bytes")

@@ -1,4 +1,4 @@
-"""A search in the running stack: driven by the job, seen by Prometheus and on the page, remembered after a restart."""
+"""A search in the running stack: started by the job, shown by Prometheus and the page, kept over a restart."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SEARCH = (
 
 
 def page(stack: Stack) -> list[dict[str, Any]]:
-    """The rows of the tab."""
+    """Return the rows of the tab Capacity."""
     report = json.loads(http(stack.url("LOCUST_PORT") + "/stats/requests"))
     tab = next(table for table in report["extended_stats"] if table["key"] == "capacity")
     rows: list[dict[str, Any]] = tab["data"]
@@ -33,14 +33,14 @@ def page(stack: Stack) -> list[dict[str, Any]]:
 
 
 def state(stack: Stack) -> str:
-    """What Locust says of itself."""
-    told: str = json.loads(http(stack.url("LOCUST_PORT") + "/stats/requests"))["state"]
-    return told
+    """Return Locust's state."""
+    result: str = json.loads(http(stack.url("LOCUST_PORT") + "/stats/requests"))["state"]
+    return result
 
 
 @pytest.fixture(scope="module")
 def searched(stack: Stack) -> dict[str, Any]:
-    """What was seen while a search ran, and its result."""
+    """Observations while a search ran, and its result."""
     done: list[subprocess.CompletedProcess[str]] = []
     job = threading.Thread(
         target=lambda: done.append(stack.compose("run", "--rm", "-T", "capacity", *SEARCH, check=False))
@@ -62,18 +62,18 @@ def searched(stack: Stack) -> dict[str, Any]:
     return seen
 
 
-def test_the_job_prints_progress_and_the_result_and_ends_with_0(searched: dict[str, Any]) -> None:
+def test_job_prints_progress_and_result(searched: dict[str, Any]) -> None:
     run = searched["run"]
     assert run.returncode == 0, run.stdout + run.stderr
     assert "stage 0 (probe) at 1.00 requests/s: 100.0% of" in run.stdout
     assert "Capacity: at least 2.00 requests/s (the highest rate that may be tried)" in run.stdout
 
 
-def test_the_page_shows_it_while_it_runs_as_prometheus_did(searched: dict[str, Any]) -> None:
+def test_page_shows_the_running_search(searched: dict[str, Any]) -> None:
     assert searched["rows"][-1]["stage"] == "0 probe"
 
 
-def test_the_report_is_on_the_volume_and_names_model_and_engine(stack: Stack, searched: dict[str, Any]) -> None:
+def test_report_names_model_and_engine(stack: Stack, searched: dict[str, Any]) -> None:
     run_id = searched["run"].stdout.split("Report: ")[1].split("/")[0]
     result = json.loads(stack.compose("exec", "locust", "cat", f"/reports/{run_id}/capacity.json").stdout)
     assert result["verdict"] == {"valid": True, "reasons": [], "limit": None}
@@ -85,9 +85,7 @@ def test_the_report_is_on_the_volume_and_names_model_and_engine(stack: Stack, se
         stack.compose("exec", "locust", "test", "-s", f"/reports/{run_id}/{name}")
 
 
-def test_the_capacity_outlives_a_restart_and_live_load_is_told_as_a_share_of_it(
-    stack: Stack, searched: dict[str, Any]
-) -> None:
+def test_capacity_outlives_a_restart(stack: Stack, searched: dict[str, Any]) -> None:
     assert searched
     stack.compose("restart", "locust")
     wait_for(
@@ -105,9 +103,7 @@ def test_the_capacity_outlives_a_restart_and_live_load_is_told_as_a_share_of_it(
     )
 
 
-def test_ctrl_c_ends_the_search_in_locust_too_and_leaves_the_last_capacity(
-    stack: Stack, searched: dict[str, Any]
-) -> None:
+def test_ctrl_c_ends_the_search_in_locust(stack: Stack, searched: dict[str, Any]) -> None:
     assert searched
     done: list[subprocess.CompletedProcess[str]] = []
     name = f"{stack.project}-interrupted"

@@ -36,7 +36,7 @@ NOTHING_FOUND = {
 
 
 def rules() -> list[tuple[str, str, str]]:
-    """Kind, name and expression of every rule."""
+    """Return kind, name and expression of every rule."""
     files = sorted((ROOT / "docker/prometheus/rules").glob("*.yaml"))
     groups = [group for file in files for group in yaml.safe_load(file.read_text())["groups"]]
     kinds = ("alert", "record")
@@ -60,7 +60,7 @@ def may_find_nothing(text: str) -> bool:
 
 
 def selectors(tree: Any) -> Iterator[str]:
-    """All selectors in an expression that Prometheus has parsed."""
+    """Yield all selectors in an expression that Prometheus has parsed."""
     if isinstance(tree, list):
         for branch in tree:
             yield from selectors(branch)
@@ -74,7 +74,7 @@ def selectors(tree: Any) -> Iterator[str]:
 
 
 def numbers(run: Run, promql: str, start: float, end: float) -> list[float]:
-    """All values of a range query that are numbers."""
+    """Return all values of a range query that are numbers."""
     data = run.stack.prometheus("query_range", query=promql, start=start, end=end, step=STEP_S)
     values = [float(value) for series in data["result"] for _, value in series["values"]]
     return [value for value in values if not math.isnan(value)]
@@ -87,19 +87,19 @@ def window(calm_run: Run, overload: Run) -> tuple[float, float]:
 
 
 @pytest.mark.parametrize("where", SHOWN)
-def test_a_query_of_a_dashboard_finds_numbers(calm_run: Run, window: tuple[float, float], where: str) -> None:
+def test_dashboard_query_finds_numbers(calm_run: Run, window: tuple[float, float], where: str) -> None:
     found = selectors(calm_run.stack.prometheus("parse_query", query=SHOWN[where]))
     assert numbers(calm_run, SHOWN[where], *window) or any(may_find_nothing(selector) for selector in found)
 
 
 @pytest.mark.parametrize("where", VARIABLES)
-def test_a_variable_has_values(calm_run: Run, where: str) -> None:
+def test_variable_has_values(calm_run: Run, where: str) -> None:
     selector, label = VARIABLES[where]
     assert calm_run.stack.prometheus(f"label/{label}/values", **{"match[]": selector})
 
 
 @pytest.mark.parametrize("name", RECORDED)
-def test_a_recording_rule_has_recorded(calm_run: Run, window: tuple[float, float], name: str) -> None:
+def test_recording_rule_has_recorded(calm_run: Run, window: tuple[float, float], name: str) -> None:
     found = list(selectors(calm_run.stack.prometheus("parse_query", query=RECORDED[name])))
     if not any(may_find_nothing(selector) for selector in found):
         assert numbers(calm_run, name, *window)
@@ -107,7 +107,7 @@ def test_a_recording_rule_has_recorded(calm_run: Run, window: tuple[float, float
 
 
 @pytest.mark.parametrize("name", ALERTS)
-def test_an_alert_reads_what_is_there(calm_run: Run, window: tuple[float, float], name: str) -> None:
+def test_alert_reads_existing_series(calm_run: Run, window: tuple[float, float], name: str) -> None:
     # Whether it fires is the business of tests/rules; a selector that finds nothing would never let it.
     start, end = window
     numbers(calm_run, ALERTS[name], start, end)
@@ -116,16 +116,14 @@ def test_an_alert_reads_what_is_there(calm_run: Run, window: tuple[float, float]
         assert found or may_find_nothing(selector), selector
 
 
-def test_prometheus_evaluates_every_rule_without_an_error(calm_run: Run) -> None:
+def test_every_rule_evaluates_without_error(calm_run: Run) -> None:
     groups = calm_run.stack.prometheus("rules")["groups"]
     evaluated = {rule["name"]: rule for group in groups for rule in group["rules"]}
     assert RECORDED.keys() | ALERTS.keys() <= evaluated.keys()
     assert {name: rule["lastError"] for name, rule in evaluated.items() if rule["health"] != "ok"} == {}
 
 
-def test_what_may_find_nothing_is_still_asked_for_and_no_gpu_is_here(
-    calm_run: Run, window: tuple[float, float]
-) -> None:
+def test_exceptions_are_still_needed(calm_run: Run, window: tuple[float, float]) -> None:
     expressions = "\n".join([*SHOWN.values(), *ALERTS.values()])
     for pattern, reason in NOTHING_FOUND.items():
         used = re.findall(pattern.removeprefix("^").replace("|^", "|"), expressions)
@@ -135,13 +133,13 @@ def test_what_may_find_nothing_is_still_asked_for_and_no_gpu_is_here(
 
 
 def panel(where: str) -> str:
-    """The query of a panel on the dashboards, by its dashboard and title."""
+    """Return the query of a panel on the dashboards, by its dashboard and title."""
     [expr] = [expr for name, expr in SHOWN.items() if name.startswith(where)]
     return expr
 
 
 def area(run: Run, promql: str) -> float:
-    """Area under a curve of rates, as the dashboard draws it, from before the run until its last rate is 0 again."""
+    """Return the area under a curve of rates, from before the run until its last rate is 0 again."""
     end = run.ended + RATE_S + STEP_S
     wait_for("the last rate", lambda: time.time() > end + STEP_S, timeout_s=RATE_S + 60)
     return sum(numbers(run, promql, run.started - STEP_S, end)) * STEP_S
@@ -162,14 +160,14 @@ def area(run: Run, promql: str) -> float:
         ("overview: Requests (stat)", ("requests", "ok"), ("requests", "total")),
     ],
 )
-def test_rates_add_up_to_what_the_summary_counted(
+def test_rates_add_up_to_the_summary(
     calm_run: Run, where: str, at_least: tuple[str, str], at_most: tuple[str, str]
 ) -> None:
     least, most = (calm_run.summary[section][name] for section, name in (at_least, at_most))
     assert 0.95 * least <= area(calm_run, panel(where)) <= 1.05 * most
 
 
-def test_mean_rates_are_those_of_the_summary(calm_run: Run) -> None:
+def test_mean_rates_match_the_summary(calm_run: Run) -> None:
     # Of what the end of the run cuts off, the engine has counted tokens and maybe the end; these rates leave it out.
     summary = calm_run.summary
     seconds, throughput = summary["run"]["duration_s"], summary["throughput"]
@@ -182,7 +180,7 @@ def test_mean_rates_are_those_of_the_summary(calm_run: Run) -> None:
 
 
 def at_the_end(run: Run, promql: str) -> list[dict[str, Any]]:
-    """What a query finds just after the run, at the rate over all of it."""
+    """Return the result of a query just after the run, with rates over all of it."""
     end = run.ended + STEP_S
     wait_for("the run's last scrape", lambda: time.time() > end + STEP_S, timeout_s=60)
     text = promql.replace(dashboards.RATE_INTERVAL, f"{math.ceil(end - run.started + STEP_S)}s")
@@ -191,12 +189,12 @@ def at_the_end(run: Run, promql: str) -> list[dict[str, Any]]:
 
 
 def one_value(run: Run, where: str) -> float:
-    """The value that a panel would show for the whole run."""
+    """Return the value that a panel would show for the whole run."""
     [series] = at_the_end(run, panel(where))
     return float(series["value"][1])
 
 
-def test_mean_ttft_is_that_of_the_summary(calm_run: Run) -> None:
+def test_mean_ttft_matches_the_summary(calm_run: Run) -> None:
     # Means have no bucket error.
     client, engine = calm_run.summary["ttft_ms"]["mean"], calm_run.summary["server"]["ttft_mean_ms"]
     assert one_value(calm_run, "load-test: Mean TTFT (timeseries): B") * 1000 == pytest.approx(client, rel=0.05)
@@ -210,7 +208,7 @@ def test_mean_ttft_is_that_of_the_summary(calm_run: Run) -> None:
         ("load-test: TPOT p95, client (stat): A", "tpot_ms", "loadtest_request_time_per_output_token_seconds"),
     ],
 )
-def test_a_quantile_lies_in_the_bucket_of_the_summarys(calm_run: Run, where: str, metric: str, histogram: str) -> None:
+def test_quantile_lies_in_the_summarys_bucket(calm_run: Run, where: str, metric: str, histogram: str) -> None:
     shown, exact = one_value(calm_run, where), calm_run.summary[metric]["p95"] / 1000
     rates = f'sum by (le) (rate({histogram}_bucket{{job="locust"}}[{dashboards.RATE_INTERVAL}]))'
     cumulative = {float(one["metric"]["le"]): float(one["value"][1]) for one in at_the_end(calm_run, rates)}

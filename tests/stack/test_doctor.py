@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 
 def doctor(stack: Stack, **env: str) -> subprocess.CompletedProcess[str]:
-    """Run it as a user with this stack's settings would, from a terminal as wide as a table."""
+    """Run it with this stack's settings, in a terminal as wide as its table."""
     inherited = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
-    project = {"COMPOSE_PROJECT_NAME": stack.project, "COMPOSE_FILE": "compose.yaml:compose.airgap.yaml"}
+    project = {"COMPOSE_PROJECT_NAME": stack.project, "COMPOSE_FILE": ":".join(stack.files)}
     return subprocess.run(
         [str(ROOT / "scripts" / "doctor")],
         env=inherited | {"COLUMNS": "140"} | stack.env | project | env,
@@ -26,7 +26,7 @@ def doctor(stack: Stack, **env: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_a_stack_that_runs_is_found_well(stack: Stack) -> None:
+def test_running_stack_is_well(stack: Stack) -> None:
     done = doctor(stack)
     assert done.returncode == 0, done.stdout + done.stderr
     assert " 0 failures" in done.stdout
@@ -39,7 +39,7 @@ def test_a_stack_that_runs_is_found_well(stack: Stack) -> None:
         assert line in done.stdout
 
 
-def test_what_would_break_the_next_start_is_found_while_it_runs(stack: Stack) -> None:
+def test_bad_settings_are_found_beforehand(stack: Stack) -> None:
     done = doctor(stack, BIND_ADDRESS="0.0.0.0", DTYPE="int4")
     assert done.returncode == 1
     assert "VLLM_API_KEY is empty" in done.stdout

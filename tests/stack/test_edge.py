@@ -47,7 +47,7 @@ def door(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Doo
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_a_page_asks_for_the_password(door: Door, page: str) -> None:
+def test_page_asks_for_the_password(door: Door, page: str) -> None:
     name = f"{page}.{DOMAIN}"
     assert door.status(name) == 401
     assert door.status(name, headers=login("wrong")) == 401
@@ -55,7 +55,7 @@ def test_a_page_asks_for_the_password(door: Door, page: str) -> None:
     assert door.status(name, headers=login()) in ({502, 503} if page == "grafana" else {200, 302})
 
 
-def test_what_can_start_stop_or_change_things_asks_too(door: Door) -> None:
+def test_actions_ask_for_the_password(door: Door) -> None:
     for page, method, path in [
         ("locust", "POST", "/swarm"),
         ("locust", "GET", "/stop"),
@@ -67,7 +67,7 @@ def test_what_can_start_stop_or_change_things_asks_too(door: Door) -> None:
         assert door.status(f"{page}.{DOMAIN}", path, method, b"") == 401, path
 
 
-def test_prometheus_cannot_be_stopped_or_changed_even_with_the_password(door: Door) -> None:
+def test_nobody_stops_or_changes_prometheus(door: Door) -> None:
     name, let_in = f"prometheus.{DOMAIN}", login()
     assert door.status(name, "/-/quit", "POST", b"", let_in) == 403
     assert door.status(name, "/-/reload", "POST", b"", let_in) == 403
@@ -75,14 +75,14 @@ def test_prometheus_cannot_be_stopped_or_changed_even_with_the_password(door: Do
     assert json.loads(answer.read())["error"] == "admin APIs disabled"
 
 
-def test_another_sites_page_cannot_start_a_load_test(door: Door) -> None:
+def test_other_site_cannot_start_a_load_test(door: Door) -> None:
     assert (
         door.status(f"locust.{DOMAIN}", "/swarm", "POST", b"user_count=1", login() | {"Origin": "https://evil.example"})
         == 403
     )
 
 
-def test_the_api_and_nothing_else_of_the_engine(door: Door) -> None:
+def test_only_the_api_of_the_engine(door: Door) -> None:
     assert door.status(DOMAIN, "/v1/models") == 401
     assert door.status(DOMAIN, "/v1/chat/completions", "POST", chat(MODEL, 1)) == 401
     models = json.loads(door.ask(DOMAIN, "/v1/models", headers=KEY).read())
@@ -91,13 +91,13 @@ def test_the_api_and_nothing_else_of_the_engine(door: Door) -> None:
         assert door.status(DOMAIN, path, headers=KEY) == 404, path
 
 
-def test_a_request_that_is_too_long_is_not_passed_on(door: Door) -> None:
+def test_too_long_request_is_not_passed_on(door: Door) -> None:
     assert door.status(DOMAIN, "/v1/completions", "POST", b"x" * 1_100_000, KEY) == 413
     # 16 KB of heads, and the room that Go's server adds to that.
     assert door.status(DOMAIN, "/v1/models", headers=KEY | {"X-Padding": "x" * 40_000}) == 431
 
 
-def test_only_its_names_are_answered_and_only_by_tls(door: Door) -> None:
+def test_only_its_names_and_only_tls(door: Door) -> None:
     with pytest.raises(ssl.SSLError):
         door.status("other.example")
     plain = b"GET / HTTP/1.0\r\n\r\n"
@@ -106,7 +106,7 @@ def test_only_its_names_are_answered_and_only_by_tls(door: Door) -> None:
         assert b" 400 " in sock.recv(200).splitlines()[0]
 
 
-def test_tokens_come_through_as_they_are_made(door: Door) -> None:
+def test_tokens_come_through_one_by_one(door: Door) -> None:
     answer = door.ask(DOMAIN, "/v1/chat/completions", "POST", chat(MODEL, 40), JSON)
     start, arrivals, last = time.monotonic(), [], b""
     while line := answer.readline():
@@ -120,7 +120,7 @@ def test_tokens_come_through_as_they_are_made(door: Door) -> None:
     assert len({round(arrival, 3) for arrival in arrivals}) > 10
 
 
-def test_an_answer_ends_on_the_engine_when_its_client_goes(door: Door, stack: Stack) -> None:
+def test_lost_client_ends_its_request(door: Door, stack: Stack) -> None:
     connection = door.connect(DOMAIN)
     connection.request("POST", "/v1/chat/completions", chat(MODEL, 2000), JSON)
     connection.getresponse().readline()
@@ -131,7 +131,7 @@ def test_an_answer_ends_on_the_engine_when_its_client_goes(door: Door, stack: St
     wait_for("the engine lets go", lambda: stack.value(running) == 0, timeout_s=20)
 
 
-def test_the_door_is_as_closed_as_the_other_containers(door: Door, stack: Stack) -> None:
+def test_edge_is_as_closed_as_the_others(door: Door, stack: Stack) -> None:
     assert door.port
     status = stack.container("edge").exec_run(["cat", "/proc/1/status"]).output
     assert isinstance(status, bytes)
@@ -142,7 +142,7 @@ def test_the_door_is_as_closed_as_the_other_containers(door: Door, stack: Stack)
         assert PASSWORD not in str(shown)
 
 
-def test_stopped_it_ends_its_streams_and_so_that_docker_starts_it_after_a_reboot(door: Door, stack: Stack) -> None:
+def test_stopped_edge_ends_its_streams(door: Door, stack: Stack) -> None:
     answer = door.ask(DOMAIN, "/v1/chat/completions", "POST", chat(MODEL, 200), JSON)
     answer.readline()
     stack.compose(*EDGE, "stop", "edge")

@@ -1,4 +1,4 @@
-"""The neighbour: a second network namespace, as a machine beside this box would be, knocks at every port."""
+"""A second network namespace, in the place of a machine beside this box, tries every port."""
 
 from __future__ import annotations
 
@@ -64,17 +64,17 @@ def open_to(neighbour: str, places: list[str]) -> list[str]:
     return done.stdout.split()
 
 
-def test_the_knocking_itself_works(neighbour: str) -> None:
+def test_probe_reaches_an_open_port(neighbour: str) -> None:
     with socket.create_server((BOX, 0)) as server:
         place = f"{BOX}:{server.getsockname()[1]}"
         assert open_to(neighbour, [place, f"{BOX}:1"]) == [place]
 
 
-def test_by_default_nothing_answers(neighbour: str, stack: Stack) -> None:
+def test_nothing_answers_by_default(neighbour: str, stack: Stack) -> None:
     assert open_to(neighbour, [f"{BOX}:{port}" for port in stack.ports.values()]) == []
 
 
-def test_containers_cannot_be_reached_past_the_ports(neighbour: str, stack: Stack) -> None:
+def test_containers_are_unreachable(neighbour: str, stack: Stack) -> None:
     engine = docker.from_env()
     if int(engine.version()["Version"].split(".")[0]) < 28:
         pytest.skip(

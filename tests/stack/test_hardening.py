@@ -1,4 +1,4 @@
-"""What the Compose files promise (tests/compose), seen in the containers that run."""
+"""The promises of the Compose files (tests/compose) hold in the running containers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SERVICES = ["hub", "locust", "locust-worker", "prometheus", "vllm"]
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_processes_have_no_root_no_capability_and_a_read_only_root(stack: Stack, service: str) -> None:
+def test_process_has_no_rights(stack: Stack, service: str) -> None:
     container = stack.container(service)
     status = container.exec_run(["cat", "/proc/1/status"]).output
     assert isinstance(status, bytes)

@@ -1,4 +1,4 @@
-"""What Prometheus itself promises: bounded storage, no dead targets, scrapes that a busy engine answers."""
+"""Prometheus itself: bounded storage, no dead targets, scrapes that a busy engine answers."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ pytestmark = pytest.mark.timeout(600)
 CONFIGURATION = yaml.safe_load((ROOT / "docker/prometheus/prometheus.yml").read_text())
 
 
-def test_storage_is_bounded_by_time_and_by_size(stack: Stack) -> None:
+def test_storage_is_bounded(stack: Stack) -> None:
     assert stack.value("prometheus_tsdb_retention_limit_seconds") == 30 * 86400
     assert stack.value("prometheus_tsdb_retention_limit_bytes") == 5 * 2**30
 
 
-def test_optional_services_that_are_not_there_leave_no_dead_target(stack: Stack) -> None:
+def test_absent_services_leave_no_dead_target(stack: Stack) -> None:
     targets = stack.prometheus("targets", state="active")["activeTargets"]
     assert {target["labels"]["job"] for target in targets} == {"prometheus", "vllm", "locust"}
     assert [target["scrapeUrl"] for target in targets if target["health"] != "up"] == []
 
 
-def test_services_are_found_by_dns_so_that_others_appear_by_themselves(calm_run: Run) -> None:
+def test_services_are_found_by_dns(calm_run: Run) -> None:
     named = {job["job_name"] for job in CONFIGURATION["scrape_configs"] if "dns_sd_configs" in job}
     assert named == {job["job_name"] for job in CONFIGURATION["scrape_configs"]} - {"prometheus"}
     # Nobody told Prometheus of the host's exporter, which came and went with the calm run.
@@ -38,7 +38,7 @@ def test_services_are_found_by_dns_so_that_others_appear_by_themselves(calm_run:
     assert len(seen["result"]) == 1
 
 
-def test_a_busy_engine_answers_within_the_scrape_timeout(overload: Run) -> None:
+def test_busy_engine_answers_scrapes_in_time(overload: Run) -> None:
     limit = int(CONFIGURATION["global"]["scrape_timeout"].removesuffix("s"))
     within = {"start": overload.started, "end": overload.ended, "step": 5}
     scrapes = {

@@ -1,4 +1,7 @@
-"""The whole stack is stopped while it works: what runs ends whole, what is new is refused, nothing is lost."""
+"""The whole stack is stopped while it works: running requests end whole, new ones are refused, nothing is lost.
+
+The last file of this folder: it leaves the stack down, so that no start of the engine is only for others.
+"""
 
 from __future__ import annotations
 
@@ -17,14 +20,12 @@ from drills.load_run import LoadTestRun, reports
 from drills.stack import RunningStack
 from drills.users import Streams, ask
 
-from tests.rig.running_stack import wait_for
+from tests.rig.running_stack import START_TIMEOUT_S, wait_for
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from tests.rig.running_stack import Stack
 
-# Done within the engine's 30 s, beside the load test on a slow box's cores.
+# They end within the engine's 30 s, beside the load test on a slow box's cores.
 STREAMS, STREAM_TOKENS = 4, 80
 TOKENS = "sum(last_over_time(vllm:generation_tokens_total[5m]))"
 # compose.yaml's longest grace periods one after the other: the load test's worker and master, or the engine.
@@ -36,15 +37,8 @@ KILLED = 128 + 9
 CTRL_C = b"\x03"
 
 
-@pytest.fixture(autouse=True)
-def up_again(stack: Stack) -> Iterator[None]:
-    """Leave the stack as it was found."""
-    yield
-    stack.compose("up", "-d", "--wait")
-
-
 @pytest.mark.timeout(400)
-def test_a_stop_under_load_ends_streams_whole_refuses_new_ones_and_loses_nothing(stack: Stack) -> None:
+def test_stop_under_load_loses_nothing(stack: Stack) -> None:
     running = RunningStack(stack.project)
     known = set(reports(running))
     before = running.value("sum(vllm:generation_tokens_total)") or 0.0
@@ -68,7 +62,7 @@ def test_a_stop_under_load_ends_streams_whole_refuses_new_ones_and_loses_nothing
     ended_at = time.time()
     print(f"stopped in {took_s:.0f} s; new requests: {dict(answers)}")
 
-    stack.compose("up", "-d", "--wait")
+    stack.compose("up", "-d", "--wait", "--no-deps", "prometheus", "locust")
     (report,) = set(reports(running)) - known
     summary = json.loads(running.shell("locust", f"cat {report}"))
     print(f"the load test's report: {summary['requests']}, {summary['verdict']}, {summary['server']}")
@@ -101,7 +95,7 @@ class Terminal:
         self._reader.start()
 
     def _read(self) -> None:
-        # A terminal whose last process has ended says so with an error.
+        # Reading fails when the terminal's last process has ended.
         with contextlib.suppress(OSError):
             while data := os.read(self._keys, 65536):
                 self.text += data.decode(errors="replace")
@@ -117,12 +111,14 @@ class Terminal:
         os.close(self._keys)
 
 
+# Engine starts: one, as the test before has stopped it.
 @pytest.mark.timeout(400)
-def test_a_second_ctrl_c_ends_at_once_what_the_first_would_have_let_end(stack: Stack) -> None:
+def test_second_ctrl_c_kills_at_once(stack: Stack) -> None:
     running = RunningStack(stack.project)
     terminal = Terminal(stack)
     try:
         wait_for("compose follows the stack", lambda: "Attaching to" in terminal.text, 60)
+        wait_for("the engine answers", lambda: stack.chat("Hello."), START_TIMEOUT_S)
         streams = Streams(running, STREAMS, LONG_TOKENS)
         wait_for("the streams begin", lambda: len(streams.begun) == STREAMS, 60)
         url = f"{running.url('vllm', 8000)}/v1/completions"

@@ -75,7 +75,7 @@ def until(what: str, met: Callable[[], bool], timeout_s: float) -> None:
 
 
 def get(engine: Engine, url: str) -> str:
-    """A page, as the load generator's container reaches it."""
+    """Return a page, as the load generator's container reaches it."""
     key = "open('/run/secrets/vllm_api_key').read().strip()"
     ask = f"u.Request({url!r}, headers={{'Authorization': 'Bearer ' + {key}}})"
     return engine.python(
@@ -84,13 +84,13 @@ def get(engine: Engine, url: str) -> str:
 
 
 def joined(engine: Engine) -> list[str]:
-    """URLs of the engines that the router sends requests to."""
+    """Return the URLs of the engines that the router sends requests to."""
     workers = json.loads(get(engine, "http://router:8000/workers"))["workers"]
     return [worker["url"] for worker in workers if worker["is_healthy"]]
 
 
 def decisions(engine: Engine, url: str) -> float:
-    """Requests that the router has given to an engine."""
+    """Return the number of requests that the router has sent to an engine."""
     page = get(engine, "http://router:29000/metrics")
     lines = [
         line for line in page.splitlines() if line.startswith("vllm_router_policy_decisions_total") and url in line
@@ -99,7 +99,7 @@ def decisions(engine: Engine, url: str) -> float:
 
 
 def cores(engine: Engine) -> list[set[int]]:
-    """The cores that each engine keeps to."""
+    """Return the cores of each engine."""
     code = "import os; print(*os.sched_getaffinity(next(int(p) for p in os.listdir('/proc') if p.isdigit() and "
     code += "b'EngineCore' in open(f'/proc/{p}/cmdline', 'rb').read())))"
     found = [
@@ -127,7 +127,7 @@ class Load:
         self.name = name
 
     def end(self) -> tuple[dict[str, Any], list[dict[str, str]]]:
-        """Summary and rows."""
+        """Stop the load; return its summary and rows."""
         self.engine.docker("exec", self.container, "sh", "-c", f"kill -INT $(cat /tmp/{self.name}.pid)")
         output, _ = self.process.communicate(timeout=120)
         files = [
@@ -145,7 +145,7 @@ def assert_nothing_failed(rows: list[dict[str, str]], during_s: float) -> None:
     assert len(rows) >= 0.9 * RATE * during_s
 
 
-def test_engines_come_and_go_under_load_and_no_request_fails(swarm: Engine) -> None:
+def test_scaling_under_load_fails_no_request(swarm: Engine) -> None:
     begun = time.monotonic()
     load = Load(swarm, "scaled")
     [first] = joined(swarm)
@@ -165,7 +165,7 @@ def test_engines_come_and_go_under_load_and_no_request_fails(swarm: Engine) -> N
     assert_nothing_failed(rows, time.monotonic() - begun - 15)
 
 
-def test_a_rolling_update_under_load_fails_no_request(swarm: Engine) -> None:
+def test_rolling_update_fails_no_request(swarm: Engine) -> None:
     begun = time.monotonic()
     load = Load(swarm, "updated")
     [old] = joined(swarm)
@@ -187,7 +187,7 @@ def test_a_rolling_update_under_load_fails_no_request(swarm: Engine) -> None:
     assert images == "headroom-engine:2"
 
 
-def test_prometheus_finds_all_parts_by_itself(swarm: Engine) -> None:
+def test_prometheus_finds_all_parts(swarm: Engine) -> None:
     query = "http://prometheus:9090/api/v1/query?query=count%20by%20(job)%20(up%20%3D%3D%201)"
     found = json.loads(get(swarm, query))["data"]["result"]
     jobs = {series["metric"]["job"]: int(series["value"][1]) for series in found}

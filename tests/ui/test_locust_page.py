@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from pathlib import Path
+import shutil
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,6 +14,7 @@ from tests.rig.running_stack import ROOT, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from tests.rig.running_stack import Stack
 
@@ -29,8 +30,8 @@ ENDPOINTS = ("/v1/chat/completions", "/v1/completions")
 def page() -> Iterator[Page]:
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
     with sync_playwright() as playwright:
-        path = os.environ.get("CHROMIUM", "/usr/bin/chromium")
-        assert Path(path).exists(), "Chromium is missing: apt-get install chromium, or set CHROMIUM to its path"
+        # None: the browser that `playwright install` has brought.
+        path = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
         browser = playwright.chromium.launch(executable_path=path, args=CHROMIUM)
         page = browser.new_page(viewport={"width": 1500, "height": 900})
         page.set_default_timeout(30_000)
@@ -39,7 +40,7 @@ def page() -> Iterator[Page]:
 
 
 def open_form(page: Page, stack: Stack) -> None:
-    """The form for a new run, which lies behind a button once a run has ended."""
+    """Open the form for a new run, which is behind a button once a run has ended."""
     page.goto(stack.url("LOCUST_PORT"))
     form, new = page.get_by_label("Number of users"), page.get_by_role("button", name="New")
     expect(form.or_(new)).to_be_visible()
@@ -49,14 +50,14 @@ def open_form(page: Page, stack: Stack) -> None:
 
 
 def cell(page: Page, row: str, column: str) -> float:
-    """Number in the shown table, by the row's first cell and the column's heading; waits until the row is there."""
+    """Return a number of the table by the row's first cell and the column's heading; waits for the row."""
     headings = [heading.inner_text().replace("\n", " ") for heading in page.locator("thead th").all()]
     first = page.get_by_role("cell", name=row, exact=True)
     cells = page.locator("tbody tr").filter(has=first).locator("td")
     return float(cells.nth(headings.index(column)).inner_text())
 
 
-def test_a_run_from_the_form_shows_both_endpoints_and_the_token_rate(stack: Stack, page: Page) -> None:
+def test_run_from_the_form_shows_live_figures(stack: Stack, page: Page) -> None:
     open_form(page, stack)
     page.get_by_label("Number of users").fill("8")
     page.get_by_label("Ramp up").fill("8")
@@ -81,7 +82,7 @@ def test_a_run_from_the_form_shows_both_endpoints_and_the_token_rate(stack: Stac
     expect(page.get_by_role("button", name="New")).to_be_visible()
 
 
-def test_the_report_opens_from_a_file_with_every_chart_in_its_place(stack: Stack, page: Page, tmp_path: Path) -> None:
+def test_report_opens_with_its_charts(stack: Stack, page: Page, tmp_path: Path) -> None:
     def report() -> Path | None:
         stack.compose("cp", "locust:/reports", str(tmp_path))
         # A search leaves a report too, with no summary.json beside it.
@@ -98,7 +99,7 @@ def test_the_report_opens_from_a_file_with_every_chart_in_its_place(stack: Stack
     page.screenshot(path=SCREENSHOTS / "report.png", full_page=True)
 
 
-def test_a_wrong_value_in_the_form_is_refused_in_words(stack: Stack, page: Page) -> None:
+def test_wrong_value_in_the_form_is_refused(stack: Stack, page: Page) -> None:
     open_form(page, stack)
     page.get_by_text("Custom parameters").click()
     page.get_by_label(re.compile("^Prompt Tokens")).fill("many")

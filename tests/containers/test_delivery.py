@@ -123,7 +123,7 @@ def model(
 
 
 @pytest.mark.parametrize("source", SOURCES)
-def test_fresh_delivery_then_nothing_to_do_without_network(model: Model, volume: Volume, source: str) -> None:
+def test_fresh_delivery_then_nothing_to_do(model: Model, volume: Volume, source: str) -> None:
     first = model.run(volume, MODEL_SOURCE=source)
     assert first.code == 0, first.log
     volume.assert_whole(source)
@@ -136,9 +136,7 @@ def test_fresh_delivery_then_nothing_to_do_without_network(model: Model, volume:
 
 
 @pytest.mark.parametrize("source", SOURCES)
-def test_cut_at_half_of_every_shard_resumes_with_the_missing_bytes(
-    model: Model, hub: Hub, volume: Volume, source: str
-) -> None:
+def test_cut_download_fetches_missing_bytes(model: Model, hub: Hub, volume: Volume, source: str) -> None:
     hub.order({"match": r"GET .*safetensors$", "cut_after": 50_000_000, "times": 5})
     run = model.run(volume, MODEL_SOURCE=source)
     assert run.code == 0, run.log
@@ -148,7 +146,7 @@ def test_cut_at_half_of_every_shard_resumes_with_the_missing_bytes(
 
 
 @pytest.mark.parametrize("source", SOURCES)
-def test_killed_in_the_middle_goes_on_and_was_never_ready(model: Model, hub: Hub, volume: Volume, source: str) -> None:
+def test_killed_download_goes_on(model: Model, hub: Hub, volume: Volume, source: str) -> None:
     # Slow enough for a busy box to look in time, several files at once.
     hub.order({"match": r"GET .*safetensors$", "bytes_per_s": 20_000_000, "times": 99})
     container = model.start(volume, MODEL_SOURCE=source)
@@ -172,7 +170,7 @@ def test_killed_in_the_middle_goes_on_and_was_never_ready(model: Model, hub: Hub
     assert hub.sent(r"safetensors$") <= missing + FILES_IN_FLIGHT * CHUNK
 
 
-def test_stopped_by_docker_ends_at_once(model: Model, hub: Hub, volume: Volume) -> None:
+def test_stop_ends_at_once(model: Model, hub: Hub, volume: Volume) -> None:
     hub.order({"match": r"GET .*safetensors$", "bytes_per_s": 10_000_000, "times": 99})
     container = model.start(volume)
     wait_until("bytes arrive", lambda: volume.stored_bytes() > 0)
@@ -183,7 +181,7 @@ def test_stopped_by_docker_ends_at_once(model: Model, hub: Hub, volume: Volume) 
 
 
 @pytest.mark.parametrize("source", SOURCES)
-def test_flipped_byte_on_the_way_is_named_and_mended(model: Model, hub: Hub, volume: Volume, source: str) -> None:
+def test_flipped_byte_on_the_way_is_mended(model: Model, hub: Hub, volume: Volume, source: str) -> None:
     hub.order({"match": f"GET .*{SHARD}", "corrupt_at": 70_000_000})
     run = model.run(volume, MODEL_SOURCE=source)
     assert run.code == 0, run.log
@@ -191,9 +189,7 @@ def test_flipped_byte_on_the_way_is_named_and_mended(model: Model, hub: Hub, vol
     volume.assert_whole(source)
 
 
-def test_flipped_byte_on_the_disk_is_found_named_and_that_file_alone_fetched_again(
-    model: Model, hub: Hub, volume: Volume
-) -> None:
+def test_flipped_byte_on_the_disk_is_mended(model: Model, hub: Hub, volume: Volume) -> None:
     assert model.run(volume).code == 0
     volume.sh(f"printf X | dd of={volume.path}/{SHARD} bs=1 seek=5000000 conv=notrunc 2>/dev/null")
     verify = model.run(volume, "verify", offline=True)
@@ -216,9 +212,7 @@ def test_flipped_byte_on_the_disk_is_found_named_and_that_file_alone_fetched_aga
         ("no-such-revision", ["MODEL_REVISION", "no-such-revision", "v2"]),
     ],
 )
-def test_bad_revision_is_refused_and_the_good_one_stays(
-    model: Model, volume: Volume, revision: str, words: list[str]
-) -> None:
+def test_bad_revision_is_refused(model: Model, volume: Volume, revision: str, words: list[str]) -> None:
     # Enough room for both: the second one must fail for its own reason.
     run = model.run(volume, MODEL_REVISION=revision)
     assert run.code == 1, run.log
@@ -237,7 +231,7 @@ def test_bad_revision_is_refused_and_the_good_one_stays(
     ],
     ids=["file-404", "file-403", "listing-403", "always-corrupt", "hub-500"],
 )
-def test_what_does_not_heal_is_one_line_and_never_ready(
+def test_lasting_fault_is_one_line(
     model: Model, hub: Hub, volume: Volume, fault: dict[str, Any], words: list[str]
 ) -> None:
     hub.order(fault | {"times": 999})
@@ -247,7 +241,7 @@ def test_what_does_not_heal_is_one_line_and_never_ready(
     assert not volume.ready()
 
 
-def test_what_heals_is_waited_for(model: Model, hub: Hub, volume: Volume) -> None:
+def test_passing_fault_is_waited_for(model: Model, hub: Hub, volume: Volume) -> None:
     hub.order(
         {"match": "/repo/files", "status": 503},
         {"match": "model-00001", "status": 429, "headers": {"Retry-After": "2"}},
@@ -262,7 +256,7 @@ def test_what_heals_is_waited_for(model: Model, hub: Hub, volume: Volume) -> Non
     volume.assert_whole()
 
 
-def test_trickling_hub_is_given_up_in_time_and_what_came_is_kept(model: Model, hub: Hub, volume: Volume) -> None:
+def test_trickling_hub_is_given_up_in_time(model: Model, hub: Hub, volume: Volume) -> None:
     hub.order(
         {"match": f"GET .*{SHARD}", "cut_after": 40_000_000},
         {"match": f"GET .*{SHARD}", "bytes_per_s": 1000, "times": 99},
@@ -277,7 +271,7 @@ def test_trickling_hub_is_given_up_in_time_and_what_came_is_kept(model: Model, h
     assert hub.sent() < 70_000_000
 
 
-def test_slow_hub_that_moves_is_not_given_up(model: Model, hub: Hub, volume: Volume) -> None:
+def test_slow_hub_is_not_given_up(model: Model, hub: Hub, volume: Volume) -> None:
     # One file takes several times the stall time-out, at a rate that is slow but no stall.
     hub.order({"match": "GET .*model-00006", "bytes_per_s": 2_000_000, "times": 99})
     run = model.run(volume, MODEL_STALL_TIMEOUT_S="4")
@@ -285,9 +279,7 @@ def test_slow_hub_that_moves_is_not_given_up(model: Model, hub: Hub, volume: Vol
     volume.assert_whole()
 
 
-def test_too_small_a_volume_is_refused_before_the_first_byte(
-    model: Model, hub: Hub, new_volume: Callable[[int], Volume]
-) -> None:
+def test_small_volume_is_refused_beforehand(model: Model, hub: Hub, new_volume: Callable[[int], Volume]) -> None:
     small = new_volume(300)
     run = model.run(small)
     assert run.code == 1
@@ -297,9 +289,7 @@ def test_too_small_a_volume_is_refused_before_the_first_byte(
 
 
 @pytest.mark.parametrize("source", SOURCES)
-def test_volume_that_fills_up_on_the_way_says_so_and_goes_on_later(
-    model: Model, hub: Hub, volume: Volume, source: str
-) -> None:
+def test_full_volume_is_named_and_goes_on(model: Model, hub: Hub, volume: Volume, source: str) -> None:
     # Slow enough for a busy box to fill it in time, several files at once.
     hub.order({"match": r"GET .*safetensors$", "bytes_per_s": 20_000_000, "times": 99})
     container = model.start(volume, MODEL_SOURCE=source)
@@ -331,7 +321,7 @@ def test_two_at_once_fetch_once(model: Model, hub: Hub, volume: Volume) -> None:
     assert hub.sent(r"safetensors$") == volume.weights_size()
 
 
-def test_revisions_lie_side_by_side_until_pruned(model: Model, new_volume: Callable[[int], Volume]) -> None:
+def test_revisions_stay_until_pruned(model: Model, new_volume: Callable[[int], Volume]) -> None:
     volume = new_volume(1300)
     assert model.run(volume).code == 0
     assert model.run(volume, MODEL_REVISION="v2").code == 0
@@ -363,9 +353,7 @@ def gated(
 
 
 @pytest.mark.parametrize("source", SOURCES)
-def test_token_opens_the_gated_model_and_shows_nowhere(
-    gated: Model, volume: Volume, tmp_path: Path, source: str
-) -> None:
+def test_token_opens_gated_model_unseen(gated: Model, volume: Volume, tmp_path: Path, source: str) -> None:
     refused = gated.run(volume, MODEL_SOURCE=source)
     assert (refused.code, "MODEL_TOKEN" in refused.error) == (1, True)
     secret = tmp_path / "token"
@@ -400,7 +388,7 @@ def test_token_reaches_no_other_service_of_the_stack() -> None:
     assert {name for name, service in services.items() if TOKEN in json.dumps(service)} <= {"model"}
 
 
-def test_local_folder_is_delivered_without_any_hub(model: Model, volume: Volume, hub_models: str) -> None:
+def test_local_folder_needs_no_hub(model: Model, volume: Volume, hub_models: str) -> None:
     folder = {hub_models: {"bind": "/local-models", "mode": "ro"}}
     settings = {"MODEL_SOURCE": "local", "MODEL_LOCAL_PATH": f"/local-models/{MODEL_ID}"}
     run = model.run(volume, offline=True, mounts=folder, **settings)
@@ -410,9 +398,7 @@ def test_local_folder_is_delivered_without_any_hub(model: Model, volume: Volume,
     assert again.code == 0, "what was delivered does not need its origin any more"
 
 
-def test_engine_refuses_a_model_that_is_not_complete(
-    model: Model, hub: Hub, volume: Volume, client: docker.DockerClient
-) -> None:
+def test_engine_refuses_incomplete_model(model: Model, hub: Hub, volume: Volume, client: docker.DockerClient) -> None:
     hub.order({"match": SHARD, "status": 404, "times": 99})
     assert model.run(volume).code == 1
     assert volume.stored_bytes() > 400_000_000, "there is something that could be mistaken for a model"
@@ -431,9 +417,7 @@ def test_engine_refuses_a_model_that_is_not_complete(
     assert f"MODEL_ID={MODEL_ID} is not complete" in container.logs().decode()
 
 
-def test_throughput_is_near_that_of_curl_with_hashing_included(
-    model: Model, hub: Hub, new_volume: Callable[[int], Volume]
-) -> None:
+def test_throughput_is_near_that_of_curl(model: Model, hub: Hub, new_volume: Callable[[int], Volume]) -> None:
     """Both write the same files from the same hub into memory, in turn; each is compared with its neighbour.
 
     Hashing half a gigabyte takes about as much of a core as receiving it, so a machine whose cores are all taken by
@@ -461,7 +445,7 @@ def test_throughput_is_near_that_of_curl_with_hashing_included(
 
 
 def wait_for_quiet(timeout_s: float = 10) -> bool:
-    """Whether three quarters of the cores were idle for some tenths of a second; it waits `timeout_s` for that."""
+    """Wait until three quarters of the cores are idle for 0.4 s; return False after `timeout_s`."""
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
         idle, total = cpu_ticks()
@@ -473,7 +457,7 @@ def wait_for_quiet(timeout_s: float = 10) -> bool:
 
 
 def cpu_ticks() -> tuple[int, int]:
-    """Ticks that all cores were idle, and all their ticks, since the start (proc(5), /proc/stat)."""
+    """Return idle ticks and all ticks of all cores since the start (proc(5), /proc/stat)."""
     ticks = [int(count) for count in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
     return ticks[3] + ticks[4], sum(ticks)
 
