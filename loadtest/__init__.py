@@ -1,5 +1,5 @@
-"""Load generator for OpenAI-compatible servers: Locust users with a streaming client whose times can be trusted.
+"""Load generator for OpenAI-compatible servers: Locust users with a streaming client of exact time stamps.
 
-The data's way: options -> workload (what to send) and arrivals (when) -> client (bytes and time stamps) ->
-record (one request) -> store (mergeable histograms) -> web, metrics and report.
+Data flow: options -> workload (requests) and arrivals (due times) -> client (bytes and time stamps) -> record (one
+request) -> totals (mergeable histograms) -> web page, metrics and report.
 """

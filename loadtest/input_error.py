@@ -1,10 +1,10 @@
-"""The one error that bad input raises, here and in the arrival schedule."""
+"""Error for settings and input files that cannot be used."""
 
 
 class InputError(ValueError):
-    """A setting or an input file cannot be used; the message is one line for the person who gave it.
+    """A setting or an input file cannot be used; the message is one line for its user.
 
-    It names the option, says what is wrong with it and how to put it right.
+    It names the option, the problem and the fix.
     """
 
     def __init__(self, option: str, problem: str, fix: str) -> None:

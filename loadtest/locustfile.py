@@ -6,7 +6,7 @@ locust -f loadtest/locustfile.py --headless --host http://localhost:8000 --model
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it runs from any folder
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # it runs from any folder
 
 from loadtest.locust_plugin.hooks import install
 from loadtest.sending.locust_user import LanguageModelUser

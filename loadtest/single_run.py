@@ -1,4 +1,4 @@
-"""A run as the coordinator drives it, what it is given, and the run of one load."""
+"""Interface and context of a run, and the run of a single load."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class RunContext:
-    """What a run is given."""
+    """The objects that a run works with."""
 
     workers: Workers
     metrics: LoadTestMetrics
@@ -51,43 +51,43 @@ class RunContext:
 
 
 class Run(Protocol):
-    """A run, from Locust's start to its stop."""
+    """A run from Locust's start to its stop, called by the coordinator."""
 
     @property
     def results(self) -> RunResults | None:
-        """What the page shows."""
+        """Results for the web page; None before anything is sent."""
 
     @property
     def exit_code(self) -> int | None:
-        """What the process ends with, once the run has ended."""
+        """Exit code of the process; None until the run is concluded."""
 
     def start(self) -> None:
-        """Locust has started. Raises InputError."""
+        """Start the run: Locust has started. Raises InputError."""
 
     def add(self, process: str, report: Mapping[str, Any]) -> None:
-        """Take what a process has reported."""
+        """Add a report of `process`."""
 
     def tick(self) -> bool:
-        """Look after the run, about once a second; True when it has done all that it had to."""
+        """Supervise the run, about once a second; return True when it is complete."""
 
     def reset(self) -> None:
-        """Locust's statistics were reset."""
+        """Measure anew: Locust's statistics were reset."""
 
     def refuse(self, problem: str) -> bool:
-        """A process cannot take part. True: something was measured, which is to be concluded; else the run is gone."""
+        """Handle a process that cannot take part. Returns True if there are results to conclude, else drops the run."""
 
     def stop(self) -> None:
-        """Locust stops: have the workers end and hand over the rest."""
+        """Stop the workers and take their last reports: Locust stops."""
 
     def conclude(self) -> None:
-        """Locust has stopped: judge, and write the report."""
+        """Judge the run and write its report: Locust has stopped."""
 
     def print(self) -> None:
         """Print the result on the terminal."""
 
 
 class SingleRun:
-    """One load, from start to stop."""
+    """Run of a single load, from start to stop."""
 
     def __init__(self, context: RunContext) -> None:
         self._context = context
@@ -105,19 +105,19 @@ class SingleRun:
 
     def add(self, process: str, report: Mapping[str, Any]) -> None:
         if report["run"] != self.results.plan.run_id:
-            return  # a worker reports on the run before until it has heard of this one
+            return  # a worker reports on the previous run until it gets this one
         self._context.metrics.add(self.results.add_report(process, report))
 
     def tick(self) -> bool:
         if not self._workers.alone:
-            self._look_for_lost_workers()
+            self._note_lost_workers()
             self._started = self._started or self._workers.start_when_ready(self.results.plan.shards)
         if self.results.all_ended:
             log.info("All requests were sent and have ended")
             return True
         return False
 
-    def _look_for_lost_workers(self) -> None:
+    def _note_lost_workers(self) -> None:
         for name in self.results.processes:
             lost = None if self._workers.is_there(name) else self.results.lose(name)
             if lost is not None:
@@ -172,16 +172,16 @@ class SingleRun:
 
 
 def reconcile_run(results: RunResults, workload: Workload) -> Reconciliation | None:
-    """Hold a run that has ended against the server's counters; None where it had none.
+    """Compare a run that has ended with the server's counters; None if the server had none at its start.
 
-    Where none answers any more, the engines are gone with what they counted.
+    If no engine answers at the end, all engines count as gone, and with them their counters.
     """
     if results.server_before is None:
         return None
-    everything = RunTotals(results.options.slo)
-    everything.merge(results.measured)
-    everything.merge(results.unmeasured)
+    totals = RunTotals(results.options.slo)
+    totals.merge(results.measured)
+    totals.merge(results.unmeasured)
     server = difference(results.server_before, results.server_after or ServerCounters())
     common = {str(endpoint): tokens for endpoint, tokens in workload.common_tokens.items()}
     lost = any(process.lost_after_s is not None for process in results.processes.values())
-    return reconcile(server, everything, common, lost=lost)
+    return reconcile(server, totals, common, lost=lost)

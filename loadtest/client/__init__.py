@@ -1,1 +1,1 @@
-"""Streaming HTTP client: captures bytes with arrival times, and reads them after the stream has ended."""
+"""Streaming HTTP client: capture bytes with arrival times, parse them after the stream has ended."""

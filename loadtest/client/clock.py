@@ -1,4 +1,4 @@
-"""Unix time in nanoseconds: now, and when the kernel received what a TCP socket has. One clock for a whole test."""
+"""Unix time in nanoseconds: now, and the kernel's receive time of a TCP read. One clock for a whole test."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ import time
 # asm-generic/socket.h, SO_TIMESTAMPNS_OLD: a struct timespec of two native longs; Python has no name for it.
 SO_TIMESTAMPNS = 35
 _TIMESPEC = struct.Struct("@ll")
-# The test's clock less this host's: not 0 where they differ (loadtest.sending.clock_sync).
+# The test's clock minus this host's clock (loadtest.sending.clock_sync).
 _offset_ns = 0
 ANCILLARY_SIZE = socket.CMSG_SPACE(_TIMESPEC.size)
 
 
 def set_offset(seconds: float) -> None:
-    """Let all time stamps of this process be the host's clock plus `seconds`."""
+    """Set all time stamps of this process to the host's clock plus `seconds`."""
     global _offset_ns  # noqa: PLW0603  # a process has one clock
     _offset_ns = round(seconds * 1e9)
 
 
 def now_ns() -> int:
-    """Unix time by the test's clock."""
+    """Return the Unix time of the test's clock, in nanoseconds."""
     return time.time_ns() + _offset_ns
 
 
 def enable_kernel_stamps(sock: socket.socket) -> bool:
-    """Ask the kernel to stamp what `sock` receives. False where the platform has no such stamps."""
+    """Turn on the kernel's receive time stamps for `sock`. Returns False if the platform has none."""
     if not sys.platform.startswith("linux"):
         return False
     try:
@@ -38,9 +38,9 @@ def enable_kernel_stamps(sock: socket.socket) -> bool:
 
 
 def kernel_stamp(data: bytes) -> int | None:
-    """Read a stamp out of its ancillary data: when the kernel received the last segment of a read, in nanoseconds.
+    """Return the time at which the kernel received the last segment of a read, in Unix nanoseconds.
 
-    None where the kernel gave none.
+    `data` is the read's ancillary data; None if the kernel gave no stamp.
     """
     if len(data) != _TIMESPEC.size:
         return None

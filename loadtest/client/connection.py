@@ -1,7 +1,7 @@
-"""One keep-alive connection that captures responses: bytes and arrival times, nothing parsed but the framing.
+"""Keep-alive connection that captures responses: bytes and arrival times, parsing the HTTP framing only.
 
-The event loop's callback reads the socket itself: no greenlet is woken for a chunk, only for the head and for a read
-that can be the last. A chunk then costs little more than its system call, and so does the wait of all other streams.
+The event loop's callback reads the socket: no greenlet wakes for a chunk, only for the head and for a read that may be
+the last. A chunk costs little more than its system call, so other streams wait little for it.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from loadtest.client.tls import TlsChannel
 if TYPE_CHECKING:
     from loadtest.client.target import Target
 
-# Holds a few chunks: small, since the kernel stamps a read with the time of its last segment.
+# A few chunks; small, because the kernel stamps a read with the time of its last segment.
 READ_BYTES = 8192
-# Every chunked body ends in CRLF CRLF (RFC 9112, 7.1); a shorter read may hold just the end of that.
+# Every chunked body ends in CRLF CRLF (RFC 9112, 7.1); a shorter read may be a part of it.
 _BODY_END = b"\r\n\r\n"
 _READABLE = 1  # libev's EV_READ
 
 _PlainSocket: type[socket.socket] = monkey.get_original("socket", "socket")
 
-# data, the kernel's stamp as it gave it (empty: none), the user time in ns at which it was read. Nothing in it holds
-# other objects, so the garbage collector, whose pauses would delay reading, lets go of it at first sight.
+# Data, the kernel's stamp as ancillary data (empty: none), user time of the read in ns. A tuple of plain values: the
+# garbage collector stops tracking it at its first pass, and its pauses, which delay reads, stay short.
 Read = tuple[bytes, bytes, int]
 
 
@@ -44,13 +44,13 @@ class End(enum.Enum):
     CLOSED = "closed"  # the server closed or reset the connection before that
     TIMEOUT = "timeout"
     CANCELLED = "cancelled"
-    CONNECT = "connect"  # there was no connection to send on
-    GARBLED = "garbled"  # what came is not HTTP
+    CONNECT = "connect"  # no connection could be opened
+    GARBLED = "garbled"  # the response is not HTTP
 
 
 @dataclass(slots=True)
 class Capture:
-    """What one exchange left behind; times are CLOCK_REALTIME in nanoseconds, 0 for what did not happen."""
+    """One exchange as it was received; times are Unix nanoseconds, 0 for an event that did not happen."""
 
     sent_ns: int = 0
     ended_ns: int = 0
@@ -60,7 +60,7 @@ class Capture:
 
 
 class _Framing:
-    """What the parser tells of a response's framing."""
+    """The framing of one response, filled by the parser."""
 
     def __init__(self) -> None:
         self.head_read = False
@@ -82,11 +82,11 @@ class _Framing:
 
     def on_message_complete(self) -> None:
         self.complete = True
-        self.keep_alive = bool(self.parser.should_keep_alive())  # it only knows now
+        self.keep_alive = bool(self.parser.should_keep_alive())  # not known before
 
 
 class Connection:
-    """A keep-alive connection to `target`, for one greenlet at a time."""
+    """Keep-alive connection to `target`, for one greenlet at a time."""
 
     def __init__(self, target: Target, tls: ssl.SSLContext | None = None) -> None:
         self._target = target
@@ -103,7 +103,7 @@ class Connection:
         self.opened = 0
 
     def open(self) -> None:
-        """Connect unless connected. Raises OSError: refused, unreachable, unknown name, bad certificate."""
+        """Connect unless connected. Raises OSError: refused, unreachable, unknown name, or bad certificate."""
         if self._sock is not None:
             return
         connected = gsocket.create_connection((self._target.host, self._target.port))
@@ -133,10 +133,10 @@ class Connection:
             self._sock = self._tls = self._watcher = self._recvmsg = None
 
     def exchange(self, request: bytes, timeout_s: float, capture: Capture) -> None:
-        """Send `request` and fill `capture` with the response, in at most `timeout_s` seconds for all of it.
+        """Send `request` and fill `capture` with the response, within `timeout_s` seconds in total.
 
-        What the network and the server do never raises: `capture.end` and `capture.detail` tell it. Only what kills
-        the greenlet passes through; the capture then says CANCELLED.
+        Failures of network and server do not raise: `capture.end` and `capture.detail` report them. An exception that
+        kills the greenlet passes through and leaves `capture.end` at CANCELLED.
         """
         timer = gevent.Timeout.start_new(timeout_s)
         try:
@@ -169,25 +169,25 @@ class Connection:
                 capture.end, capture.detail = End.CLOSED, _reason(error)
             else:
                 self._receive(capture)
-            # A server may close an idle connection just as we send on it: that says nothing about the server.
+            # A server may close an idle connection just as we send on it: no failure of the server, so try again.
             answered = any(read[0] for read in capture.reads)
             if not (attempt_on_reused and capture.end is End.CLOSED and not answered):
                 return
             self.close()
 
     def _still_open(self) -> bool:
-        """Whether the connection is there and can be used; closes one that cannot."""
+        """Return whether the connection is open and usable; close it if not."""
         if self._sock is None:
             return False
         try:
             while data := self._sock.recv(READ_BYTES):
-                # Servers that speak TLS 1.3 send session tickets after the handshake; they are no answer to anything.
+                # TLS 1.3 servers send session tickets after the handshake; they answer no request.
                 if self._tls is None or self._tls.decrypt(data):
                     break
         except BlockingIOError:
             return True
         except OSError:
-            pass  # closed below, like one with unexpected data or at its end
+            pass  # closed below, like a connection with unexpected data or at its end
         self.close()
         return False
 
@@ -211,7 +211,7 @@ class Connection:
                 gsocket.wait_read(self._sock.fileno())
 
     def _receive(self, capture: Capture) -> None:
-        """Read until the message is complete, the connection ends, or what comes is not HTTP."""
+        """Read until the message is complete, the connection ends, or the data is not HTTP."""
         framing = _Framing()
         capture.reads = []
         self._record = capture.reads.append
@@ -247,7 +247,7 @@ class Connection:
                 self._watcher.stop()
 
     def _on_readable(self) -> None:
-        """Runs in the event loop for every chunk: take the bytes and the times, wake the reader only if needed."""
+        """Record bytes and times of one read, called by the event loop; wake the reader only if needed."""
         try:
             data, ancillary, _flags, _address = self._recvmsg(READ_BYTES, ANCILLARY_SIZE)
         except BlockingIOError:
@@ -263,7 +263,7 @@ class Connection:
             else:
                 if not data:
                     return
-        # The only ancillary data that was asked for is the stamp.
+        # The stamp is the only ancillary data requested.
         self._record((data, ancillary[0][2] if ancillary else b"", now))
         if self._wake_always or len(data) <= len(_BODY_END) or data.endswith(_BODY_END):
             if not data:

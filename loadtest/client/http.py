@@ -1,4 +1,4 @@
-"""A captured response: status, and the body's fragments each with the time it arrived."""
+"""HTTP parser of a captured response: status, and body fragments with their arrival times."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ if TYPE_CHECKING:
     from loadtest.client.connection import Capture
 
 
-# Reads parsed in one go: some hundred microseconds.
+# Reads parsed without a pause: some hundred microseconds.
 SLICE = 128
 
 
-# Consecutive bytes of a body that arrived in one read, and when: CLOCK_REALTIME, nanoseconds.
+# Consecutive bytes of a body that arrived in one read, and their arrival in Unix nanoseconds.
 Fragment = tuple[bytes, int]
 
 
 @dataclass(slots=True)
 class Response:
-    """What a capture's bytes say; `status` is 0 when not even a status line came."""
+    """A parsed response; `status` is 0 if not even a status line arrived."""
 
     status: int = 0
     content_type: str = ""
     fragments: list[Fragment] = field(default_factory=list)
     kernel_stamped: bool = False  # every read had the kernel's stamp
-    lags_ns: list[int] = field(default_factory=list)  # per read: kernel's stamp to our reading it
+    lags_ns: list[int] = field(default_factory=list)  # per read: from the kernel's stamp to the read
 
     @property
     def body(self) -> bytes:
@@ -52,10 +52,10 @@ class _Reader:
         self.response.fragments.append((data, self.at_ns))
 
 
-def read_response(capture: Capture, breathe: Callable[[], None]) -> Response:
-    """Parse what was captured; bytes that are not HTTP end the parsing, the capture's `end` says so already.
+def read_response(capture: Capture, yield_to_loop: Callable[[], None]) -> Response:
+    """Parse a capture. Bytes that are not HTTP end the parsing without an error: `capture.end` reports them.
 
-    `breathe` is called every SLICE reads, so that a long answer does not hold up whoever waits.
+    `yield_to_loop` is called every SLICE reads, so that a long response does not block the event loop.
     """
     reader = _Reader()
     response = reader.response
@@ -63,7 +63,7 @@ def read_response(capture: Capture, breathe: Callable[[], None]) -> Response:
     stamped = 0
     for number, (data, stamp_data, user_ns) in enumerate(capture.reads, 1):
         if not number % SLICE:
-            breathe()
+            yield_to_loop()
         if not data:
             continue
         stamp = kernel_stamp(stamp_data)

@@ -1,4 +1,4 @@
-"""The parts of the OpenAI API's responses that are measured, decoded strictly and fast."""
+"""The measured parts of OpenAI API responses, decoded strictly and fast."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Usage(msgspec.Struct):
 
 
 class Delta(msgspec.Struct):
-    """A chat chunk's `delta`, or a whole `message`; vLLM has called the reasoning text by both names."""
+    """A chat chunk's `delta`, or a whole `message`; vLLM has used both names for the reasoning text."""
 
     content: str | None = None
     reasoning_content: str | None = None
@@ -31,12 +31,12 @@ class Delta(msgspec.Struct):
 
     @property
     def has_output(self) -> bool:
-        """Whether the model's output is in it; the role alone is not output."""
+        """True if it holds model output; the role alone is none."""
         return bool(self.content or self.reasoning_content or self.reasoning or self.tool_calls)
 
 
 class Choice(msgspec.Struct):
-    """One choice of a chunk (`delta` or `text`) or of a whole answer (`message` or `text`)."""
+    """One choice of a chunk (`delta` or `text`) or of a whole response (`message` or `text`)."""
 
     delta: Delta | None = None
     message: Delta | None = None
@@ -45,12 +45,12 @@ class Choice(msgspec.Struct):
 
     @property
     def has_output(self) -> bool:
-        """Whether the model's output is in it."""
+        """True if it holds model output."""
         return bool(self.text) or (self.delta is not None and self.delta.has_output)
 
 
 class CompletionMessage(msgspec.Struct):
-    """One chunk of a stream, or a whole answer."""
+    """One chunk of a stream, or a whole response."""
 
     choices: list[Choice] = []
     usage: Usage | None = None
@@ -64,12 +64,12 @@ NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 def decode(data: bytes) -> CompletionMessage:
-    """Decode one JSON object. Raises one of NOT_JSON for what is not JSON or has the wrong types."""
+    """Decode one JSON object. Raises one of NOT_JSON if it is not JSON or has wrong types."""
     return _decoder.decode(data)
 
 
 def error_text(answer: CompletionMessage) -> str | None:
-    """What an error object says, None when there is none; vLLM before 0.9 sent `object: error` and `message`."""
+    """Return the text of an error object, None if it is none; vLLM before 0.9 sent `object: error` and `message`."""
     if answer.error:
         text = answer.error.get("message") if isinstance(answer.error, dict) else answer.error
         return str(text or answer.error)

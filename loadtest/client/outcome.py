@@ -1,4 +1,4 @@
-"""From a capture to a record: what the server answered, and when."""
+"""Judge a capture: the outcome, times and tokens of one request."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _BROKEN = {
 _SHED = {429, 503}
 
 
-def _go_on() -> None:
+def _noop() -> None:
     pass
 
 
@@ -36,12 +36,12 @@ def judge(
     *,
     stream: bool,
     due_at: float | None = None,
-    breathe: Callable[[], None] = _go_on,
+    yield_to_loop: Callable[[], None] = _noop,
 ) -> RequestRecord:
-    """Make the record of one exchange.
+    """Return the record of one exchange.
 
-    `stream` is whether a stream was asked for, `due_at` the Unix time at which open loop wanted the request sent.
-    `breathe` is called every now and then while a long answer is read.
+    `stream`: a stream was requested. `due_at`: Unix time at which an open loop had the request due, seconds.
+    `yield_to_loop` is called every SLICE reads and events of a long response.
     """
     sent_ns = capture.sent_ns or capture.ended_ns
     record = RequestRecord(
@@ -53,27 +53,27 @@ def judge(
         expected_prompt_tokens=spec.prompt_tokens,
         schedule_delay=None if due_at is None else max(0.0, sent_ns * NS - due_at),
     )
-    response = read_response(capture, breathe)
+    response = read_response(capture, yield_to_loop)
     record.status = response.status
     record.kernel_stamped = response.kernel_stamped
     record.lags = [lag * NS for lag in response.lags_ns]
     record.response_bytes = sum(len(read[0]) for read in capture.reads)
-    record.outcome, record.detail = _outcome(record, capture, response, stream=stream, breathe=breathe)
+    record.outcome, record.detail = _outcome(record, capture, response, stream=stream, yield_to_loop=yield_to_loop)
     record.detail = " ".join(record.detail.split())[:_DETAIL_CHARS]
     return record
 
 
 def _outcome(
-    record: RequestRecord, capture: Capture, response: Response, *, stream: bool, breathe: Callable[[], None]
+    record: RequestRecord, capture: Capture, response: Response, *, stream: bool, yield_to_loop: Callable[[], None]
 ) -> tuple[Outcome, str]:
     if 200 <= response.status < 300:
         if stream and response.content_type.startswith("text/event-stream"):
-            found = _read_stream(record, capture.sent_ns, response, breathe)
+            found = _read_stream(record, capture.sent_ns, response, yield_to_loop)
         else:
             complete = capture.end is End.COMPLETE
             found = _read_whole(record, capture.sent_ns, response, stream=stream, complete=complete)
-        # What the stream itself said goes before how the connection ended, except that a request that was cut off
-        # by us while the server still held the connection has not ended.
+        # The stream's own content takes precedence over how the connection ended, except for OK: a request that we cut
+        # off while the server still held the connection has not ended.
         if found is not None and (found[0] is not Outcome.OK or capture.end in {End.COMPLETE, End.CLOSED}):
             return found
     elif response.status and capture.end not in _BROKEN:
@@ -86,7 +86,7 @@ def _outcome(
 
 @dataclass(slots=True)
 class _Stream:
-    """What the events of a stream say."""
+    """The content of a stream's events."""
 
     arrivals: list[int] = field(default_factory=list)  # of the non-empty deltas, ns
     finish_reason: str | None = None
@@ -95,11 +95,11 @@ class _Stream:
     problem: str | None = None
 
 
-def _read_events(response: Response, breathe: Callable[[], None]) -> _Stream:
+def _read_events(response: Response, yield_to_loop: Callable[[], None]) -> _Stream:
     stream = _Stream()
     for number, (data, at_ns) in enumerate(read_events(response.fragments), 1):
         if not number % SLICE:
-            breathe()
+            yield_to_loop()
         if data == b"[DONE]":
             stream.done = True
             break
@@ -121,10 +121,10 @@ def _read_events(response: Response, breathe: Callable[[], None]) -> _Stream:
 
 
 def _read_stream(
-    record: RequestRecord, sent_ns: int, response: Response, breathe: Callable[[], None]
+    record: RequestRecord, sent_ns: int, response: Response, yield_to_loop: Callable[[], None]
 ) -> tuple[Outcome, str] | None:
-    """Read the events; what they say of the outcome, None where they end with no terminal state."""
-    stream = _read_events(response, breathe)
+    """Fill in `record` from the events; return the outcome, None if they end without a terminal state."""
+    stream = _read_events(response, yield_to_loop)
     _set_times(record, sent_ns, stream.arrivals)
     _set_tokens(record, stream.usage)
     if stream.problem is not None:
@@ -167,7 +167,7 @@ def _set_tokens(record: RequestRecord, usage: messages.Usage | None) -> None:
 def _read_whole(
     record: RequestRecord, sent_ns: int, response: Response, *, stream: bool, complete: bool
 ) -> tuple[Outcome, str] | None:
-    """Read an answer that is one JSON document; None where it is not whole."""
+    """Fill in `record` from one JSON document; return the outcome, None if the document is incomplete."""
     if not complete:
         return None
     try:
@@ -191,7 +191,7 @@ def _read_whole(
 
 
 def _finished(reason: str) -> tuple[Outcome, str]:
-    # vLLM ends a request that it gave up on with these, and OpenAI's servers one that they filtered.
+    # vLLM ends a request that it aborted, or that failed, with one of these.
     if reason in {"abort", "error"}:
         return Outcome.ERROR, f"finish_reason {reason}"
     return Outcome.OK, ""

@@ -1,4 +1,4 @@
-"""One request's result: its outcome, its times and its tokens."""
+"""Result of one request: outcome, times and tokens."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ class Outcome(enum.StrEnum):
     """How a request ended; exactly one holds."""
 
     OK = "ok"  # a terminal finish_reason, [DONE] where it streams, and the token counts
-    ERROR = "error"  # an HTTP error, an error inside the stream, or an answer that makes no sense
+    ERROR = "error"  # an HTTP error, an error inside the stream, or an invalid response
     REJECTED = "rejected"  # 429 or 503: the server shed load
-    TRUNCATED = "truncated"  # it ended with no terminal state
+    TRUNCATED = "truncated"  # it ended without a terminal state
     TIMEOUT = "timeout"
     CANCELLED = "cancelled"  # the test stopped first
     CONNECT = "connect"  # no connection
@@ -22,7 +22,7 @@ class Outcome(enum.StrEnum):
 
 @dataclass(slots=True)
 class RequestRecord:
-    """One request. Times in seconds; None is what was not seen or is not defined for this request.
+    """One request. Times in seconds; None if not observed or not defined for this request.
 
     ttft: request sent to the first non-empty delta. tpot: (last delta - first delta) / (output tokens - 1), with the
     server's token count. e2e: sent to the last delta; not streaming, to the last byte. gaps: between consecutive
@@ -35,7 +35,7 @@ class RequestRecord:
     sent_at: float  # Unix time
     detail: str = ""
     status: int = 0
-    duration: float = 0.0  # sent to the end, whatever the end was
+    duration: float = 0.0  # sent to the end, for every outcome
     ttft: float | None = None
     tpot: float | None = None
     e2e: float | None = None
@@ -46,11 +46,11 @@ class RequestRecord:
     cached_tokens: int = 0
     expected_prompt_tokens: int | None = None
     response_bytes: int = 0
-    merged_deltas: int = 0  # deltas that shared a read with a later one: their own arrival is not known exactly
+    merged_deltas: int = 0  # deltas in one read with the next: their own arrival is not known exactly
     kernel_stamped: bool = False
-    lags: list[float] = field(default_factory=list)  # per read, kernel's stamp to our reading it
+    lags: list[float] = field(default_factory=list)  # per read, from the kernel's stamp to the read
 
     @property
     def failed(self) -> bool:
-        """Whether the server failed the request; one that the test cancelled did not fail."""
+        """True if the server failed the request; a cancelled request is no failure."""
         return self.outcome not in {Outcome.OK, Outcome.CANCELLED}

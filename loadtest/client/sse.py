@@ -1,4 +1,4 @@
-"""Server-sent events out of body fragments: the data of each event, with the time its last byte arrived."""
+"""Server-sent events from body fragments: the data of each event, and the arrival of its last byte."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ if TYPE_CHECKING:
 
 
 def read_events(fragments: Iterable[Fragment]) -> Iterator[tuple[bytes, int]]:
-    """Yield (data, nanoseconds) per event, as the HTML standard's event stream format reads a stream.
+    """Yield (data, Unix nanoseconds) per event, parsed as the HTML standard's event stream format.
 
-    Comments and fields other than `data` are skipped; an event is complete at its blank line, so one that the end
-    of the stream cuts off is not yielded.
+    Comments and fields other than `data` are skipped. An event is complete at its blank line: an event cut off by the
+    end of the stream is not yielded.
     """
     tail = b""
     lines: list[bytes] = []
     for received, at_ns in fragments:
-        # Nearly always a fragment is one event of one line.
+        # The common case: a fragment is one event of one line.
         if received.startswith(b"data: ") and received.endswith(b"\n\n") and not (tail or lines):
             event = received[6:-2]
             if b"\n" not in event and b"\r" not in event:
                 yield event, at_ns
                 continue
         data = tail + received
-        # A CR at the end may be the first half of a CRLF that the next fragment completes.
+        # A final CR may be the first half of a CRLF that the next fragment completes.
         if b"\r" in data:
             held = data.endswith(b"\r")
             if held:

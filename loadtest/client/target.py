@@ -1,4 +1,4 @@
-"""Where requests go: the server's address, TLS, and the request head that is the same for every request."""
+"""Address of the server under test, and the request head that all requests share."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ PATHS = {"chat": "/v1/chat/completions", "completions": "/v1/completions"}
 
 
 class TargetError(ValueError):
-    """The server's address cannot be used; the text says why."""
+    """The server's address cannot be used; the message gives the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
     """One server: `host` and `port` to connect to, `base` the path before `/v1`, `api_key` for the bearer header.
 
-    `engines` are the root URLs of the engines behind it, where it is a router; empty: it is the engine itself.
+    `engines`: root URLs of the engines behind a router; empty if the server is the engine itself.
     """
 
     host: str
@@ -28,10 +28,10 @@ class Target:
 
     @classmethod
     def parse(cls, url: str, api_key: str = "", engines: str = "") -> Target:
-        """Read a server root such as `http://localhost:8000`, and the roots of `engines`, separated by spaces.
+        """Parse a server root such as `http://localhost:8000`, and the roots of `engines`, separated by spaces.
 
-        Raises TargetError for anything that is not an http(s) URL; a trailing `/v1` is dropped, since users of
-        OpenAI clients are used to giving it.
+        A trailing `/v1` is dropped, because OpenAI clients expect it. Raises TargetError for anything but an http(s)
+        URL, and for a URL or key that cannot stand in a request head.
         """
         if not url:
             raise TargetError("--host is empty: give the server's root, such as --host http://localhost:8000")
@@ -53,16 +53,16 @@ class Target:
 
     @property
     def authority(self) -> str:
-        """Host and port as the Host header wants them."""
+        """Host and port in the form of the Host header."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{host}:{self.port}"
 
     def url(self, path: str) -> str:
-        """The full URL of `path`, which starts with a slash."""
+        """Return the full URL of `path`, which starts with a slash."""
         return f"{'https' if self.tls else 'http'}://{self.authority}{self.base}{path}"
 
     def head(self, endpoint: str) -> bytes:
-        """The request head up to the value of Content-Length, the same for every request of `endpoint`."""
+        """Return the request head of `endpoint` up to the value of Content-Length."""
         lines = [
             f"POST {self.base}{PATHS[endpoint]} HTTP/1.1",
             f"Host: {self.authority}",
@@ -77,10 +77,10 @@ class Target:
 
 
 def _printable(text: str) -> bool:
-    """Whether the text can stand in a request head as it is."""
+    """Return whether the text can stand in a request head unescaped."""
     return all(" " <= letter <= "~" for letter in text)
 
 
 def build_request(head: bytes, body: bytes) -> bytes:
-    """A whole request from a prebuilt `head` and a JSON `body`."""
+    """Return a whole request from a prebuilt `head` (`Target.head`) and a JSON `body`."""
     return b"%b%d\r\n\r\n%b" % (head, len(body), body)

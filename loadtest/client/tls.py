@@ -1,4 +1,4 @@
-"""TLS over memory buffers: the socket stays a plain one, so its receive time stamps stay usable."""
+"""TLS over memory buffers: the socket stays plain, so the kernel's receive stamps stay usable."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _PLAINTEXT_BYTES = 65536
 
 
 class TlsChannel:
-    """The TLS state of one connection; the caller moves the encrypted bytes."""
+    """TLS state of one connection; the caller moves the encrypted bytes."""
 
     def __init__(self, context: ssl.SSLContext, server_name: str) -> None:
         self._incoming = ssl.MemoryBIO()
@@ -20,7 +20,7 @@ class TlsChannel:
         self._ssl = context.wrap_bio(self._incoming, self._outgoing, server_hostname=server_name)
 
     def handshake(self, send: Callable[[bytes], None], receive: Callable[[], bytes]) -> None:
-        """Run the handshake over `send` and `receive`. Raises ssl.SSLError, an OSError, when it fails."""
+        """Run the handshake over `send` and `receive`. Raises ssl.SSLError, an OSError, if it fails."""
         while True:
             try:
                 self._ssl.do_handshake()
@@ -35,12 +35,12 @@ class TlsChannel:
                 return
 
     def encrypt(self, data: bytes) -> bytes:
-        """The bytes to send for `data`."""
+        """Return the encrypted bytes to send for `data`."""
         self._ssl.write(data)
         return self._outgoing.read()
 
     def decrypt(self, data: bytes) -> bytes:
-        """The plaintext that is complete after `data` arrived; empty when a record is still partial."""
+        """Return the plaintext completed by `data`; empty while a TLS record is partial. Raises ssl.SSLError."""
         self._incoming.write(data)
         parts = []
         while True:

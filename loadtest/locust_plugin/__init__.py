@@ -1,1 +1,1 @@
-"""Locust plugin: hooks, the master's coordinator, and the tabs of the web page."""
+"""Locust plugin: hooks, the master's coordinator, and the additions to the web page."""

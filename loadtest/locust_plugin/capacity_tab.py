@@ -1,4 +1,4 @@
-"""The search in Locust's page: a tab with a row a stage, and `/capacity`, which those follow who drive it from afar."""
+"""The search in Locust's page: a tab with a row per stage, and `/capacity`, progress as JSON for the remote command."""
 
 from __future__ import annotations
 
@@ -25,41 +25,41 @@ COLUMNS = {
 
 
 def table(run: Run | None) -> list[dict[str, str | int]]:
-    """Return the tab's rows, the newest stage first; none where the run is no search."""
+    """Return the tab's rows, the newest stage first; none if the run is no search."""
     if not isinstance(run, CapacityRun):
         return []
     progress = run.progress
-    rows = [_row(now) for now in reversed(progress.rows)]
+    rows = [_row(stage) for stage in reversed(progress.rows)]
     if rows:
-        rows[0]["capacity"] = _known(progress)
+        rows[0]["capacity"] = _capacity_so_far(progress)
     return rows
 
 
-def _row(now: StageProgress) -> dict[str, str | int]:
-    measured = now.share is not None
+def _row(stage: StageProgress) -> dict[str, str | int]:
+    measured = stage.share is not None
     return {
-        "stage": f"{now.number} {now.purpose}",
-        "rate": f"{now.rate:.2f}" if now.rate else "-",
-        "requests": now.requests,
-        "share": f"{now.share:.1%}" if measured else "-",
-        "interval": f"{now.share_low:.1%} to {now.share_high:.1%}" if measured else "-",
-        "state": now.state,
+        "stage": f"{stage.number} {stage.purpose}",
+        "rate": f"{stage.rate:.2f}" if stage.rate else "-",
+        "requests": stage.requests,
+        "share": f"{stage.share:.1%}" if measured else "-",
+        "interval": f"{stage.share_low:.1%} to {stage.share_high:.1%}" if measured else "-",
+        "state": stage.state,
         "capacity": "",
     }
 
 
-def _known(progress: SearchProgress) -> str:
+def _capacity_so_far(progress: SearchProgress) -> str:
     low, mid, high = progress.interval
     if low is not None and high is not None and mid is not None:
         return f"{mid:.2f} ({low:.2f} to {high:.2f})"
     return f"at least {low:.2f}" if low else "-"
 
 
-def status(run: Run | None, asked: Mapping[str, str]) -> dict[str, Any]:
-    """Return the search's state, its lines from number `from` on and, once it has ended, its result."""
+def status(run: Run | None, query: Mapping[str, str]) -> dict[str, Any]:
+    """Return the search's state, its log lines from number `from` of `query` on and, once it has ended, its result."""
     if not isinstance(run, CapacityRun):
         return {"run_id": None, "running": False, "lines": [], "summary": None}
-    first = asked.get("from", "0")
+    first = query.get("from", "0")
     progress = run.progress
     return {
         "run_id": run.run_id,

@@ -1,4 +1,4 @@
-"""The collecting side inside Locust: starts a run, gathers the reports of all processes, and ends it."""
+"""Coordinator on the master: starts a run, collects the reports of all processes, and concludes it."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 REPORT_INTERVAL_S = 1.0
-# For the report of a run to be written, seconds.
+# For a run's report to be written.
 _FINISH_TIMEOUT_S = 120.0
-# Prometheus' scrape interval, and some time to answer.
+# Prometheus' scrape interval, and time to answer.
 _LAST_SCRAPE_S = 7.0
 
 
 class Coordinator:
-    """Collects the runs of this Locust: on the master, or in the only process."""
+    """Runs the load tests of this Locust, on the master or in its only process."""
 
     def __init__(self, environment: Environment) -> None:
         """Attach to `environment`, whose runner exists already."""
@@ -58,10 +58,10 @@ class Coordinator:
         self._capacity_metrics = CapacityMetrics(Path(reports) if reports else None)
         self._metrics.add_collector(self._capacity_metrics)
         self._run: Run | None = None
-        self._going_on = False
-        self._concluded = Event()  # no run is under way, or waits for its report
+        self._active = False
+        self._concluded = Event()  # set unless a run goes on or its report is pending
         self._concluded.set()
-        # Since the last run ended, Prometheus has read the metrics; None where no Prometheus ever does.
+        # Set once Prometheus has read the metrics after the last run; None until it has read any.
         self._scraped: Event | None = None
         hook: Any = environment.events  # untyped in Locust
         hook.test_start.add_listener(self._on_test_start)
@@ -74,9 +74,9 @@ class Coordinator:
             self._runner.register_message("loadtest_left", self._on_left)
         gevent.spawn(self._watch)
 
-    def listen_for_the_end(self, sender: LoadWorker | None) -> None:
-        """Conclude a run when it has stopped; call it after `sender`, where it is this process's, listens for that."""
-        self._workers.sender = sender
+    def listen_for_stop(self, local_worker: LoadWorker | None) -> None:
+        """Conclude a run when Locust has stopped it; call this after `local_worker`, if any, listens for the same."""
+        self._workers.local_worker = local_worker
         hook: Any = self._environment.events  # untyped in Locust
         hook.test_stop.add_listener(self._on_test_stop)
 
@@ -96,14 +96,14 @@ class Coordinator:
         self._scraped.set()
 
     def serve_metrics(self, port: int) -> None:
-        """Serve the metrics on a port of their own, where there is no web page. Raises InputError."""
+        """Serve the metrics on a port of their own, for a run without web page. Raises InputError."""
         try:
             start_http_server(port, registry=self._metrics.registry())
         except (OSError, OverflowError) as error:
             raise InputError("--metrics-port", f"{port}: {error}", "give a free port") from None
 
     def check(self) -> None:
-        """Check the options and the server now, before any worker is asked. Raises InputError."""
+        """Check the options and the server before any worker starts. Raises InputError."""
         self._plan(vars(self._environment.parsed_options), self._environment.host or "")
 
     def _plan(self, values: Mapping[str, Any], host: str) -> tuple[RunOptions, RunPlan, Workload]:
@@ -118,7 +118,7 @@ class Coordinator:
     def _on_test_start(self, environment: Environment, **_: Any) -> None:
         values = vars(environment.parsed_options)
         values.pop("loadtest_plan", None)
-        self._run, self._going_on = None, False
+        self._run, self._active = None, False
         try:
             self._start(values)
         except InputError as error:
@@ -132,19 +132,19 @@ class Coordinator:
         self._workers.new_run()
         folder = None
         if options.report_dir is not None:
-            # One run a folder: Locust's page can start many, the command line one.
-            one_of_many = self._environment.web_ui is not None
-            folder = ReportFolder(options.report_dir / plan.run_id if one_of_many else options.report_dir)
+            # One run per folder: Locust's page can start many runs, the command line one.
+            many = self._environment.web_ui is not None
+            folder = ReportFolder(options.report_dir / plan.run_id if many else options.report_dir)
         context = RunContext(self._workers, self._metrics, options, plan, workload, folder)
         self._run = SingleRun(context) if options.capacity is None else CapacityRun(context, self._capacity_metrics)
         self._concluded.clear()
         self._run.start()
-        self._going_on = True
+        self._active = True
         # Locust sends the options to each worker with its first users.
         values["loadtest_plan"] = plan.to_wire()
 
     def _check_users(self, options: RunOptions, processes: int) -> None:
-        """Make sure that every request that was dealt to a process has a user who sends it. Raises InputError."""
+        """Raise InputError unless each process gets a user to send its share of --max-requests."""
         pacing, users = options.pacing, int(self._runner.target_user_count)
         if pacing.arrival == "closed" and pacing.max_requests is not None and users < processes:
             raise InputError(
@@ -154,33 +154,33 @@ class Coordinator:
             )
 
     def refuse(self, problem: str) -> None:
-        """End a run that cannot start, with one line; one that has measured something keeps it, and is invalid."""
+        """Log `problem` and end the run: as invalid if it has measured something, else as one that never started."""
         log.error(problem)
-        if self._run is not None and self._going_on and self._run.refuse(problem):
-            gevent.spawn(self._end_run)
+        if self._run is not None and self._active and self._run.refuse(problem):
+            gevent.spawn(self._stop_run)
             return
-        self._run, self._going_on = None, False
+        self._run, self._active = None, False
         self._concluded.set()
         if self._environment.web_ui is None:
             self._environment.process_exit_code = INVALID
             gevent.spawn(self._runner.quit)
         else:
-            self._forget_the_search()
+            self._clear_find_capacity()
             gevent.spawn(self._runner.stop)
 
-    # A run goes on.
+    # A run continues.
 
     def _watch(self) -> None:
         while True:
             gevent.sleep(REPORT_INTERVAL_S)
             running = self._runner.state in {runners.STATE_SPAWNING, runners.STATE_RUNNING}
-            if self._run is None or not self._going_on or not running:
+            if self._run is None or not self._active or not running:
                 continue
             self._add(ALONE, self._workers.own_report())
             if self._run.tick():
-                self._end_run()
+                self._stop_run()
 
-    def _end_run(self) -> None:
+    def _stop_run(self) -> None:
         if self._environment.web_ui is None:
             gevent.spawn(self._runner.quit).join()
         else:
@@ -197,7 +197,7 @@ class Coordinator:
         self._add(msg.node_id, msg.data)
         if self._run is not None and self._run.results is not None:
             self._run.results.leave(msg.node_id)
-        self._runner.send_message("loadtest_heard", None, msg.node_id)
+        self._runner.send_message("loadtest_acknowledged", None, msg.node_id)
 
     def _on_reset_stats(self, **_: Any) -> None:
         if self._run is not None:
@@ -207,13 +207,13 @@ class Coordinator:
     # A run ends.
 
     def _on_test_stopping(self, **_: Any) -> None:
-        if self._run is not None and self._going_on:
+        if self._run is not None and self._active:
             self._run.stop()
 
     def _on_test_stop(self, **_: Any) -> None:
-        if self._run is None or not self._going_on:
+        if self._run is None or not self._active:
             return
-        self._going_on = False
+        self._active = False
         try:
             self._add(ALONE, self._workers.own_report())
             self._run.conclude()
@@ -224,17 +224,17 @@ class Coordinator:
         if self._environment.web_ui is None:  # with the page, runs come and go while the process stays
             self._environment.process_exit_code = self._run.exit_code
         else:
-            self._forget_the_search()
+            self._clear_find_capacity()
 
-    def _forget_the_search(self) -> None:
-        """A form that says nothing of a search, as that of a plain run, would repeat it."""
+    def _clear_find_capacity(self) -> None:
+        """Reset the option: the form of a plain run leaves it out, and Locust would keep the last value."""
         vars(self._environment.parsed_options)["find_capacity"] = self._defaults["find_capacity"]
 
     def _on_quitting(self, **_: Any) -> None:
-        """Locust settles its exit code after this: a run that goes on is ended first, and its report written."""
+        """End a run and write its report before Locust decides its exit code."""
         if self._run is not None:
             self._runner.stop()
-            # Another greenlet may be at it already, because the last worker has gone.
+            # Another greenlet may be stopping it already, because the last worker has gone.
             self._concluded.wait(_FINISH_TIMEOUT_S)
         if self._scraped is not None:
             self._scraped.wait(_LAST_SCRAPE_S)

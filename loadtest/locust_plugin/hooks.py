@@ -1,4 +1,4 @@
-"""Ties the load test to Locust's events; the locustfile calls `install`."""
+"""Listeners that connect the load test to Locust's events; the locustfile calls `install`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def install() -> None:
-    """Hook the load test into the Locust that loads the locustfile."""
+    """Register the load test with the Locust that loads the locustfile."""
     runners.WORKER_REPORT_INTERVAL = REPORT_INTERVAL_S
     hook: Any = events  # untyped in Locust
     hook.init_command_line_parser.add_listener(add_options)
@@ -33,22 +33,22 @@ def _on_init(environment: Environment, web_ui: WebUI | None, **_: Any) -> None:
         LoadWorker(environment, alone=False, refuse=lambda problem: runner.send_message("loadtest_problem", problem))
         return
     if vars(environment.parsed_options)["find_capacity"]:
-        _plain_log(environment)
+        _log_search_only(environment)
     coordinator = Coordinator(environment)
     alone = not isinstance(environment.runner, runners.MasterRunner)
-    coordinator.listen_for_the_end(LoadWorker(environment, alone=True, refuse=coordinator.refuse) if alone else None)
+    coordinator.listen_for_stop(LoadWorker(environment, alone=True, refuse=coordinator.refuse) if alone else None)
     try:
         if web_ui is not None:
             coordinator.install_web(web_ui)
         else:
-            _check_now(environment, coordinator)
+            _prepare_headless(environment, coordinator)
     except InputError as error:
         print(error, file=sys.stderr)
         sys.exit(INVALID)
 
 
-def _plain_log(environment: Environment) -> None:
-    """A search that has the terminal to itself prints its own lines: Locust's tables mix all stages up."""
+def _log_search_only(environment: Environment) -> None:
+    """Print only the search's own lines on a terminal: Locust's tables mix all stages up."""
     if environment.web_ui is not None or not vars(environment.parsed_options)["headless"]:
         return
     logging.getLogger("locust.stats_logger").disabled = True
@@ -57,7 +57,7 @@ def _plain_log(environment: Environment) -> None:
         logging.getLogger("loadtest").setLevel(logging.INFO)
 
 
-def _check_now(environment: Environment, coordinator: Coordinator) -> None:
+def _prepare_headless(environment: Environment, coordinator: Coordinator) -> None:
     options = environment.parsed_options
     assert options is not None  # noqa: S101  # for the type checker: Locust's main has parsed them
     coordinator.check()

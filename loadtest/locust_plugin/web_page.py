@@ -1,4 +1,4 @@
-"""Locust's own web page, with the load test's numbers in it: a tab, a table, `/metrics`, and checks of the form."""
+"""Additions to Locust's web page: tabs with the load test's results, `/metrics`, and checks of the form."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _COLUMNS = {
 }
 
 
-def install(  # noqa: PLR0913, PLR0917  # what the page shows, and what is asked of it
+def install(  # noqa: PLR0913, PLR0917  # one caller: the coordinator connects the page to itself
     web_ui: WebUI,
     registry: CollectorRegistry,
     run: Callable[[], Run | None],
@@ -51,12 +51,12 @@ def install(  # noqa: PLR0913, PLR0917  # what the page shows, and what is asked
 ) -> None:
     """Add the tab and the routes to `web_ui`.
 
-    `run` gives the run to show; `check` is called with the form's values and host before a run starts, and raises
-    InputError to refuse it. `defaults` are the form's values as this Locust was started; `on_scrape` is called when
+    `run` returns the run to show. `check` is called with the form's values and host before a run starts, and raises
+    InputError to refuse it. `defaults` are the form's values from this Locust's start. `on_scrape` is called when
     Prometheus reads the metrics.
     """
     app = web_ui.app
-    assert app is not None  # noqa: S101  # for the type checker: Locust makes it before anybody is told of the page
+    assert app is not None  # noqa: S101  # for the type checker: Locust creates it before the init event
     columns = {_KEY: _COLUMNS, capacity_tab.KEY: capacity_tab.COLUMNS}
     web_ui.template_args["extended_tabs"] = [
         {"title": "LLM", "key": _KEY},
@@ -84,10 +84,10 @@ def install(  # noqa: PLR0913, PLR0917  # what the page shows, and what is asked
     def add_rows(response: Response) -> Response:
         if request.path.endswith("/stats/requests") and response.is_json:
             report = json.loads(response.get_data())
-            now = run()
+            shown = run()
             report["extended_stats"] = [
-                {"key": _KEY, "data": table(None if now is None else now.results)},
-                {"key": capacity_tab.KEY, "data": capacity_tab.table(now)},
+                {"key": _KEY, "data": table(None if shown is None else shown.results)},
+                {"key": capacity_tab.KEY, "data": capacity_tab.table(shown)},
             ]
             response.set_data(json.dumps(report))
         return response
@@ -101,7 +101,7 @@ def install(  # noqa: PLR0913, PLR0917  # what the page shows, and what is asked
 
 
 def _values(form: Mapping[str, str]) -> dict[str, Any]:
-    """Return the form's values as Locust will store them: tick boxes come as text."""
+    """Return the form's values as Locust will store them: tick boxes arrive as text."""
     return {key: {"true": True, "false": False}.get(value, value) for key, value in form.items()}
 
 

@@ -1,1 +1,1 @@
-"""What is left of a run: `summary.json`, `report.html`, and the table on the terminal."""
+"""Report of a run: `summary.json`, `report.html`, and the table on the terminal."""

@@ -1,4 +1,4 @@
-"""What all pages are made of: templates, and plots that need no network."""
+"""Shared parts of all report pages: templates, and plots that need no network."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _LAYOUT = {
     "margin": {"l": 60, "r": 50, "t": 44, "b": 48},
     "legend": {"orientation": "h", "y": -0.2, "yanchor": "top", "x": 0},
 }
-# Two buttons: more lie over the title where nothing hovers, on a phone or in print. Dragging zooms all the same.
+# Two buttons: more would cover the title on a phone or in print. Dragging zooms without a button.
 _PLOT = {"responsive": True, "displaylogo": False, "modeBarButtons": [["toImage", "resetScale2d"]]}
 
 
 def new_figure(title: str, x: str, y: str) -> go.Figure:
-    """Return an empty plot with these texts."""
+    """Return an empty plot with this title and these axis titles."""
     figure = go.Figure()
     figure.update_layout(title=title, xaxis_title=x, yaxis_title=y, **_LAYOUT)
     return figure
@@ -31,12 +31,15 @@ def new_figure(title: str, x: str, y: str) -> go.Figure:
 
 def right_axis(title: str, **more: Any) -> dict[str, Any]:
     """Return a second y axis, for `update_layout(yaxis2=...)`."""
-    # "auto": by itself, its ticks are in step with the left axis's, at odd numbers.
+    # "auto": by default its ticks are aligned with the left axis's, at uneven numbers.
     return {"overlaying": "y", "side": "right", "title": title, "showgrid": False, "tickmode": "auto", **more}
 
 
 def render(package: str, template: str, charts: Iterable[go.Figure], **values: Any) -> str:
-    """Return the page of a package's `template`, which gets `values`, `charts` and plotly's `library`."""
+    """Return the HTML of `template` in a package's templates, or in this package's.
+
+    The template gets `values`, `charts` as HTML, and plotly's JavaScript as `library`.
+    """
     environment = Environment(
         loader=ChoiceLoader([PackageLoader(package), PackageLoader("loadtest.report")]),
         autoescape=True,
@@ -45,14 +48,14 @@ def render(package: str, template: str, charts: Iterable[go.Figure], **values: A
     )
     environment.filters["figure"] = _figure_text
     return environment.get_template(template).render(
-        library=_trusted(get_plotlyjs()),
-        charts=[_trusted(chart.to_html(full_html=False, include_plotlyjs=False, config=_PLOT)) for chart in charts],
+        library=_safe(get_plotlyjs()),
+        charts=[_safe(chart.to_html(full_html=False, include_plotlyjs=False, config=_PLOT)) for chart in charts],
         **values,
     )
 
 
-def _trusted(markup: str) -> Markup:
-    """Mark what plotly wrote as safe: texts in it are JSON, which plotly escapes for HTML."""
+def _safe(markup: str) -> Markup:
+    """Mark plotly's output as safe: its texts are JSON, which plotly escapes for HTML."""
     return Markup(markup)  # noqa: S704  # see above
 
 

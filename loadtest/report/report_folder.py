@@ -1,4 +1,4 @@
-"""The folder of a run's report."""
+"""Folder of a run's report."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ class ReportFolder:
     """The files of one run: `requests.csv` grows during it, the summary and `report.html` are written at its end."""
 
     def __init__(self, path: Path) -> None:
-        """Make the folder and start `requests.csv`. Raises InputError."""
+        """Create the folder and start `requests.csv`. Raises InputError."""
         self.path = path
         try:
             path.mkdir(parents=True, exist_ok=True)
             self.rows = RowFile(path / f"{_ROWS}.partial")
         except OSError as error:
-            raise _unusable(path, error) from None
+            raise _not_writable(path, error) from None
 
     @staticmethod
     def check(path: Path) -> None:
-        """Make sure that `path` is a folder that can be written to, and each file in it. Raises InputError."""
+        """Raise InputError unless a report can be written into the folder `path`, created if missing."""
         probe = path / ".writable"
         try:
             path.mkdir(parents=True, exist_ok=True)
@@ -45,10 +45,10 @@ class ReportFolder:
                 if (path / name).is_dir():
                     raise IsADirectoryError(errno.EISDIR, f"{name} is a folder")
         except OSError as error:
-            raise _unusable(path, error) from None
+            raise _not_writable(path, error) from None
 
     def close_rows(self) -> tuple[str, ...]:
-        """Take no more rows; returns what the report's reader must know of them."""
+        """Close `requests.csv`; return notes for the report, empty if all rows were written."""
         self.rows.close()
         return (self.rows.problem,) if self.rows.problem else ()
 
@@ -62,8 +62,8 @@ class ReportFolder:
         self.rows.close()
         try:
             (self.path / f"{_ROWS}.partial").replace(rows)
-            _put(self.path / name, json.dumps(summary, indent=2, allow_nan=False) + "\n")
-            _put(self.path / _PAGE, render(rows))
+            _write_atomically(self.path / name, json.dumps(summary, indent=2, allow_nan=False) + "\n")
+            _write_atomically(self.path / _PAGE, render(rows))
         except OSError as error:
             problem = error.strerror
         else:
@@ -73,22 +73,22 @@ class ReportFolder:
         return False
 
     def discard(self) -> None:
-        """Take away what a run that did not come about has begun."""
+        """Remove the files of a run that did not start."""
         self.rows.close()
         (self.path / f"{_ROWS}.partial").unlink(missing_ok=True)
-        with suppress(OSError):  # not empty: it is not this run's alone
+        with suppress(OSError):  # not empty: it holds other files
             self.path.rmdir()
 
 
 def write_page(path: Path, page: str) -> None:
-    """Write the page that `--report` names; it appears whole or not at all. Raises InputError."""
+    """Write the page of option `--report`; it appears whole or not at all. Raises InputError."""
     try:
-        _put(path, page)
+        _write_atomically(path, page)
     except OSError as error:
         raise InputError("--report", f"cannot write {path}: {error.strerror}", "give another file") from None
 
 
-def _put(path: Path, text: str) -> None:
+def _write_atomically(path: Path, text: str) -> None:
     partial = Path(f"{path}.partial")
     try:
         partial.write_text(text, encoding="utf-8")
@@ -99,5 +99,5 @@ def _put(path: Path, text: str) -> None:
         raise
 
 
-def _unusable(path: Path, error: OSError) -> InputError:
+def _not_writable(path: Path, error: OSError) -> InputError:
     return InputError("--report-dir", f"cannot write into {path}: {error.strerror}", "give a folder that is yours")

@@ -1,4 +1,4 @@
-"""The report's plots, from the rows and the merged results."""
+"""Plots of the report, from the rows and the merged results."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from loadtest.results.run_results import RunResults
 
 Row = dict[str, str]
-# More points than this are thinned out evenly: a browser shows no more, and the file stays small.
+# More points are thinned out evenly: a browser shows no more, and the file stays small.
 _MOST_POINTS = 10_000
 _COLOURS = {
     "chat": "#2a6fbb",
@@ -34,7 +34,7 @@ _COLOURS = {
 
 
 def make_charts(summary: Mapping[str, Any], results: RunResults, rows: Sequence[Row]) -> list[go.Figure]:
-    """Return the figures in the order of the page; `rows` are the measured ones."""
+    """Return the plots in the page's order; `rows` are the measured rows of `requests.csv`."""
     start = min((float(row["sent_at"]) for row in rows), default=0.0)
     ended = [row for row in rows if row["outcome"] == "ok"]
     return [
@@ -53,7 +53,7 @@ def make_charts(summary: Mapping[str, Any], results: RunResults, rows: Sequence[
     ]
 
 
-def _by_endpoint(rows: Sequence[Row], key: str) -> dict[str, list[Row]]:
+def _group_by_endpoint(rows: Sequence[Row], key: str) -> dict[str, list[Row]]:
     groups: dict[str, list[Row]] = {}
     for row in rows:
         if row[key]:
@@ -63,7 +63,7 @@ def _by_endpoint(rows: Sequence[Row], key: str) -> dict[str, list[Row]]:
 
 def _over_time(rows: Sequence[Row], start: float, key: str, title: str, limit: float | None) -> go.Figure:
     figure = new_figure(f"{title} by the time of sending", "seconds into the run", "ms")
-    for endpoint, group in _by_endpoint(rows, key).items():
+    for endpoint, group in _group_by_endpoint(rows, key).items():
         kept = group[:: -(-len(group) // _MOST_POINTS)]
         figure.add_scattergl(
             x=[round(float(row["sent_at"]) - start, 3) for row in kept],
@@ -79,7 +79,7 @@ def _over_time(rows: Sequence[Row], start: float, key: str, title: str, limit: f
 
 
 def _per_second(counts: Mapping[int, int], width: int) -> tuple[list[int], list[float]]:
-    """Return the starts of bins `width` seconds wide, and the mean count per second in each, empty ones too."""
+    """Return the starts of bins of `width` seconds, and the mean count per second in each, empty bins included."""
     if not counts:
         return [], []
     bins: Counter[int] = Counter()
@@ -90,7 +90,7 @@ def _per_second(counts: Mapping[int, int], width: int) -> tuple[list[int], list[
 
 
 def _width(rows: Sequence[Row], start: float) -> int:
-    """Seconds a bin, so that a run has at most 150."""
+    """Return the bin width in seconds, so that a run has at most 150 bins."""
     last = max((float(row["sent_at"]) + float(row["duration_ms"]) / 1000 for row in rows), default=start)
     return max(1, math.ceil((last - start) / 150))
 
@@ -133,7 +133,7 @@ def _outcomes(rows: Sequence[Row], start: float) -> go.Figure:
 
 def _distribution(rows: Sequence[Row], key: str, title: str) -> go.Figure:
     figure = new_figure(f"{title}: share of requests up to a time", "ms (log)", "%")
-    for endpoint, group in _by_endpoint(rows, key).items():
+    for endpoint, group in _group_by_endpoint(rows, key).items():
         values = sorted(float(row[key]) for row in group)
         step = -(-len(values) // 1000)
         points = [*range(step - 1, len(values), step), len(values) - 1]

@@ -1,4 +1,4 @@
-"""`report.html`: one file that needs no network, the verdict first."""
+"""`report.html` of a run: one file that needs no network, the verdict first."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from loadtest.results.run_results import RunResults
 
-# What is printed, and the formula beside it.
+# Title and formula of each quantity.
 QUANTITIES = {
     "ttft_ms": ("Time to first token", "request sent to the first non-empty delta"),
     "ttft_from_due_ms": ("... from due time", "the same from the time at which the request was due"),
@@ -28,7 +28,7 @@ FIGURES = ("count", "mean", "p50", "p90", "p95", "p99", "max")
 
 
 def render_page(summary: Mapping[str, Any], results: RunResults, rows: Iterable[dict[str, str]]) -> str:
-    """Return the whole page; `rows` are those of `requests.csv`."""
+    """Return the HTML of the page; `rows` are those of `requests.csv`."""
     measured = [row for row in rows if row["measured"] == "1" and float(row["sent_at"]) >= results.measured_from]
     return render(
         "loadtest.report",

@@ -1,4 +1,4 @@
-"""`summary.json`: all figures of a run in milliseconds, seconds and tokens."""
+"""`summary.json`: all figures of a run, in milliseconds, seconds and tokens."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from loadtest.workload import WorkloadOptions
 
 VERSIONS = ("locust", "gevent", "httptools", "hdrhistogram")
-# Below this many values a 99th percentile is the luck of a few; it is left out.
+# With fewer values, the 99th percentile is that of one or two requests; it is left out.
 _FEWEST_FOR_P99 = 100
 
 
 def summarize(results: RunResults, verdict: RunVerdict, reconciliation: Reconciliation | None) -> dict[str, Any]:
-    """Return what `summary.json` holds, JSON values only."""
+    """Return the content of `summary.json`, JSON values only."""
     totals = results.measured.combined()
     return {
         "run": _run(results, totals),
@@ -45,7 +45,7 @@ def summarize(results: RunResults, verdict: RunVerdict, reconciliation: Reconcil
 
 
 def duration(totals: Totals) -> float:
-    """Seconds from the first measured request's start to the last one's end; 0 when there is none."""
+    """Return the seconds from the first measured request's start to the last one's end; 0 if there is none."""
     return max(0.0, totals.last_ended - totals.first_sent) if totals.last_ended else 0.0
 
 
@@ -71,7 +71,7 @@ def _run(results: RunResults, totals: Totals) -> dict[str, Any]:
 
 
 def workload_figures(workload: WorkloadOptions) -> dict[str, Any]:
-    """What is sent, as it was asked for."""
+    """Return the workload's options as JSON values."""
     return {
         key: str(value) if value is not None and not isinstance(value, (bool, int, float, str)) else value
         for key, value in dataclasses.asdict(workload).items()
@@ -80,7 +80,7 @@ def workload_figures(workload: WorkloadOptions) -> dict[str, Any]:
 
 
 def slo_figures(options: RunOptions) -> dict[str, float | None]:
-    """The SLO in milliseconds, and the percentage of requests that must meet it."""
+    """Return the SLO's limits in milliseconds, and the percentage of requests that must meet them."""
     limits = dataclasses.asdict(options.slo).items()
     return {
         **{f"{name}_ms": None if limit is None else limit * 1000 for name, limit in limits},
@@ -118,7 +118,7 @@ def _figures(totals: Totals, seconds: float) -> dict[str, Any]:
 
 
 def milliseconds(distribution: Distribution) -> dict[str, float | int | None]:
-    """Return count, mean, percentiles and maximum in milliseconds; p99 needs some hundred values to mean anything."""
+    """Return count, mean, percentiles and maximum in milliseconds; p99 is None below 100 values."""
     summary = distribution.summary()
     figures: dict[str, float | int | None] = {"count": summary.count}
     for name in ("mean", "p50", "p90", "p95", "p99", "max"):
@@ -129,8 +129,7 @@ def milliseconds(distribution: Distribution) -> dict[str, float | int | None]:
 
 
 def _client(results: RunResults, totals: Totals) -> dict[str, Any]:
-    everything = results.unmeasured.combined()
-    tokens = totals.output_tokens + everything.output_tokens
+    tokens = totals.output_tokens + results.unmeasured.combined().output_tokens
     return {
         "timestamps": "kernel" if totals.requests_read and totals.reads_stamped == totals.requests_read else "user",
         "cpu_s": results.cpu_s,

@@ -1,4 +1,4 @@
-"""The table at the end of a headless run."""
+"""Table at the end of a headless run."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _COLUMNS = ("count", "mean", "p50", "p90", "p95", "p99", "max")
 
 
 def print_summary(summary: Mapping[str, Any], console: Console | None = None) -> None:
-    """Print the verdict, then the figures."""
+    """Print the verdict, then the figures, on `console` (standard output if None)."""
     console = console or Console()
     if not console.is_terminal:
         console.width = 100
@@ -36,7 +36,7 @@ def print_summary(summary: Mapping[str, Any], console: Console | None = None) ->
 
 
 def verdict_text(summary: Mapping[str, Any]) -> str:
-    """Say in one line what came of the run."""
+    """Return the verdict in one line."""
     verdict, slo = summary["verdict"], summary["run"]["slo"]
     if not verdict["valid"]:
         return "INVALID RUN: these numbers cannot be believed"
@@ -53,7 +53,7 @@ def verdict_text(summary: Mapping[str, Any]) -> str:
 
 
 def cut_off_text(count: int) -> str:
-    """Say that requests which never ended are in the SLO's share, and why."""
+    """Return the note on cut-off requests that count in the SLO's share."""
     return (
         f"{count:,} request(s) were cut off by the end of the run after their TTFT or E2E limit had passed: "
         "counted as missed"

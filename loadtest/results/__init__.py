@@ -1,1 +1,1 @@
-"""Results: mergeable totals of requests, their histograms, the engine's counters, and the run's verdict."""
+"""Results: mergeable totals of requests, their histograms, the engine's counters, and the verdict on a run."""

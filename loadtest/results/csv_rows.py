@@ -1,4 +1,4 @@
-"""One row a request: the raw results, as they travel to the master and as `requests.csv` holds them."""
+"""One row per request: the raw results, as sent to the master and as stored in `requests.csv`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Times in milliseconds but for sent_at, Unix seconds; empty for what was not seen.
+# Times in milliseconds, sent_at in Unix seconds; empty if not observed.
 COLUMNS = (
     *("index", "endpoint", "measured", "good", "outcome", "status", "sent_at"),
     *("schedule_delay_ms", "ttft_ms", "tpot_ms", "e2e_ms", "duration_ms"),
@@ -28,7 +28,7 @@ COLUMNS = (
 def to_row(record: RequestRecord, *, measured: bool, good: bool) -> tuple[Any, ...]:
     """Return the values of COLUMNS, of types that msgpack can carry.
 
-    `measured` is False in warm-up; `good` says whether the request ended ok and met every SLO.
+    `measured` is False in warm-up; `good`: the request ended ok and met every limit of the SLO.
     """
     return (
         record.index,
@@ -59,51 +59,51 @@ def _milliseconds(seconds: float | None) -> float | None:
 
 
 class RowSink(Protocol):
-    """Takes the rows of a run while it goes on."""
+    """Receives the rows of a run while it continues."""
 
     def add(self, process: str, rows: Iterable[Sequence[Any]]) -> None:
-        """Take rows of one process."""
+        """Add rows of one process."""
 
 
 class RowFile:
-    """`requests.csv`, written while the run goes on. A full disk ends the file, not the run: `problem` says so then."""
+    """`requests.csv`, written during the run. A full disk ends the file, not the run, and sets `problem`."""
 
     def __init__(self, path: Path) -> None:
-        """Create the file, or empty it. Raises OSError."""
+        """Create the file, or truncate it. Raises OSError."""
         self._path = path
         self._file: IO[str] = path.open("w", encoding="utf-8", newline="")
         self._writer = csv.writer(self._file)
         self._writer.writerow((*COLUMNS, "process"))
         self._file.flush()
-        self._whole = self._file.tell()  # bytes of whole rows that are on the disk
+        self._complete_bytes = self._file.tell()  # size of the complete rows on the disk
         self.problem: str | None = None
 
     def add(self, process: str, rows: Iterable[Sequence[Any]]) -> None:
-        """Append the rows of one process; nothing once the file has ended."""
+        """Append the rows of one process; does nothing once the file is closed."""
         if self._file.closed:
             return
         try:
             self._writer.writerows((*row, process) for row in rows)
-            # Once a second for each process: what came in is kept even if this process is killed.
+            # Once a second per process: the rows are kept even if this process is killed.
             self._file.flush()
-            self._whole = self._file.tell()
+            self._complete_bytes = self._file.tell()
         except OSError as error:
-            self._give_up(error)
+            self._end_file(error)
 
     def close(self) -> None:
         """Close the file."""
         try:
             self._file.close()
         except OSError as error:
-            self._give_up(error)
+            self._end_file(error)
 
-    def _give_up(self, error: OSError) -> None:
+    def _end_file(self, error: OSError) -> None:
         self.problem = f"requests.csv, and charts made of it, end before the run does: {error.strerror}"
         log.error("%s; all other figures go on", self.problem)
         with suppress(OSError):
-            self._file.close()  # which tries once more to write what is left
+            self._file.close()  # tries once more to write the rest
         with suppress(OSError):
-            os.truncate(self._path, self._whole)  # half a row could not be read
+            os.truncate(self._path, self._complete_bytes)  # a part of a row could not be parsed
 
 
 def read_rows(path: Path) -> Iterator[dict[str, str]]:

@@ -1,4 +1,4 @@
-"""One measured quantity as a histogram that merges without loss: percentiles, Prometheus buckets, mean and count."""
+"""Histogram of one measured quantity that merges without loss: percentiles, Prometheus buckets, mean and count."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 # Three significant digits of microseconds up to two hours: percentiles are within 0.1 % of the recorded value.
 _LONGEST_US = 7_200_000_000
 _DIGITS = 3
-_MOST_FRESH = 8192
+_MOST_PENDING = 8192
 _PERCENTILES = (50.0, 90.0, 95.0, 99.0)
 
 
 @dataclass(frozen=True, slots=True)
 class DistributionSummary:
-    """A distribution in seconds; all but `count` are None when it is empty."""
+    """Figures of a distribution in seconds; all but `count` are None if it is empty."""
 
     count: int
     mean: float | None
@@ -34,14 +34,14 @@ class DistributionSummary:
 
 
 class Distribution:
-    """Values in seconds, 0 and up."""
+    """Distribution of values in seconds, 0 and up."""
 
     def __init__(self, edges: Sequence[float]) -> None:
-        """`edges` are the upper bounds of the Prometheus buckets, in seconds, rising; +Inf is implied."""
+        """`edges` are the upper bounds of the Prometheus buckets, in seconds, ascending; +Inf is implied."""
         self.edges = tuple(edges)
-        # Values since the last look at them, in microseconds: counting equal ones first is several times cheaper than
-        # giving each to the histogram.
-        self._fresh: Counter[int] = Counter()
+        # Values not yet in the histogram, in microseconds: counting equal ones first is several times cheaper than
+        # adding each to the histogram.
+        self._pending: Counter[int] = Counter()
         self._histogram: Any = None
         self._buckets = [0] * (len(self.edges) + 1)
         self.total = 0.0
@@ -49,7 +49,7 @@ class Distribution:
 
     @property
     def count(self) -> int:
-        """How many values there are."""
+        """Number of values."""
         return sum(self._buckets)
 
     def add(self, value: float) -> None:
@@ -60,13 +60,13 @@ class Distribution:
         """Record every value of `values`."""
         if not values:
             return
-        self._fresh.update([int(value * 1e6 + 0.5) for value in values])
-        if len(self._fresh) > _MOST_FRESH:
-            self._settle()
+        self._pending.update([int(value * 1e6 + 0.5) for value in values])
+        if len(self._pending) > _MOST_PENDING:
+            self._flush()
         self.total += sum(values)
         ordered = sorted(values)
         self.largest = max(self.largest, ordered[-1])
-        # One search for each edge in between instead of one for each value.
+        # One search per edge in between, not one per value.
         buckets, edges, below = self._buckets, self.edges, 0
         for place in range(bisect_left(edges, ordered[0]), bisect_left(edges, ordered[-1])):
             up_to = bisect_right(ordered, edges[place])
@@ -74,38 +74,38 @@ class Distribution:
             below = up_to
         buckets[bisect_left(edges, ordered[-1])] += len(ordered) - below
 
-    def _settle(self) -> None:
-        """Give the fresh values to the histogram, which takes no more room for more of them."""
+    def _flush(self) -> None:
+        """Move the pending values into the histogram, whose size does not grow with their number."""
         if self._histogram is None:
             self._histogram = HdrHistogram(1, _LONGEST_US, _DIGITS)
         record = self._histogram.record_value
-        for microseconds, count in self._fresh.items():
+        for microseconds, count in self._pending.items():
             record(min(_LONGEST_US, microseconds), count)
-        self._fresh.clear()
+        self._pending.clear()
 
     def merge(self, other: Distribution) -> None:
-        """Add what `other` holds. Raises ValueError if its buckets are not the same."""
+        """Add the values of `other`. Raises ValueError if its bucket edges differ."""
         if other.edges != self.edges:
             raise ValueError("distributions with different bucket edges do not merge")
-        self._fresh.update(other._fresh)
+        self._pending.update(other._pending)
         if other._histogram is not None:
-            self._settle()
+            self._flush()
             self._histogram.add(other._histogram)
-        elif len(self._fresh) > _MOST_FRESH:
-            self._settle()
+        elif len(self._pending) > _MOST_PENDING:
+            self._flush()
         self._buckets = [mine + theirs for mine, theirs in zip(self._buckets, other._buckets, strict=True)]
         self.total += other.total
         self.largest = max(self.largest, other.largest)
 
     def percentile(self, percent: float) -> float | None:
-        """Return the value in seconds that `percent` % of the values do not exceed; None when there are none."""
+        """Return the value in seconds that `percent` % of the values do not exceed; None if there are none."""
         if not self.count:
             return None
-        self._settle()
+        self._flush()
         return min(self.largest, int(self._histogram.get_value_at_percentile(percent)) / 1e6)
 
     def summary(self) -> DistributionSummary:
-        """Return the figures that are printed; the mean and the maximum are exact."""
+        """Return the figures for reports; mean and maximum are exact."""
         count = self.count
         if not count:
             return DistributionSummary(0, None, None, None, None, None, None)
@@ -113,23 +113,23 @@ class Distribution:
         return DistributionSummary(count, self.total / count, p50, p90, p95, p99, self.largest)
 
     def cumulative(self) -> list[tuple[float, int]]:
-        """Return (upper bound, number of values up to it) per bucket, the last bound being infinite."""
+        """Return (upper bound in seconds, number of values up to it) per bucket; the last bound is infinite."""
         return list(zip((*self.edges, float("inf")), accumulate(self._buckets), strict=True))
 
     def to_wire(self) -> list[Any]:
-        """Return what msgpack can carry; `from_wire` reads it."""
+        """Return a form that msgpack can carry; `from_wire` reads it."""
         encoded = b"" if self._histogram is None else self._histogram.encode()
-        return [list(self.edges), encoded, list(self._fresh.items()), self._buckets, self.total, self.largest]
+        return [list(self.edges), encoded, list(self._pending.items()), self._buckets, self.total, self.largest]
 
     @classmethod
     def from_wire(cls, wire: Sequence[Any]) -> Self:
-        """Read what `to_wire` made."""
-        edges, encoded, fresh, buckets, total, largest = wire
-        made = cls(edges)
+        """Read the form of `to_wire`."""
+        edges, encoded, pending, buckets, total, largest = wire
+        distribution = cls(edges)
         if encoded:
-            made._histogram = HdrHistogram(1, _LONGEST_US, _DIGITS)
-            made._histogram.decode_and_add(encoded)
-        made._fresh = Counter(dict(fresh))
-        made._buckets = list(buckets)
-        made.total, made.largest = float(total), float(largest)
-        return made
+            distribution._histogram = HdrHistogram(1, _LONGEST_US, _DIGITS)
+            distribution._histogram.decode_and_add(encoded)
+        distribution._pending = Counter(dict(pending))
+        distribution._buckets = list(buckets)
+        distribution.total, distribution.largest = float(total), float(largest)
+        return distribution

@@ -1,6 +1,6 @@
-"""Histogram bucket edges in seconds, the same as the engine's, so that client and server can be laid over each other.
+"""Histogram bucket edges in seconds, equal to the engine's, so that client and server can be compared.
 
-Source: docker/vllm/buckets.py, which gives the engine vLLM 0.32.0's defaults and short request latencies beside them.
+Source: docker/vllm/buckets.py, which adds edges for short request latencies to vLLM 0.32.0's default edges.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ REQUEST = (
     *(0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 60.0),
     *(120.0, 240.0, 480.0, 960.0, 1920.0, 7680.0),
 )
-# Ours alone: how late a request was sent, and how long received bytes waited for us.
+# Of the load generator: delay of sending a request, and of reading received bytes.
 DELAY = (
     0.0001,
     0.00025,

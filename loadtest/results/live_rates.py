@@ -1,4 +1,4 @@
-"""Live rates: totals of the last seconds, for the web page."""
+"""Live rates of the last seconds, for the web page."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ WINDOW_S = 20.0
 
 @dataclass(slots=True)
 class Tally:
-    """What one moment added, of one endpoint."""
+    """Requests and tokens of one endpoint that one report added."""
 
     at: float
     endpoint: str
@@ -26,14 +26,14 @@ class Tally:
 
 
 class LiveRates:
-    """Sums over the last `WINDOW_S` seconds. A request counts when it has ended, with all of its tokens."""
+    """Rates over the last `WINDOW_S` seconds. A request counts when it has ended, with all its tokens."""
 
     def __init__(self) -> None:
         self._tallies: deque[Tally] = deque()
         self._started = time.monotonic()
 
     def add(self, delta: RunTotals) -> None:
-        """Count what `delta` holds as having just happened."""
+        """Add the totals of one report, as of now."""
         now = time.monotonic()
         for endpoint, totals in delta.endpoints.items():
             self._tallies.append(
@@ -48,7 +48,7 @@ class LiveRates:
             )
 
     def per_second(self, endpoint: str | None = None) -> dict[str, float]:
-        """Return requests, good requests, prompt and output tokens per second, of one endpoint or of all."""
+        """Return requests, good requests, prompt and output tokens per second, of one endpoint or (None) of all."""
         now = time.monotonic()
         while self._tallies and self._tallies[0].at < now - WINDOW_S:
             self._tallies.popleft()

@@ -1,4 +1,4 @@
-"""Prometheus metrics of the load test, in vLLM's names, units and bucket edges with the prefix `loadtest`."""
+"""Prometheus metrics of the load test, with vLLM's names, units and bucket edges, prefixed `loadtest`."""
 
 from __future__ import annotations
 
@@ -51,12 +51,12 @@ _HISTOGRAMS = {
 
 
 class LoadTestMetrics(Collector):
-    """All runs of this process's life: counters keep rising from run to run, as Prometheus wants them."""
+    """Metrics of all runs of this process: counters rise from run to run, as Prometheus expects."""
 
     def __init__(self, users: Callable[[], int]) -> None:
-        """`users` says how many Locust users run now."""
+        """`users` returns the number of running Locust users."""
         self._users = users
-        self._store = _all_zero(Slo())
+        self._totals = _zero_totals(Slo())
         self._results: RunResults | None = None
         self._target_rate = 0.0
         self._others: list[Collector] = []
@@ -66,27 +66,27 @@ class LoadTestMetrics(Collector):
         self._others.append(collector)
 
     def start_run(self, results: RunResults, target_rate: float = 0.0) -> None:
-        """Say which run the gauges show. A new SLO has new bucket edges, with which the histograms start anew."""
+        """Show this run in the gauges; `target_rate` in requests/s. A new SLO (new edges) restarts the histograms."""
         self._results = results
         self._target_rate = target_rate
-        if self._store.slo != results.options.slo:
-            self._store = _all_zero(results.options.slo)
+        if self._totals.slo != results.options.slo:
+            self._totals = _zero_totals(results.options.slo)
 
-    def add(self, fresh: RunTotals) -> None:
-        """Count what a report brought."""
-        self._store.merge(fresh)
-        for totals in self._store.endpoints.values():
-            totals.deltas_at.clear()  # a number for every second of this process's life, which no metric shows
+    def add(self, reported: RunTotals) -> None:
+        """Add the totals of one report."""
+        self._totals.merge(reported)
+        for totals in self._totals.endpoints.values():
+            totals.deltas_at.clear()  # shown in no metric, and would grow by the second
 
     def registry(self) -> CollectorRegistry:
-        """Return a registry that holds these metrics alone."""
+        """Return a registry with only these metrics and those of the added collectors."""
         registry = CollectorRegistry(auto_describe=False)
         for collector in (self, *self._others):
             registry.register(collector)
         return registry
 
     def collect(self) -> Iterator[Metric]:
-        """Yield the metrics as they are now; prometheus-client calls this for each scrape."""
+        """Yield the current metrics; called by prometheus-client for each scrape."""
         yield GaugeMetricFamily("loadtest_users", "Locust users that run now", value=self._users())
         yield GaugeMetricFamily(
             "loadtest_target_requests_per_second",
@@ -100,11 +100,11 @@ class LoadTestMetrics(Collector):
                 value=self._results.cpu_ratio,
             )
             yield InfoMetricFamily("loadtest_run", "The run that is under way or was the last", self._run_labels())
-        yield from _counters(self._store)
-        yield from _histograms(self._store)
+        yield from _counters(self._totals)
+        yield from _histograms(self._totals)
 
     def _run_labels(self) -> dict[str, str]:
-        assert self._results is not None  # noqa: S101  # for the type checker: collect() asked already
+        assert self._results is not None  # noqa: S101  # for the type checker: collect() has checked
         workload, plan = self._results.options.workload, self._results.plan
         return {
             "run_id": plan.run_id,
@@ -117,15 +117,15 @@ class LoadTestMetrics(Collector):
         }
 
 
-def _all_zero(slo: Slo) -> RunTotals:
-    """Every series is there from the start: Prometheus takes a counter's first value for what it was before."""
-    store = RunTotals(slo)
+def _zero_totals(slo: Slo) -> RunTotals:
+    """Return totals with every series at 0: Prometheus sees no increase up to a counter's first value."""
+    run_totals = RunTotals(slo)
     for endpoint in ("chat", "completions"):
-        store.totals(endpoint)
-    return store
+        run_totals.totals(endpoint)
+    return run_totals
 
 
-def _counters(store: RunTotals) -> Iterator[Metric]:
+def _counters(run_totals: RunTotals) -> Iterator[Metric]:
     requests = CounterMetricFamily("loadtest_requests", "Requests by how they ended", labels=["endpoint", "outcome"])
     prompt = CounterMetricFamily(
         "loadtest_prompt_tokens", "Prompt tokens, counted by the server (usage)", labels=["endpoint"]
@@ -136,7 +136,7 @@ def _counters(store: RunTotals) -> Iterator[Metric]:
     goodput = CounterMetricFamily(
         "loadtest_goodput_requests", "Requests that ended ok and met every SLO", labels=["endpoint"]
     )
-    for endpoint, totals in store.endpoints.items():
+    for endpoint, totals in run_totals.endpoints.items():
         for outcome in Outcome:
             requests.add_metric([endpoint, outcome.value], totals.outcomes[outcome.value])
         prompt.add_metric([endpoint], totals.prompt_tokens)
@@ -145,10 +145,10 @@ def _counters(store: RunTotals) -> Iterator[Metric]:
     yield from (requests, prompt, generation, goodput)
 
 
-def _histograms(store: RunTotals) -> Iterator[Metric]:
+def _histograms(run_totals: RunTotals) -> Iterator[Metric]:
     for name, (metric, text) in _HISTOGRAMS.items():
         family = HistogramMetricFamily(metric, text, labels=["endpoint"])
-        for endpoint, totals in store.endpoints.items():
+        for endpoint, totals in run_totals.endpoints.items():
             distribution = totals.distributions[name]
             family.add_metric([endpoint], _prometheus_buckets(distribution), distribution.total)
         yield family

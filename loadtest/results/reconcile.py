@@ -1,4 +1,4 @@
-"""Our totals against the server's own counters."""
+"""Reconciliation: the client's totals against the server's own counters."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ if TYPE_CHECKING:
     from loadtest.results.totals import RunTotals, Totals
 
 TOLERANCE = 0.005
-# A request that we cut off goes on until the engine notices: a few tokens are made and counted that we never see.
+# A request that we cut off continues until the engine notices: it generates and counts some tokens that we never see.
 _UNSEEN_TOKENS = 16
-# Prompts of requests that were cut off are as long as the others on average, a few of them longer.
+# Prompts of cut-off requests have the mean length of the others; a few may be longer than that.
 _CUT_PROMPTS = 1.25
-# Prefix-cache hits that no setting explains may be this share of the prompt tokens.
+# Tolerated share of prompt tokens with prefix-cache hits that no setting explains.
 _WARM_SHARE = 0.01
-# Blocks of the prefix cache are shared whole: at most one block of tokens above what prompts have in common.
+# The prefix cache shares whole blocks: up to one block of tokens more than the prompts' common start.
 _BLOCK_TOKENS = 16
-# An engine that joins has asked itself for a token before, again if it was slow: so many short prompts at most.
+# An engine that joins has requested a token of itself, and again if slow: at most this many short prompts.
 _TRIES = 4
 _TRY_PROMPT_TOKENS = 64
 _CUT = (Outcome.TIMEOUT, Outcome.CANCELLED, Outcome.TRUNCATED, Outcome.ERROR)
@@ -31,44 +31,43 @@ _NEVER_ADMITTED = (Outcome.CONNECT, Outcome.REJECTED)
 
 @dataclass(frozen=True, slots=True)
 class Reconciliation:
-    """What the server counted during the run beside what we did, and what does not fit."""
+    """The server's counters over the run, the client's totals, and where they disagree."""
 
     server: ServerCounters
-    prompt_tokens: int  # ours
-    output_tokens: int  # ours
-    requests: int  # ours, that the server can have admitted
+    prompt_tokens: int  # the client's
+    output_tokens: int  # the client's
+    requests: int  # the client's, that the server can have admitted
     problems: tuple[str, ...]
-    lost: bool = False  # a load-generating process died, and with it part of our counts
+    lost: bool = False  # a load-generating process died, and with it a part of the client's totals
 
     @property
     def agrees(self) -> bool:
-        """Whether everything fits."""
+        """True if all counts agree."""
         return not self.problems and not self.lost
 
     @property
     def surplus(self) -> str:
-        """What the server counted more than we, in words."""
+        """Text: the tokens that the server counted and the client did not."""
         output = self.server.generation_tokens - self.output_tokens
         prompt = self.server.prompt_tokens - self.prompt_tokens
         return f"the server counted {output:.0f} output and {prompt:.0f} prompt tokens more than we"
 
     @property
     def cache_hit_ratio(self) -> float | None:
-        """The share of the prompt tokens that the prefix cache had."""
+        """Share of the prompt tokens found in the prefix cache; None if none were looked up."""
         return self.server.cache_hits / self.server.cache_queries if self.server.cache_queries else None
 
 
 def reconcile(
-    server: ServerCounters, everything: RunTotals, common_tokens: Mapping[str, int], *, lost: bool = False
+    server: ServerCounters, sent: RunTotals, common_tokens: Mapping[str, int], *, lost: bool = False
 ) -> Reconciliation:
-    """Compare the server's counter differences with `everything` that we sent, warm-up included.
+    """Compare the server's counter differences with `sent`, the totals of all requests, warm-up included.
 
-    `common_tokens` are those that all prompts of an endpoint begin with by intent. `lost`: a load-generating process
-    died; the server then counted more than we know of, which is no disagreement (see `surplus`).
+    `common_tokens`: tokens at the start of every prompt of an endpoint, by intent. `lost`: a load-generating process
+    died; the server then counts more than the client, which is no disagreement (see `surplus`).
     """
-    ours = everything.combined()
-    sent = ours.outcomes.total()
-    admitted = sent - sum(ours.outcomes[outcome.value] for outcome in _NEVER_ADMITTED)
+    ours = sent.combined()
+    admitted = ours.outcomes.total() - sum(ours.outcomes[outcome.value] for outcome in _NEVER_ADMITTED)
     cut = sum(ours.outcomes[outcome.value] for outcome in _CUT)
     output = ours.output_tokens + ours.cut_deltas
     tries = server.joined * _TRIES
@@ -77,7 +76,7 @@ def reconcile(
     if lost:
         most_output, most_prompt = max(most_output, server.generation_tokens), max(most_prompt, server.prompt_tokens)
     if server.gone:
-        # What those engines counted is lost, so no sum can agree: only that is said.
+        # The counters of those engines are lost, so no sum can agree: report only that.
         problems = [
             f"engine {address} stopped or restarted during the run: what it counted is lost" for address in server.gone
         ]
@@ -87,7 +86,7 @@ def reconcile(
         *([] if lost else _foreign(server, admitted, tries)),
         *_tokens("output", server.generation_tokens, output, most_output),
         *_tokens("prompt", server.prompt_tokens, ours.prompt_tokens, most_prompt),
-        *_warm(server, everything, common_tokens),
+        *_warm(server, sent, common_tokens),
     ]
     return Reconciliation(server, ours.prompt_tokens, output, admitted, tuple(problems), lost)
 
@@ -98,7 +97,7 @@ def _cut_prompts(ours: Totals, cut: int) -> float:
 
 
 def _restarted(server: ServerCounters) -> list[str]:
-    """Counters that fell: of a server that does not say when its process started, else its engine would be `gone`."""
+    """Report counters that fell, of a server that does not report its start time; else its engine is `gone`."""
     return ["the server was restarted during the run"] if server.generation_tokens < 0 else []
 
 
@@ -119,10 +118,10 @@ def _tokens(kind: str, server: float, least: float, most: float) -> list[str]:
     return [f"{kind} tokens disagree by {share:.1%}: the server counted {server:.0f}, we {least:.0f}"]
 
 
-def _warm(server: ServerCounters, everything: RunTotals, common_tokens: Mapping[str, int]) -> list[str]:
+def _warm(server: ServerCounters, sent: RunTotals, common_tokens: Mapping[str, int]) -> list[str]:
     meant = sum(
         totals.outcomes.total() * (common_tokens.get(endpoint, 0) + _BLOCK_TOKENS)
-        for endpoint, totals in everything.endpoints.items()
+        for endpoint, totals in sent.endpoints.items()
     )
     unmeant = server.cache_hits - meant
     if unmeant <= _WARM_SHARE * server.cache_queries:

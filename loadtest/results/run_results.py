@@ -1,4 +1,4 @@
-"""The receiving side of a run: reports of all processes, added up on the master."""
+"""Results of a run: reports of all processes, added up on the master."""
 
 from __future__ import annotations
 
@@ -17,56 +17,54 @@ if TYPE_CHECKING:
     from loadtest.settings.run_options import RunOptions
     from loadtest.settings.run_plan import RunPlan
 
-# A process that needs more of a core than this no longer reacts at once.
+# Share of a core above which a process no longer reacts at once.
 BUSY_CPU_RATIO = 0.9
 
 
 @dataclass(slots=True)
 class LoadProcess:
-    """What one load-generating process has told of itself."""
+    """State of one load-generating process, from its reports."""
 
-    heard_at: float = 0.0  # monotonic
     in_flight: int = 0
-    ended: bool = False  # it has sent all that it had to, and all of that has ended
+    ended: bool = False  # all of its requests were sent and have ended
     cpu_s: float = 0.0
     wall_s: float = 0.0
     cpu_ratio: float = 0.0  # of one core, over the last report
-    busy_s: float = 0.0  # spent in reports above BUSY_CPU_RATIO
+    busy_s: float = 0.0  # time covered by reports above BUSY_CPU_RATIO
     lost_after_s: float | None = None  # seconds into the run at which it was found missing
-    left_after_s: float | None = None  # seconds into the run at which it was told to end, and handed over all it had
+    left_after_s: float | None = None  # seconds into the run at which it was stopped, with its last report
 
 
 class RunResults:
-    """Everything measured in one run."""
+    """All results of one run."""
 
     def __init__(
         self, options: RunOptions, plan: RunPlan, notes: tuple[str, ...] = (), rows: RowSink | None = None
     ) -> None:
-        """Start empty. `notes` is what a reader must know of the workload; `rows` takes one row a request."""
+        """Start empty. `notes`: remarks on the workload for the report. `rows` receives one row per request."""
         self.options = options
         self.plan = plan
         self.notes = notes
         self.measured = RunTotals(options.slo)
-        self.unmeasured = RunTotals(options.slo)  # warm-up, and what came before a reset
+        self.unmeasured = RunTotals(options.slo)  # warm-up, and requests before a reset
         self.rates = LiveRates()
         self.processes: dict[str, LoadProcess] = {name: LoadProcess() for name in plan.shards}
         self.server_before: ServerCounters | None = None
         self.server_after: ServerCounters | None = None
         self.ended_at: float | None = None  # Unix time
         self.measured_from = 0.0  # Unix time; later than the start after a reset
-        self.refusals: list[str] = []  # what processes said that could not take part
+        self.refusals: list[str] = []  # reasons of processes that could not take part
         self._rows = rows
 
     def add_report(self, name: str, report: Mapping[str, Any]) -> RunTotals:
-        """Add what `Session.take_report` of process `name` returned; returns the measured part."""
-        fresh = RunTotals.from_wire(self.options.slo, report["measured"])
-        self.measured.merge(fresh)
+        """Add a report of process `name`, made by `RequestSender.take_report`; return its measured totals."""
+        measured = RunTotals.from_wire(self.options.slo, report["measured"])
+        self.measured.merge(measured)
         self.unmeasured.merge(RunTotals.from_wire(self.options.slo, report["unmeasured"]))
-        self.rates.add(fresh)
+        self.rates.add(measured)
         if self._rows is not None:
             self._rows.add(name, report["rows"])
         process = self.processes.setdefault(name, LoadProcess())
-        process.heard_at = time.monotonic()
         process.in_flight = report["in_flight"]
         process.ended = report["ended"]
         cpu, wall = report["cpu_s"], report["wall_s"]
@@ -75,17 +73,17 @@ class RunResults:
         process.cpu_ratio = cpu / wall if wall > 0 else 0.0
         if process.cpu_ratio > BUSY_CPU_RATIO:
             process.busy_s += wall
-        return fresh
+        return measured
 
     def reset(self) -> None:
-        """Measure from now on; what came before still counts against the server's own counters."""
+        """Measure from now on; earlier requests still count in the comparison with the server's counters."""
         self.unmeasured.merge(self.measured)
         self.measured = RunTotals(self.options.slo)
         self.rates = LiveRates()
         self.measured_from = time.time()
 
     def lose(self, name: str) -> LoadProcess | None:
-        """Note that process `name` is gone; returns what was last heard of it, None if that was noted before."""
+        """Mark process `name` as lost; return its last state, None if it is marked already."""
         process = self.processes.get(name)
         if process is None or process.lost_after_s is not None or process.left_after_s is not None:
             return None
@@ -93,37 +91,32 @@ class RunResults:
         return process
 
     def leave(self, name: str) -> None:
-        """Note that process `name` ends before the run does, with nothing lost."""
+        """Mark process `name` as stopped before the run's end, with nothing lost."""
         process = self.processes.get(name)
         if process is not None:
             process.left_after_s = time.time() - self.plan.started
 
     @property
     def measured_something(self) -> bool:
-        """Whether any request has ended."""
-        return any(store.combined().outcomes.total() for store in (self.measured, self.unmeasured))
+        """True if any request has ended."""
+        return any(totals.combined().outcomes.total() for totals in (self.measured, self.unmeasured))
 
     @property
     def all_ended(self) -> bool:
-        """Whether every process that is still there has sent and ended all that it had to."""
-        there = [
+        """True if every connected process has sent all its requests and all have ended."""
+        connected = [
             process
             for process in self.processes.values()
             if process.lost_after_s is None and process.left_after_s is None
         ]
-        return bool(there) and all(process.ended for process in there)
+        return bool(connected) and all(process.ended for process in connected)
 
     @property
     def cpu_ratio(self) -> float:
-        """The busiest process's share of one core in its last report."""
+        """Share of one core used by the busiest process, in its last report."""
         return max((process.cpu_ratio for process in self.processes.values()), default=0.0)
 
     @property
     def cpu_s(self) -> float:
         """CPU seconds of all processes."""
         return sum(process.cpu_s for process in self.processes.values())
-
-    @property
-    def in_flight(self) -> int:
-        """Requests under way, as last reported."""
-        return sum(process.in_flight for process in self.processes.values())

@@ -1,4 +1,4 @@
-"""Whether a run can be believed, and whether it met its SLO."""
+"""Verdict on a run: is it valid, and did it meet its SLO."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ if TYPE_CHECKING:
     from loadtest.results.run_results import RunResults
     from loadtest.results.totals import Totals
 
-# The share of a process's time above 90 % of a core from which the client counts as the bottleneck.
+# Share of a process's time above 90 % of a core at which the client counts as the bottleneck.
 _BUSY_SHARE = 0.1
 _FEWEST_BUSY_S = 2.0
-# Reading bytes this late (p99) may have let several deltas run together in the kernel, under one time stamp.
+# Bytes read this late (p99) may hold several deltas that the kernel merged under one time stamp.
 _LAG_LIMIT_S = 0.005
 _MERGED_SHARE = 0.01
-# Open loop: sending later than this, for more than this share of the requests, is another load than was asked for.
+# Open loop: requests sent later than this; more than _LATE_SHARE of them make another load than requested.
 LATE_S = 0.010
-# When everything is stopped at once, the workers go before the master does; that only shortens the run.
+# If all containers stop at once, the workers leave before the master; that only shortens the run.
 _LEFT_EARLY_S = 5.0
 _LATE_SHARE = 0.01
 
@@ -30,9 +30,11 @@ MET, MISSED, INVALID = 0, 1, 2
 
 @dataclass(frozen=True, slots=True)
 class RunVerdict:
-    """`reasons` is empty for a valid run; `attainment` is the share of requests that met the SLO, if there is one.
+    """Verdict on one run.
 
-    Of the requests that the end of the run cut off, those count whose limit had passed by then: they missed.
+    `reasons`: why it is invalid, empty if it is valid. `attainment`: share of requests that met the SLO, None without
+    an SLO; requests cut off by the end of the run count only if their limit had passed, as missed. `failures`: number
+    of requests that did not end ok.
     """
 
     reasons: tuple[str, ...]
@@ -42,12 +44,12 @@ class RunVerdict:
 
     @property
     def valid(self) -> bool:
-        """Whether the run's numbers can be believed."""
+        """True if the run's figures can be trusted."""
         return not self.reasons
 
     @property
     def exit_code(self) -> int:
-        """0: valid, SLO met. 1: SLO missed, or with no SLO, any request failed. 2: invalid."""
+        """0: valid, SLO met. 1: SLO missed, or without an SLO, any request failed. 2: invalid."""
         if not self.valid:
             return INVALID
         met = self.slo_met if self.slo_met is not None else not self.failures
@@ -55,20 +57,20 @@ class RunVerdict:
 
 
 def judge_run(results: RunResults, reconciliation: Reconciliation | None) -> RunVerdict:
-    """Judge a run that has ended."""
+    """Judge a run that has ended. `reconciliation`: None if the server has no counters."""
     totals = results.measured.combined()
     ended = totals.outcomes.total() - totals.outcomes[Outcome.CANCELLED.value]
     counted = ended + totals.cut_off_late
     ok = totals.outcomes[Outcome.OK.value]
     server, client = judge_server(results, reconciliation), [*busy_problems(results), *_merged(totals), *_late(totals)]
-    reasons = [*_nothing(counted), *client, *server]
+    reasons = [*_no_requests(counted), *client, *server]
     attainment = totals.good / counted if counted and results.options.slo.asked else None
     met = None if attainment is None else attainment * 100 >= results.options.slo_percentile
     return RunVerdict(tuple(reasons), attainment, met, ended - ok)
 
 
 def judge_server(results: RunResults, reconciliation: Reconciliation | None) -> list[str]:
-    """Say what does not fit with the server's own counters, lost processes among it."""
+    """Return the problems on the server's side and of lost or stopped processes, one line each."""
     return [
         *results.refusals,
         *_lost(results, reconciliation),
@@ -77,7 +79,7 @@ def judge_server(results: RunResults, reconciliation: Reconciliation | None) -> 
     ]
 
 
-def _nothing(counted: int) -> list[str]:
+def _no_requests(counted: int) -> list[str]:
     return [] if counted else ["no request ended while it was measured"]
 
 
@@ -102,7 +104,7 @@ def _left(results: RunResults) -> list[str]:
 
 
 def busy_problems(results: RunResults) -> list[str]:
-    """Name the load-generating processes that had no CPU left."""
+    """Return one line for each load-generating process without spare CPU."""
     return [
         f"the client was the bottleneck: {name} was above 90 % of a core for {process.busy_s:.0f} of "
         f"{process.wall_s:.0f} s; spread the load over more processes (--processes, workers)"

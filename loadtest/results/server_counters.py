@@ -1,4 +1,4 @@
-"""The server's own counters before and after a run: what our numbers are held against."""
+"""The server's own counters before and after a run, for comparison with the client's totals."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _SETTLE_STEP_S = 0.3
 
 @dataclass(frozen=True, slots=True)
 class ServerCounters:
-    """vLLM's counters at one moment, added up over engines; tokens and requests since each engine started."""
+    """vLLM's counters at one moment, summed over engines; tokens and requests since each engine started."""
 
     prompt_tokens: float = 0.0
     generation_tokens: float = 0.0
@@ -32,12 +32,12 @@ class ServerCounters:
     cache_hits: float = 0.0
     ttft_sum: float = 0.0  # seconds
     ttft_count: float = 0.0
-    busy: float = 0.0  # requests that run or wait at this moment
-    started: float = 0.0  # of one engine: Unix time at which its process started; 0 where it does not say
+    busy: float = 0.0  # requests running or waiting now
+    started: float = 0.0  # of one engine: Unix time of its process start; 0 if not reported
     ended: dict[str, float] = field(default_factory=dict)  # requests by finished_reason
     engines: dict[str, ServerCounters] = field(default_factory=dict)  # each engine's own, by its address
-    joined: int = 0  # of a difference: engines that were not there before
-    gone: tuple[str, ...] = ()  # of a difference: engines that stopped or restarted, and lost what they had counted
+    joined: int = 0  # of a difference: number of engines that joined
+    gone: tuple[str, ...] = ()  # of a difference: engines that stopped or restarted, so their counters are lost
 
 
 _FIELDS = {
@@ -56,7 +56,7 @@ _SUMS = tuple(field.name for field in fields(ServerCounters) if field.type == "f
 
 
 def parse_counters(page: str) -> ServerCounters | None:
-    """Read a metrics page; None when it has not vLLM's token counters."""
+    """Parse a metrics page; return None if it lacks vLLM's token counters. Raises ValueError if it is no such page."""
     sums: defaultdict[str, Any] = defaultdict(float)
     ended: defaultdict[str, float] = defaultdict(float)
     for family in text_string_to_metric_families(page):
@@ -71,7 +71,7 @@ def parse_counters(page: str) -> ServerCounters | None:
 
 
 def add_up(engines: Mapping[str, ServerCounters], gone: Iterable[str] = ()) -> ServerCounters:
-    """Sum of `engines`, which it keeps."""
+    """Return the sum over `engines`, and each engine's own counters with it."""
     sums = {name: sum(getattr(engine, name) for engine in engines.values()) for name in _SUMS}
     ended: defaultdict[str, float] = defaultdict(float)
     for engine in engines.values():
@@ -81,18 +81,18 @@ def add_up(engines: Mapping[str, ServerCounters], gone: Iterable[str] = ()) -> S
 
 
 def pages(target: Target) -> dict[str, str]:
-    """The metrics page's URL of each engine, by the engine's address: all that a name of `target.engines` has."""
+    """Return the URL of each engine's metrics page, by engine address; a host name stands for all its addresses."""
     found = {}
     for root in target.engines or (target.url(""),):
         parts = urlsplit(root)
         addresses = {parts.hostname or ""}
-        # A certificate is for the name; a server that is no router is asked as its clients ask it.
+        # A certificate is valid for the name only; a server that is no router is addressed as its clients do.
         if target.engines and parts.scheme == "http":
             try:
                 port = parts.port or 80
                 addresses = {str(at[0]) for *_, at in socket.getaddrinfo(parts.hostname, port, socket.AF_INET)}
             except OSError:
-                addresses = set()  # no engine has this name now
+                addresses = set()  # no engine has this name at present
         for address in addresses:
             at = f"{address}:{parts.port}" if parts.port else address
             found[at] = f"{parts.scheme}://{at if target.engines else parts.netloc}{parts.path}/metrics"
@@ -100,7 +100,7 @@ def pages(target: Target) -> dict[str, str]:
 
 
 def read_counters(target: Target) -> ServerCounters | None:
-    """Ask every engine for its counters now; None when none has any to give."""
+    """Read the counters of every engine; None if no engine answers with counters."""
     engines = {}
     for address, url in sorted(pages(target).items()):
         try:
@@ -115,9 +115,9 @@ def read_counters(target: Target) -> ServerCounters | None:
 
 
 def read_settled_counters(target: Target) -> ServerCounters | None:
-    """Ask until nothing runs on the server and its counters stand still, at most for some seconds.
+    """Read the counters until nothing runs on the server and they are stable, for 10 s at most.
 
-    A server that is stopped meanwhile, as with the whole stack, has said what it said last.
+    If the server stops meanwhile, as when the whole stack stops, its last counters are returned.
     """
     deadline = time.monotonic() + _SETTLE_S
     last = read_counters(target)
@@ -131,9 +131,9 @@ def read_settled_counters(target: Target) -> ServerCounters | None:
 
 
 def difference(before: ServerCounters, after: ServerCounters) -> ServerCounters:
-    """What the server counted in between; `busy` is that of `before`.
+    """Return the increase of the counters from `before` to `after`; `busy` is that of `before`.
 
-    An engine that joined meanwhile counts whole. One that is not there any more, or counts from 0 again, is `gone`.
+    An engine that joined meanwhile counts in full. An engine that left, or restarted and counts from 0, is `gone`.
     """
     parts, gone = {}, []
     for address, now in after.engines.items():

@@ -1,4 +1,4 @@
-"""All results of a run, per endpoint, in a form that merges: each process fills one, the master adds them up."""
+"""Totals of a run per endpoint, which merge: each process fills its own, the master adds them up."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def _edges(slo: Slo) -> dict[str, tuple[float, ...]]:
-    """Bucket edges per quantity; an SLO is always an edge, so that its attainment can be read off exactly."""
+    """Return the bucket edges per quantity; an SLO limit is always an edge, so its attainment is exact."""
 
     def with_limit(edges: tuple[float, ...], limit: float | None) -> tuple[float, ...]:
         return edges if limit is None else tuple(sorted({*edges, limit}))
@@ -38,27 +38,27 @@ def _edges(slo: Slo) -> dict[str, tuple[float, ...]]:
 
 @dataclass(slots=True)
 class Totals:
-    """The results of one endpoint."""
+    """Totals of one endpoint."""
 
     distributions: dict[str, Distribution]
     outcomes: Counter[str] = field(default_factory=Counter)
     prompt_tokens: int = 0
     output_tokens: int = 0
     cached_tokens: int = 0
-    good: int = 0  # ended ok and met every SLO
-    cut_off_late: int = 0  # the end of the run cut it off after a limit of the SLO had passed
-    reads_stamped: int = 0  # requests whose every read had the kernel's time stamp
-    requests_read: int = 0  # requests of which anything was read
+    good: int = 0  # ended ok within every limit of the SLO
+    cut_off_late: int = 0  # cut off by the end of the run, after a limit of the SLO had passed
+    reads_stamped: int = 0  # requests with the kernel's time stamp on every read
+    requests_read: int = 0  # requests with any response bytes
     merged_deltas: int = 0
     deltas: int = 0
-    cut_deltas: int = 0  # deltas of requests whose end, and so whose token count, never came
-    prompt_mismatches: int = 0  # prompts whose length the server counted otherwise than was prepared
+    cut_deltas: int = 0  # deltas of requests that ended without a token count
+    prompt_mismatches: int = 0  # prompts whose length by the server differs from the prepared one
     first_sent: float = math.inf  # Unix time
     last_ended: float = 0.0  # Unix time
     deltas_at: Counter[int] = field(default_factory=Counter)  # by Unix second
 
     def count_deltas(self, first: float, gaps: list[float]) -> None:
-        """Count each delta in the second in which it arrived."""
+        """Count each delta in the Unix second of its arrival; `first` is Unix time, `gaps` are seconds."""
         at = first
         self.deltas_at[int(at)] += 1
         for gap in gaps:
@@ -73,20 +73,16 @@ _SUMS = (
 
 
 class RunTotals:
-    """Results per endpoint for one SLO."""
+    """Totals per endpoint for one SLO."""
 
     def __init__(self, slo: Slo) -> None:
-        """Start empty; stores merge only when they were made for the same SLO."""
+        """Start empty. Only totals of the same SLO merge."""
         self.slo = slo
         self._edges = _edges(slo)
         self.endpoints: dict[str, Totals] = {}
 
-    def __bool__(self) -> bool:
-        """Whether anything was recorded."""
-        return bool(self.endpoints)
-
     def totals(self, endpoint: str) -> Totals:
-        """Return the results of `endpoint`, empty ones if there are none yet."""
+        """Return the totals of `endpoint`, created empty if there are none yet."""
         found = self.endpoints.get(endpoint)
         if found is None:
             found = Totals({name: Distribution(edges) for name, edges in self._edges.items()})
@@ -94,7 +90,7 @@ class RunTotals:
         return found
 
     def is_good(self, record: RequestRecord) -> bool:
-        """Whether a request counts for goodput: it ended ok and met every SLO; a time not seen is a miss."""
+        """Return whether a request counts as goodput: ended ok within every limit; a time not observed is a miss."""
         if record.outcome is not Outcome.OK:
             return False
         met = True
@@ -103,15 +99,16 @@ class RunTotals:
             (self.slo.e2e, record.e2e),
         ):
             met = met and (limit is None or (value is not None and value <= limit))
-        # An answer of one token has no time between tokens, so it cannot miss.
+        # A response of one token has no time between tokens, so it cannot miss.
         if self.slo.tpot is not None and record.output_tokens > 1:
             met = met and record.tpot is not None and record.tpot <= self.slo.tpot
         return met
 
     def is_cut_off_late(self, record: RequestRecord) -> bool:
-        """Whether the end of the run cut a request off that had missed by then; what the others would do is unknown.
+        """Return whether the end of the run cut off a request after a limit of the SLO had passed.
 
-        Limits run from the due time: a request that never got a connection was not sent at all.
+        Limits count from the due time: a request that never got a connection was not sent at all. Other requests that
+        were cut off might have met the SLO, so they count neither way.
         """
         if record.outcome is not Outcome.CANCELLED:
             return False
@@ -123,7 +120,7 @@ class RunTotals:
         )
 
     def add(self, record: RequestRecord) -> None:
-        """Record one request. Latencies are of requests that ended ok; what failed counts in its outcome."""
+        """Add one request. Latencies are of requests that ended ok; a failed one counts in its outcome only."""
         totals = self.totals(record.endpoint)
         totals.outcomes[record.outcome.value] += 1
         totals.prompt_tokens += record.prompt_tokens
@@ -159,7 +156,7 @@ class RunTotals:
                     distributions[f"{name}_from_due"].add(late + value)
 
     def merge(self, other: RunTotals) -> None:
-        """Add what `other` holds. Raises ValueError if it was made for another SLO."""
+        """Add the totals of `other`. Raises ValueError if they are of another SLO."""
         for endpoint, theirs in other.endpoints.items():
             mine = self.totals(endpoint)
             mine.outcomes.update(theirs.outcomes)
@@ -172,7 +169,7 @@ class RunTotals:
                 mine.distributions[name].merge(distribution)
 
     def combined(self) -> Totals:
-        """Return all endpoints together."""
+        """Return the totals of all endpoints together."""
         every = RunTotals(self.slo)
         for totals in self.endpoints.values():
             part = RunTotals(self.slo)
@@ -181,7 +178,7 @@ class RunTotals:
         return every.totals("all")
 
     def to_wire(self) -> dict[str, Any]:
-        """Return what msgpack can carry; `from_wire` reads it."""
+        """Return a form that msgpack can carry; `from_wire` reads it."""
         return {
             endpoint: {
                 "outcomes": dict(totals.outcomes),
@@ -199,10 +196,10 @@ class RunTotals:
 
     @classmethod
     def from_wire(cls, slo: Slo, wire: Mapping[str, Any]) -> Self:
-        """Read what `to_wire` of a store for the same SLO made."""
-        store = cls(slo)
+        """Read the form of `to_wire`, of totals for the same SLO."""
+        made = cls(slo)
         for endpoint, part in wire.items():
-            totals = store.totals(endpoint)
+            totals = made.totals(endpoint)
             totals.outcomes.update(part["outcomes"])
             for name, value in zip(_SUMS, part["sums"], strict=True):
                 setattr(totals, name, value)
@@ -210,4 +207,4 @@ class RunTotals:
             totals.deltas_at.update(dict(part["deltas_at"]))
             for name, distribution in part["distributions"].items():
                 totals.distributions[name] = Distribution.from_wire(distribution)
-        return store
+        return made

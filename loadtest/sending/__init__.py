@@ -1,1 +1,1 @@
-"""Sending: when requests are due, and the workers and users that send them."""
+"""Sending: due times of requests, and the workers and users that send them."""

@@ -1,4 +1,4 @@
-"""The Locust user: one connection, one request after the other."""
+"""Locust user: one connection, one request after the other."""
 
 from __future__ import annotations
 
@@ -17,38 +17,38 @@ if TYPE_CHECKING:
 class LanguageModelUser(User):
     """Closed loop: sends the next request as soon as its last one has ended.
 
-    Where something else sends, a schedule or the stages of a search, a user only stays until that has ended; for a
-    schedule it opens a connection ahead.
+    With an open-loop schedule or a capacity search, those send: a user idles until they have ended. For a schedule it
+    opens a connection ahead.
     """
 
     wait_time = constant(0)
-    heard_of_runs: ClassVar[Event] = Event()  # set as soon as `session` and `stay_until` can be believed
-    session: ClassVar[RequestSender | None] = None  # the run in this process; set before users start
-    stay_until: ClassVar[Event | None] = None  # set where something else sends
+    run_known: ClassVar[Event] = Event()  # set once `sender` and `idle_until` are valid
+    sender: ClassVar[RequestSender | None] = None  # of the run in this process; set before users start
+    idle_until: ClassVar[Event | None] = None  # set if a schedule or a search sends
     _connection: Connection | None = None
 
     def on_start(self) -> None:
-        """Take a connection."""
-        self.heard_of_runs.wait()
-        if self.session is not None:
-            self._connection = self.session.connect()
-            if self.stay_until is not None:
-                self.session.warm(self._connection)
+        """Take a connection, once the run is known."""
+        self.run_known.wait()
+        if self.sender is not None:
+            self._connection = self.sender.connect()
+            if self.idle_until is not None:
+                self.sender.open_ahead(self._connection)
             else:
-                self.session.users_may_send.wait()
-        elif self.stay_until is None:
-            raise StopUser  # this process could not start the run, and has said why
+                self.sender.users_may_send.wait()
+        elif self.idle_until is None:
+            raise StopUser  # the run could not start in this process, which has reported the reason
 
     @task
     def request(self) -> None:
-        """Send one request and wait for its end."""
-        if self.stay_until is not None:
-            self.stay_until.wait()
+        """Send one request and wait for its end; stop the user if there is none left."""
+        if self.idle_until is not None:
+            self.idle_until.wait()
             raise StopUser
-        if self.session is None or self._connection is None or not self.session.send_next(self._connection):
+        if self.sender is None or self._connection is None or not self.sender.send_next(self._connection):
             raise StopUser
 
     def on_stop(self) -> None:
-        """Close the connection, unless the schedule uses it."""
-        if self._connection is not None and self.stay_until is None:
+        """Close the connection, unless a schedule uses it."""
+        if self._connection is not None and self.idle_until is None:
             self._connection.close()

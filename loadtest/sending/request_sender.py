@@ -1,4 +1,4 @@
-"""A run in one process: connections, requests when they are due, and what becomes of the captures."""
+"""Sender of one process's share of a run: sends requests when they are due and turns captures into records."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
     from loadtest.settings.run_options import RunOptions
     from loadtest.workload import RequestSpec, Workload
 
-# A refused connection comes back at once: without a pause, users would only burn the client's CPU.
+# A connection is refused at once: without a pause, users would only burn the client's CPU.
 _PAUSE_AFTER_CONNECT_S = 1.0
-# Captures that wait to be read; full, it holds the senders back instead of filling the memory.
+# Unread captures at which senders are blocked, so that memory stays bounded.
 _BACKLOG = 10_000
 
 
 class RequestSender:
-    """One run in one process. `on_record` is called for every request that has ended, in a greenlet of its own."""
+    """Sends one load from one process, measures it and reports it."""
 
     def __init__(
         self,
@@ -46,7 +46,8 @@ class RequestSender:
     ) -> None:
         """Start the greenlet that reads captures; nothing is sent yet.
 
-        Requests are measured from number `first_measured` on. `keep_rows`: report each request's own row too.
+        `on_record` is called for every request that has ended, from that greenlet. Requests are measured from number
+        `first_measured` on. `keep_rows`: report a row per request too.
         """
         self._options = options
         self._first_measured = first_measured
@@ -62,22 +63,22 @@ class RequestSender:
         self._cpu_reported = time.process_time()
         self._reported_at = time.monotonic()
         self._idle: list[Connection] = []
-        self._own: Group = Group()
+        self._greenlets: Group = Group()
         self._numbers: Iterator[int] | None = None
         self.in_flight = 0
-        self.users_may_send = Event()  # the clock that stamps their requests is right
-        self.sent_all = Event()  # every request of this process was sent
-        self.ended = Event()  # ... and has ended
-        # What exists now stays: the collector need not look at it again while it holds up the reading.
+        self.users_may_send = Event()  # set once the clock is synchronised
+        self.sent_all = Event()  # all requests of this process
+        self.ended = Event()  # ... and all have ended
+        # Exclude what exists now from garbage collection, whose pauses delay reads.
         gc.unfreeze()
         gc.collect()
         gc.freeze()
         self._reader = gevent.spawn(self._read_captures)
 
-    # Closed loop: each user asks for one request after the other.
+    # Closed loop: each user sends one request after the other.
 
-    def take_numbers(self, numbers: Iterator[int]) -> None:
-        """Set the requests that `send_next` sends."""
+    def set_numbers(self, numbers: Iterator[int]) -> None:
+        """Set the numbers of the requests that `send_next` sends."""
         self._numbers = numbers
 
     def connect(self) -> Connection:
@@ -85,25 +86,25 @@ class RequestSender:
         return Connection(self._options.target, self._tls)
 
     def send_next(self, connection: Connection) -> bool:
-        """Send this process's next request and wait for its end; False when there is none left.
+        """Send this process's next request and wait for its end; return False if there is none left.
 
-        Killed meanwhile, the request counts as cancelled.
+        If the greenlet is killed meanwhile, the request counts as cancelled.
         """
-        assert self._numbers is not None  # noqa: S101  # take_numbers comes before users start
+        assert self._numbers is not None  # noqa: S101  # set_numbers is called before users start
         number = next(self._numbers, None)
         if number is None:
-            self._all_sent()
+            self._mark_all_sent()
             return False
         if self._send(connection, number, None) is End.CONNECT:
             gevent.sleep(_PAUSE_AFTER_CONNECT_S)
         return True
 
-    def loop(self, users: int, over_s: float) -> None:
-        """Send in closed loop from `users` greenlets of this session's own, which start one by one over `over_s`."""
+    def run_users(self, users: int, over_s: float) -> None:
+        """Send in closed loop from `users` greenlets, which start one by one over `over_s` seconds."""
         for user in range(users):
-            self._own.spawn(self._send_again_and_again, over_s * user / users)
+            self._greenlets.spawn(self._send_closed_loop, over_s * user / users)
 
-    def _send_again_and_again(self, after_s: float) -> None:
+    def _send_closed_loop(self, after_s: float) -> None:
         gevent.sleep(after_s)
         connection = self.connect()
         try:
@@ -112,29 +113,32 @@ class RequestSender:
         finally:
             connection.close()
 
-    # Open loop: one greenlet follows the schedule, each request has a greenlet of its own.
+    # Open loop: one greenlet runs the schedule, each request has its own.
 
-    def warm(self, connection: Connection) -> None:
-        """Open a connection ahead of the schedule; if that fails, the request that needs it will say so."""
+    def open_ahead(self, connection: Connection) -> None:
+        """Open a connection ahead of the schedule; a failure is left to the request that needs it."""
         try:
             connection.open()
         except OSError:
             return
         self._idle.append(connection)
 
-    def follow(self, due: Iterator[tuple[int, float]], start_at: float) -> None:
-        """Send each (number, seconds since `start_at`) when it is due, however many are under way."""
-        self._own.spawn(self._follow, due, start_at)
+    def run_schedule(self, due: Iterator[tuple[int, float]], start_at: float) -> None:
+        """Send each (request number, seconds since `start_at`) when due, however many are in flight.
 
-    def _follow(self, due: Iterator[tuple[int, float]], start_at: float) -> None:
+        `start_at` is Unix time in seconds.
+        """
+        self._greenlets.spawn(self._run_schedule, due, start_at)
+
+    def _run_schedule(self, due: Iterator[tuple[int, float]], start_at: float) -> None:
         origin = time.monotonic() + start_at - now_ns() * 1e-9
         for number, seconds in due:
             wait = origin + seconds - time.monotonic()
             if wait > 0:
                 gevent.sleep(wait)
-            self._own.spawn(self._send_due, number, start_at + seconds)
-        gevent.sleep(0)  # the last one begins: before, nothing would be under way
-        self._all_sent()
+            self._greenlets.spawn(self._send_due, number, start_at + seconds)
+        gevent.sleep(0)  # lets the last greenlet start, so that its request is in flight
+        self._mark_all_sent()
 
     def _send_due(self, number: int, due_at: float) -> None:
         connection = self._idle.pop() if self._idle else self.connect()
@@ -144,14 +148,14 @@ class RequestSender:
             self._idle.append(connection)
 
     def cancel(self) -> None:
-        """Stop what this session's own greenlets do: what is under way counts as cancelled."""
-        self._own.kill()
+        """Stop this sender's greenlets; their requests in flight count as cancelled."""
+        self._greenlets.kill()
         self.ended.set()
         for connection in self._idle:
             connection.close()
         self._idle.clear()
 
-    # Both.
+    # Both loops.
 
     def _send(self, connection: Connection, number: int, due_at: float | None) -> End:
         spec = self._workload.request(number)
@@ -166,7 +170,7 @@ class RequestSender:
             self._check_ended()
         return capture.end
 
-    def _all_sent(self) -> None:
+    def _mark_all_sent(self) -> None:
         self.sent_all.set()
         self._check_ended()
 
@@ -175,35 +179,35 @@ class RequestSender:
             self.ended.set()
 
     def _read_captures(self) -> None:
-        """Read one capture at a time, and let the event loop look at the sockets in between."""
+        """Read captures, and let the event loop poll the sockets after each."""
         while True:
             spec, capture, due_at = self._captures.get()
             try:
                 self._read(spec, capture, due_at)
             finally:
                 self._captures.task_done()
-            _look_at_the_sockets()
+            _poll_sockets()
 
     def _read(self, spec: RequestSpec, capture: Capture, due_at: float | None) -> None:
-        record = judge(spec, capture, stream=self._options.workload.stream, due_at=due_at, breathe=_look_at_the_sockets)
+        record = judge(spec, capture, stream=self._options.workload.stream, due_at=due_at, yield_to_loop=_poll_sockets)
         measured = spec.index >= self._first_measured
-        store = self._measured if measured else self._unmeasured
-        store.add(record)
+        totals = self._measured if measured else self._unmeasured
+        totals.add(record)
         if self._keep_rows:
-            self._rows.append(to_row(record, measured=measured, good=store.is_good(record)))
+            self._rows.append(to_row(record, measured=measured, good=totals.is_good(record)))
         self._on_record(record)
 
     def drain(self, timeout_s: float = 60.0) -> bool:
-        """Wait until every capture is read; False if that took longer than `timeout_s`."""
+        """Wait until every capture is read; return False if that takes longer than `timeout_s` seconds."""
         return bool(self._captures.join(timeout=timeout_s))
 
     def close(self) -> None:
-        """Stop reading captures; `drain` first."""
+        """Stop sending and reading captures; call `drain` first."""
         self.cancel()
         self._reader.kill()
 
     def take_report(self) -> dict[str, Any]:
-        """Return what happened since the last call, for `Results.add_report`."""
+        """Return the results since the last call, for `RunResults.add_report`."""
         now, cpu = time.monotonic(), time.process_time()
         report = {
             "measured": self._measured.to_wire(),
@@ -220,6 +224,6 @@ class RequestSender:
         return report
 
 
-def _look_at_the_sockets() -> None:
+def _poll_sockets() -> None:
     """Let the event loop poll once. sleep(0) would not: gevent runs such callbacks in batches between two polls."""
     gevent.sleep(1e-6)

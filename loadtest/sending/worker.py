@@ -1,4 +1,4 @@
-"""The sending side inside Locust: a run starts, is followed, reported, and stopped in this process."""
+"""Worker: prepares, starts, reports and stops this process's share of a run inside Locust."""
 
 from __future__ import annotations
 
@@ -31,31 +31,31 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-ALONE = "local"  # the process's name where there is no master
-# Numbers that differ from request to request would make every failure a kind of its own in Locust's table.
+ALONE = "local"  # the process's name if there is no master
+# Numbers that vary by request would make every failure a row of its own in Locust's table.
 _VARYING = re.compile(r"\b(?=[0-9a-f-]*\d)[0-9a-f-]{8,}\b|\d{4,}")
-# For the master to say that it has this worker's last report: a process that ends does not wait for what it sent.
-_HEARD_TIMEOUT_S = 5.0
-# How far ahead a process that is alone sets the start of its schedule.
+# For the master to acknowledge this worker's last report: a process that ends does not flush its messages.
+_ACKNOWLEDGE_TIMEOUT_S = 5.0
+# Lead time of a schedule's start in a process without a master.
 LEAD_S = 0.2
 
 
 class RequestFailedError(Exception):
-    """A request that did not end ok, as Locust's failures show it."""
+    """A request that did not end ok, as shown among Locust's failures."""
 
 
 class LoadWorker:
     """Sends this process's share of a run."""
 
     def __init__(self, environment: Environment, *, alone: bool, refuse: Callable[[str], None]) -> None:
-        """Attach to `environment`. `alone`: there is no master; `refuse` ends a run that cannot start here."""
+        """Attach to `environment`. `alone`: there is no master. `refuse` ends a run that cannot start here."""
         self._environment = environment
         self._runner = cast("Any", environment.runner)
         self._alone = alone
         self._refuse = refuse
-        self._session: RequestSender | None = None
-        self._start: Callable[[float], None] | None = None  # what `go` does, once
-        self._staged: tuple[RunOptions, RunPlan, Workload] | None = None
+        self._sender: RequestSender | None = None
+        self._start_prepared: Callable[[float], None] | None = None  # called by `start_load`, once
+        self._prepared_run: tuple[RunOptions, RunPlan, Workload] | None = None
         self._run_id = ""
         self._load_number: int | None = None
         hook: Any = environment.events  # untyped in Locust
@@ -63,36 +63,36 @@ class LoadWorker:
         hook.test_stop.add_listener(self._on_test_stop)
         if not alone:
             self._master_time = MasterTime(self._runner)
-            self._heard = Event()
+            self._acknowledged = Event()
             hook.report_to_master.add_listener(self._on_report_to_master)
             hook.quitting.add_listener(self._on_quitting)
-            self._runner.register_message("loadtest_go", self._on_go)
+            self._runner.register_message("loadtest_start", self._on_start_load)
             self._runner.register_message("loadtest_begin", self._on_begin)
             self._runner.register_message("loadtest_end", self._on_end, concurrent=True)
             self._runner.register_message("loadtest_finish", self._on_finish, concurrent=True)
-            self._runner.register_message("loadtest_heard", lambda **_: self._heard.set())
-            # A worker is given users as soon as it has connected, which may be before anybody could listen.
+            self._runner.register_message("loadtest_acknowledged", lambda **_: self._acknowledged.set())
+            # Locust gives a worker users as soon as it has connected, which may be before these listeners exist.
             if self._runner.worker_state in {runners.STATE_SPAWNING, runners.STATE_RUNNING}:
                 self._on_test_start(environment)
-        LanguageModelUser.heard_of_runs.set()
+        LanguageModelUser.run_known.set()
 
     def take_report(self) -> dict[str, Any] | None:
-        """Return what happened since the last call, and of which run and load; None when no run was started."""
-        if self._session is None:
+        """Return the results since the last call, with their run and load; None if no run was started."""
+        if self._sender is None:
             return None
-        return {**self._session.take_report(), "run": self._run_id, "load": self._load_number}
+        return {**self._sender.take_report(), "run": self._run_id, "load": self._load_number}
 
     @property
     def prepared(self) -> bool:
-        """Whether `begin` may be called."""
-        return self._staged is not None
+        """True if a search is prepared, so that `begin` may be called."""
+        return self._prepared_run is not None
 
     def _on_test_start(self, environment: Environment, **_: Any) -> None:
-        self._close()
-        self._staged = LanguageModelUser.session = LanguageModelUser.stay_until = None
+        self._close_sender()
+        self._prepared_run = LanguageModelUser.sender = LanguageModelUser.idle_until = None
         values = vars(environment.parsed_options)
         if "loadtest_plan" not in values:
-            return  # the run was refused before it was planned
+            return  # the master refused the run before it was planned
         try:
             self._prepare(values)
         except InputError as error:
@@ -104,34 +104,34 @@ class LoadWorker:
         workload = plan.load_workload(options)
         self._run_id = plan.run_id
         if options.capacity is not None:
-            self._staged = options, plan, workload
-            LanguageModelUser.stay_until = Event()
+            self._prepared_run = options, plan, workload
+            LanguageModelUser.idle_until = Event()
         else:
             self._prepare_single(options, plan, workload)
         if not self._alone:
-            self._tell_ready(None)
-        elif self._session is not None:
-            self._session.users_may_send.set()
-            self.go(time.time() + LEAD_S)
+            self._report_ready(None)
+        elif self._sender is not None:
+            self._sender.users_may_send.set()
+            self.start_load(time.time() + LEAD_S)
 
     def _prepare_single(self, options: RunOptions, plan: RunPlan, workload: Workload) -> None:
-        """One load, which the users send, or a schedule."""
+        """Prepare the run's only load, sent by the users or by a schedule."""
         number, processes = (0, 1) if self._alone else self._place(plan)
         pacing = options.pacing
-        session = RequestSender(
+        sender = RequestSender(
             options,
             workload,
-            self._tell_locust,
+            self._fire_request_event,
             first_measured=pacing.warmup_requests,
             keep_rows=options.report_dir is not None,
         )
         if pacing.arrival == "closed":
-            session.take_numbers(request_numbers(pacing, number, processes))
+            sender.set_numbers(request_numbers(pacing, number, processes))
         else:
             due = due_requests(pacing, workload, plan.seed, number, processes)
-            self._start = lambda start_at: session.follow(due, start_at)
-            LanguageModelUser.stay_until = session.ended
-        self._session = LanguageModelUser.session = session
+            self._start_prepared = lambda start_at: sender.run_schedule(due, start_at)
+            LanguageModelUser.idle_until = sender.ended
+        self._sender = LanguageModelUser.sender = sender
 
     def _place(self, plan: RunPlan) -> tuple[int, int]:
         number = plan.shards.get(self._runner.client_id)
@@ -140,76 +140,73 @@ class LoadWorker:
         log.warning("joined a run that was dealt out before: it has no share of an open-loop schedule")
         return len(plan.shards) + int(self._runner.worker_index), len(plan.shards)
 
-    # A search: one load after the other, each in a session of its own.
+    # A search: one load after the other, each with a sender of its own.
 
     def begin(self, load: LoadSpec, number: int, processes: int) -> None:
-        """Prepare this process's share of `load`; `go` starts it. Raises InputError."""
-        assert self._staged is not None  # noqa: S101  # the caller looked at `prepared`
-        options, _, workload = self._staged
-        self._close()
-        session = RequestSender(
-            options, workload, self._tell_locust, first_measured=load.first_measured, keep_rows=True
+        """Prepare the share of process `number` of `processes` in `load`; `start_load` starts it. Raises InputError."""
+        assert self._prepared_run is not None  # noqa: S101  # the caller checked `prepared`
+        options, _, workload = self._prepared_run
+        self._close_sender()
+        sender = RequestSender(
+            options, workload, self._fire_request_event, first_measured=load.first_measured, keep_rows=True
         )
         if load.users:
-            # A process without a user must not hold numbers: the window waits for each in turn.
+            # A process without users must hold no numbers: the measured window waits for each number in turn.
             numbers = request_numbers(load.pacing, number, min(processes, load.users))
-            session.take_numbers(load.first_request + request for request in numbers)
-            self._start = lambda _: session.loop(load.share_of_users(number, processes), load.users_over_s)
+            sender.set_numbers(load.first_request + request for request in numbers)
+            self._start_prepared = lambda _: sender.run_users(load.share_of_users(number, processes), load.users_over_s)
         else:
             due = due_requests(load.pacing, workload, load.seed, number, processes)
             numbered = ((load.first_request + request, at) for request, at in due)
-            self._start = lambda start_at: session.follow(numbered, start_at)
-        self._session, self._load_number = session, load.number
+            self._start_prepared = lambda start_at: sender.run_schedule(numbered, start_at)
+        self._sender, self._load_number = sender, load.number
 
     def end(self) -> dict[str, Any] | None:
-        """Stop the load, and hand over the rest."""
+        """Stop the load and return its last report."""
         self._stop_sending()
         return self.take_report()
 
     def _on_begin(self, msg: Any, **_: Any) -> None:
-        if self._staged is None:
-            return  # the run was stopped, or refused here, in between
+        if self._prepared_run is None:
+            return  # the run was stopped or refused meanwhile
         try:
             self.begin(LoadSpec.from_wire(msg.data["load"]), msg.data["number"], msg.data["processes"])
         except InputError as error:
             self._refuse(str(error))
         else:
-            self._tell_ready(msg.data["load"]["number"])
+            self._report_ready(msg.data["load"]["number"])
 
-    def _tell_ready(self, load: int | None) -> None:
-        """Set the clock before anything is sent, and the common start comes, which is the master's time.
+    def _report_ready(self, load: int | None) -> None:
+        """Set the clock, as clocks drift from load to load, then report ready: starts are in the master's time."""
 
-        For each load anew: clocks drift.
-        """
-
-        def tell() -> None:
-            if self._session is not None:
-                self._session.users_may_send.set()
+        def report() -> None:
+            if self._sender is not None:
+                self._sender.users_may_send.set()
             self._runner.send_message("loadtest_ready", load)
 
-        self._master_time.set_clock(tell, self._refuse)
+        self._master_time.set_clock(report, self._refuse)
 
     def _on_end(self, **_: Any) -> None:
         self._runner.send_message("loadtest_finished", self.end())
 
-    # Both.
+    # Both kinds of run.
 
-    def _on_go(self, msg: Any, **_: Any) -> None:
-        self.go(float(msg.data))
+    def _on_start_load(self, msg: Any, **_: Any) -> None:
+        self.start_load(float(msg.data))
 
-    def go(self, start_at: float) -> None:
-        """Start what is prepared; `start_at` is Unix time, the same for all processes."""
-        start, self._start = self._start, None
+    def start_load(self, start_at: float) -> None:
+        """Start the prepared load at `start_at`, in Unix seconds, the same for all processes."""
+        start, self._start_prepared = self._start_prepared, None
         if start is not None:
             start(start_at)
 
-    def _close(self) -> None:
-        if self._session is not None:
-            self._session.close()
-        self._session = self._start = self._load_number = None
+    def _close_sender(self) -> None:
+        if self._sender is not None:
+            self._sender.close()
+        self._sender = self._start_prepared = self._load_number = None
 
-    def _tell_locust(self, record: RequestRecord) -> None:
-        """One event per request, so that Locust's own numbers stay true; a cancelled one is no result."""
+    def _fire_request_event(self, record: RequestRecord) -> None:
+        """Fire Locust's request event, so that its own statistics are right; a cancelled request is no result."""
         if record.outcome == "cancelled":
             return
         path = PATHS[record.endpoint]
@@ -235,28 +232,28 @@ class LoadWorker:
             data["loadtest"] = report
 
     def _on_finish(self, **_: Any) -> None:
-        """The master ends the run: stop, and hand over the rest."""
+        """Stop the run and send the last report."""
         self._runner.stop()
         self._runner.send_message("loadtest_finished", self.take_report())
 
     def _on_quitting(self, **_: Any) -> None:
-        """Told to end in the middle of a run: hand over what it has, before Locust says goodbye."""
-        if self._session is not None and self._runner.state in {runners.STATE_SPAWNING, runners.STATE_RUNNING}:
-            # The master deals a worker's users out anew as soon as it has left, to us too if we leave second.
-            LanguageModelUser.session = None
+        """Send the last report if the process is stopped during a run, before Locust disconnects it."""
+        if self._sender is not None and self._runner.state in {runners.STATE_SPAWNING, runners.STATE_RUNNING}:
+            # The master deals out a worker's users as soon as it has left, to this one too if it leaves second.
+            LanguageModelUser.sender = None
             self._runner.stop()
             self._runner.send_message("loadtest_left", self.take_report())
-            if not self._heard.wait(_HEARD_TIMEOUT_S):
+            if not self._acknowledged.wait(_ACKNOWLEDGE_TIMEOUT_S):
                 log.error("the master did not answer: what this load generator did last may miss in the results")
 
     def _on_test_stop(self, **_: Any) -> None:
-        """Locust has stopped the users; stop the schedule too, and read what came in."""
-        self._staged = None
+        """Stop the schedule when Locust has stopped the users, and read the remaining captures."""
+        self._prepared_run = None
         self._stop_sending()
 
     def _stop_sending(self) -> None:
-        if self._session is None:
+        if self._sender is None:
             return
-        self._session.cancel()
-        if not self._session.drain():
+        self._sender.cancel()
+        if not self._sender.drain():
             log.error("the last responses could not all be read in time: they are not in the results")

@@ -1,1 +1,1 @@
-"""Settings: command line options, checked, and the plan that goes to every worker."""
+"""Settings: checked command line options, and the plan sent to every worker."""

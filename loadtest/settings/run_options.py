@@ -1,4 +1,4 @@
-"""Every option of the load test: on the command line, in the environment, and in Locust's web form."""
+"""Options of the load test: on the command line, in the environment, and in Locust's web form."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ Arrival = Literal["closed", "constant", "poisson", "gamma", "trace"]
 ENDPOINTS = ("chat", "completions", "both")
 ARRIVALS = ("auto", "closed", "constant", "poisson", "gamma", "trace")
 _SEED_BITS = 31
-_MOST_DIGITS = 15  # of a whole number: those that a float holds exactly
+_MOST_DIGITS = 15  # of a whole number: a float holds this many exactly
 
 
 @dataclass(frozen=True, slots=True)
 class Slo:
-    """The service-level objective of one request, in seconds; None is not asked for."""
+    """Service-level objective of one request: limits in seconds; None is no limit."""
 
     ttft: float | None = None
     tpot: float | None = None
@@ -36,16 +36,16 @@ class Slo:
 
     @property
     def asked(self) -> bool:
-        """Whether there is one at all."""
+        """True if there is any limit."""
         return any(limit is not None for limit in (self.ttft, self.tpot, self.e2e))
 
 
 @dataclass(frozen=True, slots=True)
 class Pacing:
-    """When requests are sent.
+    """Pace of requests.
 
-    Open loop unless `arrival` is closed: `rate` requests/s over the whole test, `burstiness` the shape of gamma gaps,
-    `trace_speed` the speed at which a trace is replayed. `max_requests` ends the run; None is no end. The first
+    Open loop unless `arrival` is closed: `rate` in requests/s over the whole test, `burstiness` is the shape of gamma
+    gaps, `trace_speed` the speed-up of a replayed trace. The run ends after `max_requests`; None is no end. The first
     `warmup_requests` are sent but not measured.
     """
 
@@ -59,11 +59,11 @@ class Pacing:
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """The options of one run, checked. Times in seconds."""
+    """Checked options of one run. Times in seconds."""
 
     target: Target
-    wanted_model: str  # "" for the first that the server lists
-    workload: WorkloadOptions  # the plan puts in the model and the seed
+    wanted_model: str  # "": the first model that the server lists
+    workload: WorkloadOptions  # the plan fills in the model and the seed
     slo: Slo
     slo_percentile: float  # percent of the requests that must meet the SLO
     pacing: Pacing
@@ -75,10 +75,10 @@ class RunOptions:
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the load test's options to Locust's own.
 
-    What may be left empty is text, with "" for empty: Locust's form keeps each value's type, and turns an empty
-    number into an error of its own. `read_options` parses them all, so the form and the command line say the same.
+    An option that may be empty is text, with "" for empty: Locust's form keeps each value's type and rejects an empty
+    number with an error of its own. `read_options` parses all, so form and command line raise the same errors.
     """
-    # Straight on the parser: options of a group do not reach Locust's form.
+    # Added to the parser itself: options of a group do not reach Locust's form.
     add = cast("Any", parser).add_argument
     add(
         "--model",
@@ -147,7 +147,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         include_in_web_ui=False,
         help="write summary.json, requests.csv and report.html of each run into this folder",
     )
-    # Not in the form: Locust writes every form value into the page.
+    # Not in the form, whose values Locust writes into the page.
     add(
         "--api-key",
         default="",
@@ -172,7 +172,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def read_options(values: Mapping[str, Any], host: str) -> RunOptions:
-    """Check the options, as argparse or Locust's form left them in `values`. Raises InputError, one line."""
+    """Check the options in `values`, from argparse or Locust's form. Raises InputError."""
     try:
         target = Target.parse(host, str(values.get("api_key") or ""))
     except TargetError as error:
@@ -218,7 +218,7 @@ def read_options(values: Mapping[str, Any], host: str) -> RunOptions:
 
 def _pacing(values: Mapping[str, Any]) -> Pacing:
     if values["find_capacity"]:
-        return Pacing("closed", None, 1.0, 1.0, None, 0)  # each of the search's loads has its own
+        return Pacing("closed", None, 1.0, 1.0, None, 0)  # each load of the search has its own
     arrival = str(values["arrival"])
     if arrival not in ARRIVALS:
         raise InputError("--arrival", f"{arrival!r} is unknown", f"give one of {', '.join(ARRIVALS)}")
@@ -253,7 +253,7 @@ def _percentile(values: Mapping[str, Any]) -> float:
 
 
 def _share(values: Mapping[str, Any], key: str) -> float:
-    """A percentage as a share of 1. Raises InputError."""
+    """Return a percentage as a share of 1. Raises InputError."""
     text = _text(values, key)
     try:
         percent = float(text)
@@ -265,7 +265,7 @@ def _share(values: Mapping[str, Any], key: str) -> float:
 
 
 def new_seed() -> int:
-    """Return a seed for a run that was given none: prompts that no earlier run has put in the prefix cache."""
+    """Return a random seed for a run without one: no earlier run has put its prompts in the prefix cache."""
     return secrets.randbits(_SEED_BITS)
 
 

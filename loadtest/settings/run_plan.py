@@ -1,4 +1,4 @@
-"""What a run is about to do: options checked, the server asked, the shards dealt. Made once, sent to every worker."""
+"""Plan of a run: model, seed and shards. Made once by the master, sent to every worker."""
 
 from __future__ import annotations
 
@@ -25,9 +25,10 @@ _ASK_TIMEOUT_S = 10
 
 @dataclass(frozen=True, slots=True)
 class RunPlan:
-    """The part of a run that the master decides for all processes.
+    """Decisions of the master for all processes.
 
-    `shards` gives each worker, by Locust's client id, its number; a process that runs alone is number 0 of 1.
+    `shards` is the number of each worker, by Locust's client id; a process without a master is number 0 of 1.
+    `max_model_len` is in tokens, None if unknown; `started` is Unix time.
     """
 
     run_id: str
@@ -39,9 +40,9 @@ class RunPlan:
 
     @classmethod
     def make(cls, options: RunOptions, *, seed_given: bool) -> Self:
-        """Ask the server for its models and settle what the options leave open.
+        """Request the server's models and decide what the options leave open: model, seed, run id.
 
-        Raises InputError when the server does not answer or does not serve the model.
+        Raises InputError if the server does not answer or does not serve the model.
         """
         model, max_model_len = find_model(options.target, options.wanted_model)
         return cls(
@@ -59,15 +60,15 @@ class RunPlan:
     def load_workload(self, options: RunOptions) -> Workload:
         """Prepare the requests of this run. Raises InputError.
 
-        It may read a tokenizer and a data set, so it runs in a thread of its own: heartbeats to Locust's master go on.
+        Reading a tokenizer and a dataset is slow, so it runs in a thread: heartbeats to Locust's master continue.
         """
-        settled = dataclasses.replace(
+        workload_options = dataclasses.replace(
             options.workload, seed=self.seed, model=self.model, max_model_len=self.max_model_len
         )
 
         def load() -> Workload | InputError:
             try:
-                return Workload.load(settled)
+                return Workload.load(workload_options)
             except InputError as error:
                 return error  # raised, gevent's pool would print it as a crash
 
@@ -77,19 +78,19 @@ class RunPlan:
         return loaded
 
     def to_wire(self) -> dict[str, Any]:
-        """Return what msgpack can carry; `from_wire` reads it."""
+        """Return a form that msgpack can carry; `from_wire` reads it."""
         return dataclasses.asdict(self)
 
     @classmethod
     def from_wire(cls, wire: Mapping[str, Any]) -> Self:
-        """Read what `to_wire` made."""
+        """Read the form of `to_wire`."""
         return cls(**wire)
 
 
 def find_model(target: Target, wanted: str) -> tuple[str, int | None]:
-    """Return the model to ask for and the longest sequence it takes, in tokens, if the server says that.
+    """Return the model's name and its longest sequence in tokens, None if the server does not report it.
 
-    `wanted` empty takes the first of the server's list. Raises InputError.
+    If `wanted` is empty, the model is the first that the server lists. Raises InputError.
     """
     url = target.url("/v1/models")
     headers = {"Authorization": f"Bearer {target.api_key}"} if target.api_key else {}

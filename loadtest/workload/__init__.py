@@ -1,7 +1,6 @@
-"""What is sent: prompts, lengths and request bodies, prepared before the run and repeatable from a seed."""
+"""Workload: prompts, lengths and request bodies, prepared before the run and repeatable from a seed."""
 
-from loadtest.input_error import InputError
 from loadtest.workload.workload import RequestSpec, Workload
 from loadtest.workload.workload_options import WorkloadOptions
 
-__all__ = ["InputError", "RequestSpec", "Workload", "WorkloadOptions"]
+__all__ = ["RequestSpec", "Workload", "WorkloadOptions"]

@@ -1,4 +1,4 @@
-"""Recorded conversations: the first question of each, with the length of its answer, from a ShareGPT file."""
+"""Recorded conversations from a ShareGPT file: the first question of each, with the length of its answer."""
 
 import codecs
 import json
@@ -25,8 +25,8 @@ from loadtest.workload.workload_options import WorkloadOptions
 
 OPTION = "--dataset"
 
-_BATCH = 128  # conversations tokenised at a time
-_BYTES_A_TOKEN = 4  # of English text, for today's vocabularies; used where there is no tokenizer
+_BATCH = 128  # conversations tokenised together
+_BYTES_A_TOKEN = 4  # of English text, for current vocabularies; used without a tokenizer
 _PROGRESS_S = 5.0
 _DEEPEST = 64  # levels of JSON; a ShareGPT file has 5
 _QUESTION = {"human", "user"}
@@ -36,17 +36,16 @@ log = logging.getLogger(__name__)
 
 
 class _Exchange(NamedTuple):
-    """A question and the answer it got."""
+    """A question and its answer."""
 
     question: str
     answer: str
 
 
 class DatasetPrompts:
-    """The prompts of a dataset as they are, in an order that the seed decides.
+    """Prompts of a dataset, unchanged, in an order that depends on the seed; they repeat after the last.
 
-    After the last comes the first again. Only the questions are kept, ready to send, with the lengths of
-    both sides.
+    Only the questions are kept, as JSON text, with the lengths of questions and answers.
     """
 
     def __init__(self, items: "_Items", output: Lengths | None, common_tokens: dict[Endpoint, int], seed: int) -> None:
@@ -69,7 +68,7 @@ class DatasetPrompts:
 
 @dataclass(slots=True)
 class _Items:
-    """What is kept of the file: one entry an exchange in each sequence; `prompt_tokens` only where exact."""
+    """The kept part of the file: one entry per exchange in each sequence; `prompt_tokens` only if exact."""
 
     texts: list[bytes] = field(default_factory=list)
     prompt_tokens: dict[Endpoint, "array[int]"] = field(default_factory=dict)
@@ -78,12 +77,12 @@ class _Items:
 
 
 def dataset_prompts(path: Path, options: WorkloadOptions, tokenizer: Tokenizer | None) -> DatasetPrompts:
-    """Read a ShareGPT file: a JSON list of conversations, or one conversation a line.
+    """Read a ShareGPT file: a JSON list of conversations, or one conversation per line.
 
     A conversation is `{"conversations": [{"from": "human", "value": ...}, {"from": "gpt", "value": ...},
-    ...]}`. Its first question that is followed by an answer is used; the output is as long as that answer
-    unless the options say otherwise. Conversations without one, and those too long for the server, are left
-    out and counted in the notes. Raises InputError, which names the conversation or the line.
+    ...]}`. The first question followed by an answer is used; the output is as long as that answer unless
+    the options give a length. Conversations without one, and those too long for the server, are left out and
+    counted in the notes. Raises InputError, which names the conversation or the line.
     """
     output = Lengths.parse(options.output_tokens, "--output-tokens") if options.output_tokens else None
     exact = [endpoint for endpoint in options.endpoints if tokenizer and tokenizer.knows(endpoint)]
@@ -130,7 +129,7 @@ def _notes(unusable: int, too_long: int, options: WorkloadOptions, exact: list[E
 
 
 def _lengths(texts: list[str], tokenizer: Tokenizer | None, endpoint: Endpoint | None) -> list[int]:
-    """Count tokens, of the prompts of an endpoint or (None) of bare texts."""
+    """Return the token counts of an endpoint's prompts or (None) of bare texts."""
     if tokenizer is None:
         return [max(1, round(len(text.encode()) / _BYTES_A_TOKEN)) for text in texts]
     ids = tokenizer.tokens(endpoint, texts)
@@ -138,12 +137,12 @@ def _lengths(texts: list[str], tokenizer: Tokenizer | None, endpoint: Endpoint |
 
 
 def _exchanges(path: Path) -> Iterator[_Exchange | None]:
-    """Yield the exchange of each conversation, None where there is none."""
+    """Yield the exchange of each conversation, None if it has none."""
     for place, conversation in _conversations(path):
         turns = conversation.get("conversations") if isinstance(conversation, dict) else None
         if not isinstance(turns, list):
             raise InputError(OPTION, f"{path}, {place}: no list 'conversations'", "give ShareGPT conversations")
-        sides = [_side(turn, path, place) for turn in turns]
+        sides = [_turn(turn, path, place) for turn in turns]
         yield next(
             (
                 _Exchange(question, answer)
@@ -154,17 +153,17 @@ def _exchanges(path: Path) -> Iterator[_Exchange | None]:
         )
 
 
-def _side(turn: Any, path: Path, place: str) -> tuple[str, str]:
+def _turn(turn: Any, path: Path, place: str) -> tuple[str, str]:
     if isinstance(turn, dict):
         who, text = turn.get("from"), turn.get("value")
         if isinstance(who, str) and isinstance(text, str):
-            # half a surrogate pair, as cut texts hold, has no UTF-8 form
+            # half a surrogate pair, as in truncated texts, has no UTF-8 form
             return who, text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     raise InputError(OPTION, f"{path}, {place}: a turn has no 'from' and 'value' texts", "give ShareGPT conversations")
 
 
 def _conversations(path: Path) -> Iterator[tuple[str, Any]]:
-    """Yield (where it stands, conversation), holding one at a time."""
+    """Yield (place in the file, conversation), with one in memory at a time."""
     place = "line 1"
     try:
         with path.open("rb") as file:
@@ -199,7 +198,7 @@ def _conversations(path: Path) -> Iterator[tuple[str, Any]]:
 def _items(file: BinaryIO) -> Iterator[Any]:
     """Yield the items of a JSON list, one at a time.
 
-    `ijson.items` does the same and keeps the path to every level: 100 kB of brackets would take 20 GB.
+    `ijson.items` does the same but keeps the path to every level: 100 kB of brackets would take 20 GB.
     """
     depth = 0
     item = ObjectBuilder()
@@ -221,7 +220,7 @@ def _items(file: BinaryIO) -> Iterator[Any]:
 
 
 class _Progress:
-    """Logs, every few seconds, how much of a file has been read."""
+    """Logs the progress of reading a file every few seconds."""
 
     def __init__(self, path: Path, file: BinaryIO) -> None:
         self._path = path

@@ -1,7 +1,7 @@
-"""Random numbers that depend on (seed, index) alone.
+"""Random numbers that depend on (seed, index) only.
 
-A stateful generator would make request 7 depend on who asked for requests 0 to 6. Hashing the index instead
-gives every worker the same request 7, in any order and with no coordination.
+With a stateful generator, request 7 would depend on which process made requests 0 to 6. Hashing the index gives
+every worker the same request 7, in any order and without coordination.
 """
 
 import struct
@@ -12,7 +12,7 @@ _FIVE_WORDS = struct.Struct("<5Q")
 
 
 class Draws(NamedTuple):
-    """Independent uniform 64-bit integers, one for each thing that is random about a request."""
+    """Independent uniform 64-bit integers, one for each random property of a request."""
 
     endpoint: int
     prompt_length: int
@@ -22,10 +22,10 @@ class Draws(NamedTuple):
 
 
 class DrawSource:
-    """The draws of every request of a run with this seed."""
+    """Source of the draws of all requests with this seed."""
 
     def __init__(self, seed: int) -> None:
-        """Any integer is a seed."""
+        """Any integer is a valid seed."""
         self._key = blake2b(str(seed).encode(), digest_size=32).digest()
 
     def at(self, index: int) -> Draws:
@@ -35,5 +35,5 @@ class DrawSource:
 
 
 def fraction(draw: int) -> float:
-    """Map a draw to the open interval (0, 1), so that inverse distribution functions stay finite."""
-    return ((draw >> 12) + 0.5) / 2**52  # the 52 upper bits: one more would round up to 1
+    """Map a draw to the open interval (0, 1), where inverse distribution functions are finite."""
+    return ((draw >> 12) + 0.5) / 2**52  # the upper 52 bits: with one more, the largest would round to 1

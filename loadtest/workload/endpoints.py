@@ -1,4 +1,4 @@
-"""Request bodies of the OpenAI endpoints that can be tested."""
+"""Request bodies of the OpenAI endpoints under test."""
 
 import json
 from typing import Literal
@@ -7,17 +7,16 @@ Endpoint = Literal["chat", "completions"]
 
 
 class BodyTemplate:
-    """The JSON body of one endpoint with two gaps: the prompt's text and the number of tokens to generate.
+    """JSON body of one endpoint with two gaps: the prompt's text and the number of tokens to generate.
 
-    Everything else is the same for each request of a run, so it is serialised once.
+    All else is the same for each request of a run, so it is serialised once.
     """
 
     def __init__(self, endpoint: Endpoint, model: str, *, stream: bool, ignore_eos: bool) -> None:
-        """Serialise what does not change.
+        """Serialise the constant part.
 
-        Greedy sampling (temperature 0) makes the same request give the same work. `ignore_eos` makes vLLM
-        generate exactly the number of tokens asked for; `min_tokens` would do it too, at the price of a
-        logits processor in every step of the engine.
+        With greedy sampling (temperature 0) the same request is the same work. `ignore_eos` makes vLLM generate
+        exactly the requested number of tokens; `min_tokens` does too, but adds a logits processor to every step.
         """
         fields: dict[str, object] = {"model": model, "temperature": 0, "stream": stream}
         if stream:
@@ -33,5 +32,5 @@ class BodyTemplate:
             self._between = b'","max_tokens":'
 
     def body(self, text: bytes, output_tokens: int) -> bytes:
-        """Return the body; `text` is the prompt as it stands between the quotes of a JSON string."""
+        """Return the body; `text` is the prompt, escaped for a JSON string, without its quotes."""
         return b"%b%b%b%d}" % (self._before, text, self._between, output_tokens)

@@ -1,7 +1,7 @@
-"""Common English words: what prompts are made of where the model's tokenizer is not at hand."""
+"""Common English words for prompts without the model's tokenizer."""
 
-# Short and common, so that the byte-pair vocabularies of today's models hold each of them, with the space
-# before it, as one token.
+# Short and common: byte-pair vocabularies of current models hold each of them, with the space before it, as one
+# token.
 COMMON_WORDS: tuple[str, ...] = tuple(
     """
     able about above across act action add after again against age ago agree air all almost alone along
@@ -48,5 +48,5 @@ COMMON_WORDS: tuple[str, ...] = tuple(
     went were west what wheel when where which while white who whole whose why wide wife wild will win
     wind window winter wish with within without woman women wonder wood word work world would write wrong
     year yes yet you young your
-    """.split()  # noqa: SIM905  # a list literal would take a line a word
+    """.split()  # noqa: SIM905  # a list literal would take one line per word
 )

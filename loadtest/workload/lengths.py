@@ -1,4 +1,4 @@
-"""Token lengths as options give them: `N`, or `mean:std` for a truncated normal distribution."""
+"""Token lengths from options: `N`, or `mean:std` for a truncated normal distribution."""
 
 from dataclasses import dataclass
 from statistics import NormalDist
@@ -12,11 +12,10 @@ _WIDEST = 3.0  # standard deviations on either side; 99.7 % of the normal distri
 
 @dataclass(frozen=True, slots=True)
 class Lengths:
-    """A distribution of lengths in tokens, cut off at the same distance on both sides of its mean.
+    """Distribution of lengths in tokens, truncated at the same distance on both sides of its mean.
 
-    The cut is at 3 standard deviations, or nearer where the shorter side would fall below `shortest`.
-    Cutting both sides alike keeps the mean exactly what was asked for, so that offered tokens/s can be read
-    off the options.
+    The distance is 3 standard deviations, or less if the shorter side would fall below `shortest`. With equal
+    distances the mean is exactly the requested one, so that offered tokens/s follow from the options.
     """
 
     mean: float
@@ -25,9 +24,9 @@ class Lengths:
 
     @classmethod
     def parse(cls, text: str, option: str, *, shortest: int = 1) -> Self:
-        """Read `N` or `mean:std`, in tokens.
+        """Parse `N` or `mean:std`, in tokens.
 
-        Raises InputError, which names `option`, for anything else and for a mean below `shortest`.
+        Raises InputError, which names `option`, for any other text and for a mean below `shortest`.
         """
         mean_text, colon, std_text = text.strip().partition(":")
         try:
@@ -49,20 +48,20 @@ class Lengths:
 
     @property
     def bounds(self) -> tuple[int, int]:
-        """The shortest and the longest length, in tokens, that `sample` returns."""
+        """Shortest and longest length, in tokens, that `Sampler.sample` returns."""
         reach = min(_WIDEST * self.std, self.mean - self.shortest)
         return round(self.mean - reach), round(self.mean + reach)
 
     def sampler(self) -> "Sampler":
-        """Return the distribution with its constants worked out."""
+        """Return the sampler of this distribution."""
         return Sampler(self)
 
 
 class Sampler:
-    """Turns uniform fractions into lengths by the inverse of the truncated normal distribution."""
+    """Maps uniform fractions to lengths by the inverse of the truncated normal distribution."""
 
     def __init__(self, lengths: Lengths) -> None:
-        """Work out the share of the normal distribution that lies between the bounds."""
+        """Compute the share of the normal distribution between the bounds."""
         self._shortest, self._longest = lengths.bounds
         self._fixed = round(lengths.mean) if self._shortest == self._longest else None
         if self._fixed is None:

@@ -1,4 +1,4 @@
-"""What every source of prompts gives: a text and two lengths for any index."""
+"""Interface of prompt sources: a text and two lengths for any request index."""
 
 from typing import NamedTuple, Protocol
 
@@ -7,10 +7,9 @@ from loadtest.workload.endpoints import Endpoint
 
 
 class Prompt(NamedTuple):
-    """A prompt, as it stands between the quotes of a JSON string, and its lengths in tokens.
+    """A prompt, escaped for a JSON string without its quotes, and its lengths in tokens.
 
-    `prompt_tokens` counts what the server adds too, such as the chat template; None where it is not known
-    exactly.
+    `prompt_tokens` includes tokens that the server adds, such as the chat template; None if not known exactly.
     """
 
     text: bytes
@@ -19,19 +18,19 @@ class Prompt(NamedTuple):
 
 
 class Prompts(Protocol):
-    """A source of prompts. Its methods are pure: the same arguments give the same prompt in every worker."""
+    """Source of prompts. Its methods are pure: the same arguments give the same prompt in every worker."""
 
     @property
     def common_tokens(self) -> dict[Endpoint, int]:
-        """The tokens at the start of a prompt that all prompts of the endpoint have in common by intent."""
+        """Number of tokens at the start of every prompt of an endpoint, by intent."""
 
     @property
     def distinct(self) -> int | None:
-        """The number of requests after which prompts repeat; None if they never do."""
+        """Number of requests after which prompts repeat; None if they never do."""
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a reader of the results must know about the prompts, one line each."""
+        """Remarks on the prompts for the report, one line each."""
 
     def prompt(self, index: int, endpoint: Endpoint, draws: Draws) -> Prompt:
-        """Return the prompt of request `index`, whose draws are given."""
+        """Return the prompt of request `index`, with the draws of that index."""

@@ -1,4 +1,4 @@
-"""Prompts of wanted lengths, made of words."""
+"""Synthetic prompts of requested lengths, made of words."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,9 +18,9 @@ from loadtest.workload.workload_options import DEFAULT_OUTPUT_TOKENS, DEFAULT_PR
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """The tokens that a server adds to the words of a prompt: `added` in all, `head` of them in front.
+    """Tokens that a server adds to the words of a prompt: `added` in total, `head` of them in front.
 
-    `exact` is false where the model's own files were not there to count them.
+    `exact` is False if the model's files were not available to count them.
     """
 
     head: int = 0
@@ -29,7 +29,7 @@ class Frame:
 
 
 class Shapes(Protocol):
-    """Says how long the prompt and the output of a request are."""
+    """Source of the lengths of prompts and outputs."""
 
     def shape(self, index: int, draws: Draws) -> tuple[int, int]:
         """Return (prompt tokens, output tokens) of request `index`."""
@@ -39,7 +39,7 @@ class SampledShapes:
     """Lengths drawn from distributions."""
 
     def __init__(self, prompt: Lengths, output: Lengths) -> None:
-        """Take the distributions of both lengths."""
+        """Use the distributions of both lengths."""
         self._prompt = prompt.sampler()
         self._output = output.sampler()
 
@@ -52,7 +52,7 @@ class SampledShapes:
 
 
 class SyntheticPrompts:
-    """Texts of as many tokens as the shapes ask for, unlike each other from their first own token on."""
+    """Texts of the lengths given by the shapes, different from each other from their first own token on."""
 
     distinct = None
 
@@ -67,11 +67,11 @@ class SyntheticPrompts:
 
     @property
     def common_tokens(self) -> dict[Endpoint, int]:
-        """The template's head and the shared prefix."""
+        """Length of the template's head and the shared prefix."""
         return {endpoint: frame.head + self._texts.shared_words for endpoint, frame in self._frames.items()}
 
     def prompt(self, index: int, endpoint: Endpoint, draws: Draws) -> Prompt:
-        """Return the prompt of request `index`; at least one word is its own."""
+        """Return the prompt of request `index`, with at least one word of its own."""
         frame = self._frames[endpoint]
         wanted, output_tokens = self._shapes.shape(index, draws)
         words = max(wanted - frame.added, self._texts.shared_words + 1)
@@ -80,7 +80,7 @@ class SyntheticPrompts:
 
 
 def synthetic_prompts(options: WorkloadOptions, tokenizer: Tokenizer | None, trace: Trace | None) -> SyntheticPrompts:
-    """Prepare prompts of the lengths that the options, or the trace, ask for. Raises InputError."""
+    """Prepare prompts of the lengths in the options, or in the trace. Raises InputError."""
     words: Sequence[str] = tokenizer.single_token_words(options.endpoints) if tokenizer else COMMON_WORDS
     frames = {endpoint: _frame(endpoint, tokenizer, words[0]) for endpoint in options.endpoints}
     notes = _approximations(frames, tokenizer)
@@ -119,7 +119,7 @@ def _sampled_shapes(options: WorkloadOptions, added: int) -> SampledShapes:
 
 
 def _frame(endpoint: Endpoint, tokenizer: Tokenizer | None, word: str) -> Frame:
-    """Count what the server adds to a word of one token."""
+    """Count the tokens that the server adds to a word of one token."""
     if tokenizer is None or not tokenizer.knows(endpoint):
         return Frame()
     (tokens,) = tokenizer.tokens(endpoint, [word])

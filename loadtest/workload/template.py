@@ -1,4 +1,4 @@
-"""The chat template that a server wraps around a message, rendered as the server does."""
+"""Chat template of a model, rendered as an inference server does."""
 
 import json
 from collections.abc import Mapping
@@ -16,13 +16,13 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 class ChatTemplate:
     """Renders one user message to the text that the model reads.
 
-    Templates are written for the environment that the transformers library gives them: the special tokens as
-    variables, `tojson` without HTML escapes, `raise_exception`, `strftime_now`, `break`/`continue` and the
-    `generation` tag. Inference servers call it with `add_generation_prompt` set and without tools.
+    The environment is that of the transformers library: the special tokens as variables, `tojson` without HTML
+    escapes, `raise_exception`, `strftime_now`, `break`/`continue` and the `generation` tag. Like inference servers, it
+    renders with `add_generation_prompt` set and without tools.
     """
 
     def __init__(self, source: str, special_tokens: Mapping[str, str]) -> None:
-        """Compile the template; raises jinja2.TemplateError if it is not one."""
+        """Compile the template. Raises jinja2.TemplateError if it is invalid."""
         environment = ImmutableSandboxedEnvironment(
             trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, _GenerationTag]
         )
@@ -33,12 +33,12 @@ class ChatTemplate:
         self._special_tokens = dict(special_tokens)
 
     def render(self, content: str) -> str:
-        """Return the prompt for one user message; raises jinja2.TemplateError if the template refuses it."""
+        """Return the prompt for one user message. Raises jinja2.TemplateError if the template refuses it."""
         return self._render([{"type": "text", "text": content}] if self._takes_parts else content)
 
     @cached_property
     def _takes_parts(self) -> bool:
-        """Some templates lose a message that is not a list of parts; servers then send one text part."""
+        """True if the template drops a message that is not a list of parts; servers then pass one text part."""
         probe = "probe"
         return probe not in self._render(probe)
 
@@ -58,7 +58,7 @@ class ChatTemplate:
 
 
 class _GenerationTag(Extension):
-    """`{% generation %}...{% endgeneration %}` marks words for training; here it marks nothing."""
+    """`{% generation %}...{% endgeneration %}` marks text for training; here it has no effect."""
 
     tags = {"generation"}  # noqa: RUF012  # as jinja2 declares it
 

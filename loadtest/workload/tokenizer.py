@@ -1,4 +1,4 @@
-"""Token counts as the server will report them, from the model's own tokenizer files."""
+"""Token counts as the server reports them, from the model's own tokenizer files."""
 
 import json
 import re
@@ -18,16 +18,16 @@ from loadtest.workload.template import ChatTemplate
 
 OPTION = "--tokenizer"
 
-_MOST_WORDS = 4096  # enough that pairs of words tell 16 million prompts apart
+_MOST_WORDS = 4096  # pairs of these make 16 million prompts distinct
 _FEWEST_WORDS = 64
-_MARKS = "\u0120\u2581 "  # how byte-level BPE, SentencePiece and plain vocabularies write a space
+_MARKS = "\u0120\u2581 "  # a space in byte-level BPE, SentencePiece and plain vocabularies
 _WORD = re.compile(rf"[{_MARKS}]?([a-z]{{3,12}})")
 _SPANNING = re.compile(rf"([a-z]+)[{_MARKS}]")
 _BATCH = 2048
 
 
 class Tokenizer:
-    """Counts the tokens of prompts. All of it is slow next to a request: use it before a run, not in one."""
+    """Counts the tokens of prompts. Slow compared with a request: for use before a run."""
 
     def __init__(self, encoder: tokenizers.Tokenizer, template: ChatTemplate | None, path: Path) -> None:
         """Use `Tokenizer.read`."""
@@ -39,7 +39,7 @@ class Tokenizer:
     def read(cls, path: Path) -> Self:
         """Read a model's `tokenizer.json`, or the folder that holds it.
 
-        The chat template is taken from the same folder: `chat_template.jinja`, else the `chat_template` of
+        The chat template is read from the same folder: `chat_template.jinja`, else the `chat_template` of
         `tokenizer_config.json`. Raises InputError.
         """
         file = path / "tokenizer.json" if path.is_dir() else path
@@ -53,15 +53,15 @@ class Tokenizer:
         return cls(encoder, _read_template(file.parent), file)
 
     def knows(self, endpoint: Endpoint) -> bool:
-        """Tell whether counts for this endpoint include all that the server adds; chat needs a template."""
+        """Return whether counts for this endpoint include all tokens that the server adds; chat needs a template."""
         return endpoint == "completions" or self._template is not None
 
     def tokens(self, endpoint: Endpoint | None, texts: Sequence[str]) -> list[list[int]]:
-        """Return the token ids that the server will see for each prompt or user message.
+        """Return the token ids that the server computes for each prompt or user message.
 
-        Completions get the special tokens of the tokenizer itself, such as a first BOS; chat gets them from
-        its template, and without one is counted bare, as texts for no endpoint (None) are. Raises
-        InputError where the template refuses a plain user message.
+        Completions get the tokenizer's special tokens, such as a first BOS; chat gets them from its template. Chat
+        without a template, and texts for no endpoint (None), are counted without any. Raises InputError if the
+        template refuses a plain user message.
         """
         if endpoint == "chat" and self._template is not None:
             try:
@@ -76,21 +76,21 @@ class Tokenizer:
         return [encoding.ids for encoding in encodings]
 
     def head(self, endpoint: Endpoint) -> int:
-        """Return the number of tokens that stand before the text of every prompt of the endpoint."""
+        """Return the number of tokens before the text of every prompt of the endpoint."""
         one, other = self.tokens(endpoint, ["red", "blue"])
         return next(position for position, (a, b) in enumerate(zip_longest(one, other)) if a != b)
 
     def single_token_words(self, endpoints: Sequence[Endpoint]) -> list[str]:
-        """Return words that are one token each wherever they stand in a text of such words and single spaces.
+        """Return words of one token each at any place in a text of such words and single spaces.
 
-        So a prompt of n such words is n tokens longer than what the server adds to all prompts of the
-        endpoint. The vocabulary proposes the words, common ones first, less those that a token which spans
-        a space could join to the next word. Each is tried at the start of a text, after a space, and between
-        what the endpoints put before and after a prompt. Raises InputError if the tokenizer has too few.
+        A prompt of n such words has n tokens more than the server adds to every prompt. Candidates come from the
+        vocabulary, common ones first, without words that a token spanning a space could join to the next word. Each
+        candidate is tried at the start of a text, after a space, and between the texts that the endpoints put around a
+        prompt. Raises InputError if the tokenizer has too few.
         """
-        proposals = self._proposals()
+        candidates = self._candidates()
         words: list[str] = []
-        while len(words) < _MOST_WORDS and (batch := list(islice(proposals, _BATCH))):
+        while len(words) < _MOST_WORDS and (batch := list(islice(candidates, _BATCH))):
             words += self._single(batch)
         for endpoint in endpoints:
             words = self._framed(endpoint, words)
@@ -102,7 +102,7 @@ class Tokenizer:
             )
         return sorted(words[:_MOST_WORDS])
 
-    def _proposals(self) -> Iterator[str]:
+    def _candidates(self) -> Iterator[str]:
         vocabulary = self._encoder.get_vocab(with_added_tokens=False)
         spanning = tuple({match[1] for token in vocabulary for match in _SPANNING.finditer(token)})
         matches = map(_WORD.fullmatch, sorted(vocabulary, key=vocabulary.__getitem__))
@@ -110,23 +110,23 @@ class Tokenizer:
         return (word for word in words if not word.endswith(spanning))
 
     def _single(self, words: list[str]) -> list[str]:
-        """Keep the words that are one token at the start of a text and one more after a space."""
+        """Return the words that are one token at the start of a text and one more after a space."""
         first = map(len, self.tokens(None, words))
         twice = map(len, self.tokens(None, [f"{word} {word}" for word in words]))
         return [word for word, one, two in zip(words, first, twice, strict=True) if (one, two) == (1, 2)]
 
     def _framed(self, endpoint: Endpoint, words: list[str]) -> list[str]:
-        """Keep the words that make prompts of the usual length; others merge with what stands beside them."""
+        """Return the words that make prompts of the usual length; others merge with the text around them."""
         counts = list(map(len, self.tokens(endpoint, words)))
         usual = mode(counts) if counts else 0
         return [word for word, count in zip(words, counts, strict=True) if count == usual]
 
 
-# Each run of a Locust reads the same file again, and tokenizers 0.23 never gives back what a tokenizer that is gone had
-# cached of merges: 7 MB each, measured with a vocabulary of 49,152.
+# Each run of a Locust process reads the same file again, and tokenizers 0.23 never frees a deleted tokenizer's cache of
+# merges: 7 MB each, measured with a vocabulary of 49,152.
 @lru_cache(maxsize=4)
 def _read_encoder(file: Path, _version: tuple[int, ...]) -> tokenizers.Tokenizer:
-    """Read `file` once for each of its versions."""
+    """Read `file` once per version of it."""
     encoder = tokenizers.Tokenizer.from_file(str(file))
     encoder.no_truncation()
     encoder.no_padding()
@@ -150,7 +150,7 @@ def _read_template(folder: Path) -> ChatTemplate | None:
 
 
 def _special_tokens(config: dict[str, Any]) -> dict[str, str]:
-    """Return `bos_token` and its like; each is a string or an object with the string as its content."""
+    """Return `bos_token` and the other special tokens; each is a string, or an object with the string as `content`."""
     tokens = {}
     for name, value in config.items():
         text = value.get("content") if isinstance(value, dict) else value

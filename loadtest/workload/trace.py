@@ -1,4 +1,4 @@
-"""Recorded traffic: when requests came and how long they were, from a CSV file."""
+"""Recorded traffic from a CSV file: arrival times and lengths of requests."""
 
 import csv
 import math
@@ -33,7 +33,7 @@ class Trace:
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Read the file line by line. Raises InputError, which names the line, for what is not a request."""
+        """Read the file line by line. Raises InputError, which names the line, for a line that is no request."""
         times, prompts, outputs = array("d"), array("I"), array("I")
         try:
             with path.open(encoding="utf-8-sig", newline="") as file:
@@ -53,20 +53,20 @@ class Trace:
 
     @property
     def times(self) -> Sequence[float]:
-        """When each request came, in seconds since the first one, ascending."""
+        """Arrival of each request in seconds since the first, ascending."""
         return self._times
 
     def shape(self, index: int, draws: Draws | None = None) -> tuple[int, int]:  # noqa: ARG002  # not random
-        """Return (prompt tokens, output tokens) of request `index`; after the last comes the first again."""
+        """Return (prompt tokens, output tokens) of request `index`; requests repeat after the last."""
         row = index % len(self._prompts)
         return self._prompts[row], self._outputs[row]
 
     def count_prompts_below(self, tokens: int) -> int:
-        """Return how many prompts have fewer tokens than this."""
+        """Return the number of prompts shorter than `tokens`."""
         return sum(1 for prompt in self._prompts if prompt < tokens)
 
     def check_fits(self, max_model_len: int | None) -> None:
-        """Raise InputError if a prompt and its output together are more tokens than the server takes."""
+        """Raise InputError if a prompt and its output exceed `max_model_len` tokens; None checks nothing."""
         if max_model_len is None:
             return
         too_long = longest = 0
@@ -102,7 +102,7 @@ def _rows(file: TextIO, path: Path) -> Iterator[tuple[float, int, int]]:
 
 
 class _Clock:
-    """Turns time stamps of one kind into seconds since the first; raises ValueError."""
+    """Converts time stamps of one kind to seconds since the first. Raises ValueError."""
 
     def __init__(self) -> None:
         self._first: datetime | float | None = None

@@ -1,4 +1,4 @@
-"""Prompt texts of an exact number of words, different from their first words on."""
+"""Prompt texts of an exact number of words that differ from their first words on."""
 
 import math
 from collections.abc import Sequence
@@ -12,16 +12,15 @@ _OPENING_WORDS = 8
 class PromptTexts:
     """Texts made of words from a fixed vocabulary, joined by single spaces.
 
-    A text is: a prefix that all texts share (empty unless asked for), an opening of 8 words that no other
-    text has, and a slice of a tape of random words. The engine's prefix cache matches a prompt from its
-    start, so texts that differ in their opening share nothing after the prefix, and a slice costs much less
-    than drawing each word.
+    A text is: a prefix shared by all texts (empty by default), an opening of 8 words that no other text has, and a
+    slice of a tape of random words. The engine's prefix cache matches a prompt from its start, so texts with different
+    openings share nothing after the prefix; a slice costs much less than drawing each word.
     """
 
     def __init__(self, words: Sequence[str], *, seed: int, shared_words: int = 0) -> None:
-        """Lay out the tape for this seed; another seed gives other texts and another prefix.
+        """Create the tape for this seed; another seed gives other texts and another prefix.
 
-        `words` hold nothing that JSON would escape.
+        `words` must hold no character that JSON escapes.
         """
         random = Random(f"words:{seed}")  # noqa: S311  # a repeatable text is the point
         self._words = [f"{word} ".encode() for word in words]
@@ -40,8 +39,8 @@ class PromptTexts:
     def text(self, index: int, length: int, opening: int, position: int) -> bytes:
         """Return the text of request `index`: `length` words, the shared prefix included.
 
-        `opening` and `position` are draws of this request. The first two words after the prefix are unlike
-        those of any other index until all pairs of words are used up; the six after them are random.
+        `opening` and `position` are draws of this request. The first two words after the prefix differ from those of
+        every other index until all pairs of words are used; the next six are random.
         """
         words, vocabulary = self._words, len(self._words)
         pair = (index * self._step + self._start) % self._pairs

@@ -14,15 +14,15 @@ from loadtest.workload.tokenizer import Tokenizer
 from loadtest.workload.trace import Trace
 from loadtest.workload.workload_options import WorkloadOptions
 
-_CHECKED = 16  # requests whose tokens are counted once more before a run
+_CHECKED = 16  # requests whose tokens are counted again before a run
 
 
 @dataclass(frozen=True, slots=True)
 class RequestSpec:
     """One request, ready to send.
 
-    `prompt_tokens` is what the server's `usage.prompt_tokens` will say, or None where that is not known
-    exactly. `output_tokens` is the `max_tokens` of the request.
+    `prompt_tokens` is the expected `usage.prompt_tokens` of the server, None if not known exactly. `output_tokens` is
+    the request's `max_tokens`.
     """
 
     index: int
@@ -33,7 +33,7 @@ class RequestSpec:
 
 
 class Workload:
-    """Makes request `index` for any index, in any order: workers take k, k+n, k+2n, ... and share nothing."""
+    """Makes request `index` for any index, in any order: of n workers, worker k makes k, k+n, k+2n, ... on its own."""
 
     def __init__(self, options: WorkloadOptions, prompts: Prompts, trace: Trace | None) -> None:
         """Use `Workload.load`, which prepares the prompts."""
@@ -49,7 +49,7 @@ class Workload:
 
     @classmethod
     def load(cls, options: WorkloadOptions) -> Self:
-        """Prepare the workload: read the files and count the tokens, all that is slow.
+        """Prepare the workload: read the files and count the tokens, which is slow.
 
         Raises InputError for a file or an option that cannot be used.
         """
@@ -66,7 +66,7 @@ class Workload:
         return workload
 
     def request(self, index: int) -> RequestSpec:
-        """Return request `index` (0 and up), in microseconds. The same options give the same bytes."""
+        """Return request `index` (0 and up); takes microseconds. The same options give the same bytes."""
         draws = self._draws.at(index)
         endpoint: Endpoint = "chat" if fraction(draws.endpoint) < self._chat_share else "completions"
         text, prompt_tokens, output_tokens = self._prompts.prompt(index, endpoint, draws)
@@ -74,7 +74,7 @@ class Workload:
         return RequestSpec(index, endpoint, body, prompt_tokens, output_tokens)
 
     def lengths(self, most: int) -> list[tuple[int, int]] | None:
-        """(prompt tokens, output tokens) of up to `most` requests; None where the server alone decides one of them."""
+        """Return (prompt tokens, output tokens) of up to `most` requests; None if one of them is up to the server."""
         if not self.options.ignore_eos:
             return None
         specs = [self.request(index) for index in range(min(most, self.distinct or most))]
@@ -85,22 +85,22 @@ class Workload:
     def common_tokens(self) -> dict[Endpoint, int]:
         """Tokens at the start of every prompt of an endpoint: the chat template's head and the shared prefix.
 
-        Even a cold engine finds these in its prefix cache, in whole blocks; hits above that are not meant.
+        Even a cold engine finds these in its prefix cache, in whole blocks; more hits are not intended.
         """
         return self._prompts.common_tokens
 
     @property
     def distinct(self) -> int | None:
-        """The number of requests after which prompts repeat; None if they never do."""
+        """Number of requests after which prompts repeat; None if they never do."""
         return self._prompts.distinct
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a reader of the results must know about the workload, one line each; often empty."""
+        """Remarks on the workload for the report, one line each; often empty."""
         return self._prompts.notes
 
     def _check(self, tokenizer: Tokenizer) -> None:
-        """Count the tokens of the first requests' bodies; raises InputError if they are not what they say."""
+        """Count the tokens of the first requests' bodies. Raises InputError if they differ from `prompt_tokens`."""
         for spec in map(self.request, range(_CHECKED)):
             body = json.loads(spec.body)
             text = body["messages"][0]["content"] if spec.endpoint == "chat" else body["prompt"]

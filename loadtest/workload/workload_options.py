@@ -1,4 +1,4 @@
-"""What a person can ask for, as one value."""
+"""Options of a workload."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +13,12 @@ DEFAULT_OUTPUT_TOKENS = "128"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkloadOptions:
-    """The options of a workload; each field is the command-line option of the same name.
+    """Options of a workload; each field is the command-line option of the same name.
 
-    `prompt_tokens` and `output_tokens` are `N` or `mean:std` in tokens; None stands for the default: 512
-    and 128, or what the dataset or trace says. `max_model_len` is the longest sequence that the server
-    takes, prompt and output together, in tokens; None where it is not known, and then nothing is checked
-    against it. `chat_share` (0 to 1) is how much of `both` goes to chat.
+    `prompt_tokens` and `output_tokens` are `N` or `mean:std` in tokens; None is the default: 512 and 128, or the
+    lengths of the dataset or trace. `max_model_len` is the longest sequence that the server takes, prompt and output
+    together, in tokens; None if unknown, and then lengths are not checked against it. `chat_share` (0 to 1) is the
+    share of requests to chat with endpoint `both`.
 
     Raises InputError for options that exclude each other.
     """
@@ -38,7 +38,7 @@ class WorkloadOptions:
     max_model_len: int | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be meant."""
+        """Raise InputError for invalid or contradictory options."""
         if not self.model:
             raise InputError("--model", "no model name", "give a name that /v1/models of the server lists")
         if self.endpoint not in {"chat", "completions", "both"}:
@@ -59,5 +59,5 @@ class WorkloadOptions:
 
     @property
     def endpoints(self) -> tuple[Endpoint, ...]:
-        """The endpoints that requests go to."""
+        """Endpoints that requests are sent to."""
         return ("chat", "completions") if self.endpoint == "both" else (self.endpoint,)

@@ -58,7 +58,7 @@ def test_nothing_is_kept_for_each_second_of_a_life() -> None:
     assert store.combined().deltas_at
     metrics.start_run(RunResults(options(), plan()))
     metrics.add(store)
-    assert not metrics._store.combined().deltas_at
+    assert not metrics._totals.combined().deltas_at
     assert store.combined().deltas_at  # the run's own results, which plot them, have them still
 
 

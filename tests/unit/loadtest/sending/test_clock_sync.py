@@ -68,7 +68,7 @@ def test_a_worker_takes_the_masters_time_however_wrong_its_own_is(
         in_master = False
 
     monkeypatch.setattr(clock_sync.time, "time", lambda: own() + (ahead_s if in_master else 0.0))
-    clock_sync.tell_workers(master)
+    clock_sync.answer_time_requests(master)
     tell = master.handlers["loadtest_ask_time"]
     master.handlers["loadtest_ask_time"] = tell_the_masters
     assert set_clock(worker) == ["ready"]
