@@ -49,13 +49,13 @@ def spoilt(draw: st.DrawFn, seeds: Sequence[bytes]) -> bytes:
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_a_reader_holds_against_its_seeds(name: str) -> None:
+def test_reader_survives_its_seeds(name: str) -> None:
     for seed in (b"", *TARGETS[name].seeds):
         TARGETS[name].check(seed)
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_a_reader_holds_against_spoilt_input(name: str) -> None:
+def test_reader_survives_spoilt_input(name: str) -> None:
     target = TARGETS[name]
 
     @settings(

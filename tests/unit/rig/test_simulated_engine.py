@@ -40,7 +40,7 @@ def figure(text: str, name: str) -> float:
     )
 
 
-def test_a_stream_has_a_delta_for_each_token_and_ends_as_vllm_ends_it() -> None:
+def test_stream_has_a_delta_per_token() -> None:
     with running_engine("--kind", "batch_slots", module=ENGINE) as url:
         events = [line[6:] for line in post(url, "hello", 5, stream=True).splitlines() if line.startswith("data: ")]
     assert events[-1] == "[DONE]"
@@ -50,7 +50,7 @@ def test_a_stream_has_a_delta_for_each_token_and_ends_as_vllm_ends_it() -> None:
     assert chunks[-1]["usage"]["completion_tokens"] == 5
 
 
-def test_counters_agree_with_what_clients_got() -> None:
+def test_counters_agree_with_clients() -> None:
     with running_engine("--kind", "kv_cache", module=ENGINE) as url, ThreadPoolExecutor(12) as pool:
         answers = list(pool.map(lambda number: post(url, f"{number} " * 150, 20), range(24)))
         text = page(url)
@@ -65,7 +65,7 @@ def test_counters_agree_with_what_clients_got() -> None:
     assert figure(text, "process_start_time_seconds") > 0
 
 
-def test_a_prompt_seen_before_hits_the_prefix_cache() -> None:
+def test_repeated_prompt_hits_the_prefix_cache() -> None:
     with running_engine("--kind", "batch_slots", module=ENGINE) as url:
         post(url, "the same words", 2)
         again = post(url, "the same words", 2)
@@ -74,7 +74,7 @@ def test_a_prompt_seen_before_hits_the_prefix_cache() -> None:
     assert cached == again["usage"]["prompt_tokens"] == figure(text, "vllm:prefix_cache_hits_total")
 
 
-def test_beyond_its_queue_limit_it_answers_503_and_counts_it() -> None:
+def test_full_queue_answers_503_and_counts() -> None:
     arguments = ("--kind", "batch_slots", "--max-num-queued-reqs", "1")
 
     def status(number: int) -> int:
@@ -91,7 +91,7 @@ def test_beyond_its_queue_limit_it_answers_503_and_counts_it() -> None:
     assert figure(text, "vllm:admission_rejections_total") == found.count(503)
 
 
-def test_a_request_that_does_not_fit_is_refused() -> None:
+def test_oversized_request_is_refused() -> None:
     with running_engine("--kind", "kv_cache", module=ENGINE) as url, pytest.raises(urllib.error.HTTPError) as refused:
         post(url, "word " * 5000, 10)
     assert refused.value.code == 400

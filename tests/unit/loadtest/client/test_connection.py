@@ -23,7 +23,7 @@ def test_requests_share_one_connection(engine: str) -> None:
     assert connection.opened == 1
 
 
-def test_a_connection_that_the_server_closed_while_idle_is_opened_again(engine: str) -> None:
+def test_closed_idle_connection_is_reopened(engine: str) -> None:
     where = target(engine, "closes-after")
     connection = Connection(where)
     outcomes = [ask(connection, where, tokens=2).outcome for _ in range(3)]
@@ -32,7 +32,7 @@ def test_a_connection_that_the_server_closed_while_idle_is_opened_again(engine: 
     assert connection.opened == 3
 
 
-def test_a_connection_is_not_used_again_after_a_fault(engine: str) -> None:
+def test_connection_is_not_reused_after_a_fault(engine: str) -> None:
     where, broken = target(engine), target(engine, "stall")
     connection = Connection(where)
     assert ask(connection, broken, timeout_s=0.3).outcome == "timeout"
@@ -41,7 +41,7 @@ def test_a_connection_is_not_used_again_after_a_fault(engine: str) -> None:
     assert connection.opened == 2
 
 
-def test_times_are_those_of_the_bytes_however_late_the_client_reads_them(engine: str) -> None:
+def test_late_reads_keep_arrival_times(engine: str) -> None:
     """Every read is held up: times of reading would show it, the kernel's must not."""
     where = target(engine)
     connection = Connection(where)
@@ -74,7 +74,7 @@ def test_times_are_those_of_the_bytes_however_late_the_client_reads_them(engine:
     assert abs(record.ttft - (sent[0] - arrived) * 1e-9) < max(record.lags) / 2
 
 
-def test_a_killed_request_leaves_a_cancelled_capture(engine: str) -> None:
+def test_killed_request_is_cancelled(engine: str) -> None:
     where = target(engine, "stall")
     connection = Connection(where)
     capture = Capture()
@@ -88,7 +88,7 @@ def test_a_killed_request_leaves_a_cancelled_capture(engine: str) -> None:
 
 
 @pytest.mark.parametrize("size", [1_000, 3_000_000])
-def test_a_prompt_larger_than_the_socket_buffer_is_sent_whole(engine: str, size: int) -> None:
+def test_prompt_beyond_socket_buffer_is_sent(engine: str, size: int) -> None:
     where = target(engine)
     connection = Connection(where)
     capture = Capture()

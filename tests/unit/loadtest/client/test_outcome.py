@@ -37,7 +37,7 @@ FAULTS = {
 
 @pytest.mark.parametrize("endpoint", ["chat", "completions"])
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_fault_has_its_own_outcome_and_is_never_ok(engine: str, fault: str, endpoint: str) -> None:
+def test_each_fault_has_its_outcome(engine: str, fault: str, endpoint: str) -> None:
     outcome, words = FAULTS[fault]
     record = ask_once(engine, fault, endpoint=endpoint, timeout_s=TIMEOUT_S if outcome == "timeout" else PATIENCE_S)
     assert record.outcome == outcome
@@ -46,7 +46,7 @@ def test_a_fault_has_its_own_outcome_and_is_never_ok(engine: str, fault: str, en
 
 
 @pytest.mark.parametrize("fault", ["", "merged", "split", "carriage-returns", "reasoning", "closes-after", "one-burst"])
-def test_a_good_answer_is_ok_in_whatever_form_it_comes(engine: str, fault: str) -> None:
+def test_unusual_framing_is_still_ok(engine: str, fault: str) -> None:
     record = ask_once(engine, fault, tokens=6)
     assert (record.outcome, record.detail) == ("ok", "")
     assert record.output_tokens == 6
@@ -69,7 +69,7 @@ def test_a_good_answer_is_ok_in_whatever_form_it_comes(engine: str, fault: str) 
         ("silent", "timeout"),
     ],
 )
-def test_an_answer_without_streaming_has_its_outcome_too(engine: str, fault: str, outcome: str) -> None:
+def test_outcome_without_streaming(engine: str, fault: str, outcome: str) -> None:
     record = ask_once(engine, fault, stream=False, timeout_s=TIMEOUT_S if outcome == "timeout" else PATIENCE_S)
     assert record.outcome == outcome
     if outcome == "ok":
@@ -78,18 +78,18 @@ def test_an_answer_without_streaming_has_its_outcome_too(engine: str, fault: str
         assert record.e2e is not None
 
 
-def test_the_role_chunk_is_not_a_token(engine: str) -> None:
+def test_role_chunk_is_not_a_token(engine: str) -> None:
     record = ask_once(engine, "reasoning", tokens=5)
     assert len(record.gaps) == 4
 
 
-def test_a_refused_connection_is_an_outcome_of_its_own() -> None:
+def test_refused_connection_has_its_outcome() -> None:
     record = ask_once("http://127.0.0.1:1")
     assert record.outcome == "connect"
     assert record.failed
 
 
-def test_deltas_that_share_a_read_are_counted_as_such(engine: str) -> None:
+def test_merged_deltas_are_counted(engine: str) -> None:
     # A busy machine may part a burst, or read two deltas at once.
     assert max(ask_once(engine, "one-burst", tokens=6).merged_deltas for _ in range(3)) == 5
     assert min(ask_once(engine, tokens=6).merged_deltas for _ in range(3)) == 0

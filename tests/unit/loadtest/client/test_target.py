@@ -15,7 +15,7 @@ from loadtest.client.target import Target, TargetError, build_request
         ("http://[::1]:8000", "::1", 8000, "/v1/completions"),
     ],
 )
-def test_a_server_root_is_read(url: str, host: str, port: int, path: str) -> None:
+def test_server_root_is_parsed(url: str, host: str, port: int, path: str) -> None:
     target = Target.parse(url)
     assert (target.host, target.port) == (host, port)
     assert target.head("completions").startswith(f"POST {path} HTTP/1.1\r\n".encode())
@@ -24,24 +24,24 @@ def test_a_server_root_is_read(url: str, host: str, port: int, path: str) -> Non
 @pytest.mark.parametrize(
     "url", ["", "localhost:8000", "ftp://x", "http://", "http://x:99999", "http://[", "http://x/a b"]
 )
-def test_what_is_no_server_root_is_refused_in_one_line(url: str) -> None:
+def test_invalid_server_root_is_refused(url: str) -> None:
     with pytest.raises(TargetError) as caught:
         Target.parse(url)
     assert "--host" in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_the_key_is_sent_but_never_shown() -> None:
+def test_key_is_sent_but_never_shown() -> None:
     target = Target.parse("http://localhost", "secret")
     assert b"\r\nAuthorization: Bearer secret\r\n" in target.head("chat")
     assert "secret" not in repr(target)
 
 
-def test_a_key_cannot_smuggle_a_header() -> None:
+def test_key_cannot_inject_a_header() -> None:
     with pytest.raises(TargetError):
         Target.parse("http://localhost", "a\r\nx: y")
 
 
-def test_the_length_is_that_of_the_bytes() -> None:
+def test_content_length_counts_bytes() -> None:
     body = '{"prompt":"é"}'.encode()
     assert build_request(b"X\r\nContent-Length: ", body) == b"X\r\nContent-Length: 15\r\n\r\n" + body

@@ -39,7 +39,7 @@ def tls_url(engine: str, certificate: Path) -> Iterator[str]:
         process.kill()
 
 
-def test_https_has_the_kernels_time_stamps_too(tls_url: str, certificate: Path) -> None:
+def test_https_has_kernel_time_stamps(tls_url: str, certificate: Path) -> None:
     where = Target.parse(tls_url)
     assert where.tls
     connection = Connection(where, ssl.create_default_context(cafile=str(certificate)))
@@ -50,9 +50,7 @@ def test_https_has_the_kernels_time_stamps_too(tls_url: str, certificate: Path) 
     assert connection.opened == 1
 
 
-def test_a_connection_opened_ahead_is_used_though_the_servers_tickets_lie_in_it(
-    tls_url: str, certificate: Path
-) -> None:
+def test_session_tickets_keep_connection_usable(tls_url: str, certificate: Path) -> None:
     where = Target.parse(tls_url)
     connection = Connection(where, ssl.create_default_context(cafile=str(certificate)))
     connection.open()
@@ -63,7 +61,7 @@ def test_a_connection_opened_ahead_is_used_though_the_servers_tickets_lie_in_it(
     assert (record.outcome, connection.opened) == ("ok", 1)
 
 
-def test_a_certificate_that_nobody_vouches_for_is_a_failed_connection(tls_url: str) -> None:
+def test_untrusted_certificate_fails_to_connect(tls_url: str) -> None:
     where = Target.parse(tls_url)
     record = ask(Connection(where, ssl.create_default_context()), where)
     assert record.outcome == "connect"

@@ -32,7 +32,7 @@ def app() -> Flask:
         ("GET", "/", {"Sec-Fetch-Site": "none", "Sec-Fetch-Mode": "navigate"}, 200),  # a typed address
     ],
 )
-def test_requests_of_other_sites_are_refused(
+def test_cross_site_requests_are_refused(
     app: Flask, method: str, path: str, headers: dict[str, str], status: int
 ) -> None:
     assert app.test_client().open(path, method=method, headers=headers).status_code == status

@@ -42,13 +42,13 @@ def written(folder: Path, *records: RequestRecord) -> dict[str, str]:
     return {path.name: path.read_text() for path in folder.iterdir()}
 
 
-def test_a_row_is_on_the_disk_as_soon_as_it_is_in(tmp_path: Path) -> None:
+def test_row_is_written_at_once(tmp_path: Path) -> None:
     report = ReportFolder(tmp_path)
     report.rows.add("local", [to_row(RECORDS[0], measured=True, good=True)])
     assert len((tmp_path / "requests.csv.partial").read_text().splitlines()) == 2
 
 
-def test_a_report_is_three_whole_files(tmp_path: Path) -> None:
+def test_report_is_three_complete_files(tmp_path: Path) -> None:
     files = written(tmp_path / "new" / "folder", *RECORDS)
     assert set(files) == {"summary.json", "requests.csv", "report.html"}
     rows = list(csv.DictReader(io.StringIO(files["requests.csv"])))
@@ -58,7 +58,7 @@ def test_a_report_is_three_whole_files(tmp_path: Path) -> None:
     assert rows[-1]["detail"] == 'says "no", <b>twice</b>'
 
 
-def test_the_summary_has_the_figures_of_the_contract(tmp_path: Path) -> None:
+def test_summary_has_the_documented_figures(tmp_path: Path) -> None:
     summary = json.loads(written(tmp_path, *RECORDS)["summary.json"])
     assert summary["verdict"]["valid"] is True
     assert summary["requests"]["total"] == 121
@@ -72,13 +72,13 @@ def test_the_summary_has_the_figures_of_the_contract(tmp_path: Path) -> None:
     assert summary["client"]["cpu_us_per_token"] == pytest.approx(1e6 / (120 * 21))
 
 
-def test_a_99th_percentile_of_a_few_values_is_not_printed(tmp_path: Path) -> None:
+def test_p99_of_few_values_is_left_out(tmp_path: Path) -> None:
     summary = json.loads(written(tmp_path, *RECORDS[:50])["summary.json"])
     assert summary["ttft_ms"]["p99"] is None
     assert summary["ttft_ms"]["p95"] is not None
 
 
-def test_the_page_says_the_verdict_first_and_loads_nothing(tmp_path: Path) -> None:
+def test_page_starts_with_verdict_and_loads_nothing(tmp_path: Path) -> None:
     page = written(tmp_path, *RECORDS)["report.html"]
     body = page[page.index("<body>") :]
     assert body.index("Valid run, SLO met") < body.index("<h2>")
@@ -86,13 +86,13 @@ def test_the_page_says_the_verdict_first_and_loads_nothing(tmp_path: Path) -> No
     assert body.count('class="plotly-graph-div"') >= 8
 
 
-def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+def test_unwritable_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="--report-dir"):
         ReportFolder.check(tmp_path / "file" / "below")
 
 
-def test_what_a_full_disk_keeps_out_of_the_report_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_full_disk_is_noted_in_the_report(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     run = results(*RECORDS, arguments=SLO)
     report = ReportFolder(tmp_path)
     with full_disk(after=4096):
@@ -107,7 +107,7 @@ def test_what_a_full_disk_keeps_out_of_the_report_is_said(tmp_path: Path, caplog
     assert {path.name for path in tmp_path.iterdir()} == {"requests.csv"}
 
 
-def test_the_terminal_shows_an_invalid_run_first() -> None:
+def test_terminal_shows_an_invalid_run_first() -> None:
     run = results(*RECORDS)
     run.lose("local")
     output = io.StringIO()
@@ -118,7 +118,7 @@ def test_the_terminal_shows_an_invalid_run_first() -> None:
     assert any(line.startswith("│ TTFT") for line in lines)
 
 
-def test_what_the_end_cut_off_too_late_is_said_in_all_three_places(tmp_path: Path) -> None:
+def test_late_cut_off_requests_are_reported(tmp_path: Path) -> None:
     words = "2 request(s) were cut off by the end of the run after their TTFT or E2E limit had passed"
     hung = [record(Outcome.CANCELLED, ttft=None, duration=5.0)] * 2
     files = written(tmp_path, *RECORDS, *hung, record(Outcome.CANCELLED, ttft=None, duration=0.001))
@@ -131,7 +131,7 @@ def test_what_the_end_cut_off_too_late_is_said_in_all_three_places(tmp_path: Pat
     assert "cut off by the end" not in written(tmp_path / "none", *RECORDS)["report.html"]
 
 
-def test_the_tab_has_a_row_for_each_endpoint_and_one_for_all() -> None:
+def test_tab_has_a_row_per_endpoint_and_a_total() -> None:
     rows = table(results(record(), record(endpoint="completions"), record(Outcome.TIMEOUT)))
     assert [row["endpoint"] for row in rows] == ["chat", "completions", "all"]
     assert rows[2]["requests"] == 3

@@ -14,9 +14,7 @@ if TYPE_CHECKING:
 ROW = to_row(record(), measured=True, good=True)
 
 
-def test_a_full_disk_ends_the_rows_after_a_whole_one_and_is_said_once(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_full_disk_ends_rows_at_a_complete_one(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "requests.csv"
     rows = RowFile(path)
     rows.add("local", [ROW] * 10)
@@ -35,6 +33,6 @@ def test_a_full_disk_ends_the_rows_after_a_whole_one_and_is_said_once(
     assert all(row["process"] == "local" for row in kept)
 
 
-def test_a_disk_that_is_full_from_the_start_is_told_then(tmp_path: Path) -> None:
+def test_disk_full_from_the_start_is_reported(tmp_path: Path) -> None:
     with full_disk(after=0), pytest.raises(OSError, match="File too large"):
         RowFile(tmp_path / "requests.csv")

@@ -16,14 +16,14 @@ def made_of(values: list[float]) -> Distribution:
 
 
 @pytest.mark.parametrize("percent", [1, 50, 90, 95, 99, 99.9])
-def test_percentiles_are_within_a_tenth_of_a_percent(percent: float) -> None:
+def test_percentiles_are_within_a_per_mille(percent: float) -> None:
     draw = random.Random(7)  # noqa: S311  # a repeatable test
     values = sorted(draw.lognormvariate(-4, 2) for _ in range(20_000))
     exact = values[max(0, -(-len(values) * percent // 100).__int__() - 1)]
     assert made_of(values).percentile(percent) == pytest.approx(exact, rel=0.001, abs=2e-6)
 
 
-def test_merging_is_the_same_as_recording_everything_in_one_place() -> None:
+def test_merging_equals_recording_in_one_place() -> None:
     draw = random.Random(8)  # noqa: S311  # a repeatable test
     values = [draw.expovariate(10) for _ in range(3_000)]
     together, parts = made_of(values), Distribution(EDGES)
@@ -35,21 +35,21 @@ def test_merging_is_the_same_as_recording_everything_in_one_place() -> None:
     assert parts.cumulative() == together.cumulative()
 
 
-def test_a_bucket_holds_its_upper_edge() -> None:
+def test_bucket_includes_its_upper_edge() -> None:
     assert made_of([0.01, 0.0100001, 0.1, 5.0]).cumulative() == [(0.01, 1), (0.1, 3), (1.0, 3), (float("inf"), 4)]
 
 
-def test_nothing_recorded_has_no_figures() -> None:
+def test_empty_distribution_has_no_figures() -> None:
     summary = Distribution(EDGES).summary()
     assert summary.count == 0
     assert summary.mean is summary.p50 is summary.max is None
 
 
-def test_other_edges_do_not_merge() -> None:
+def test_different_edges_do_not_merge() -> None:
     with pytest.raises(ValueError, match="bucket edges"):
         made_of([1]).merge(Distribution((1.0,)))
 
 
-def test_a_value_beyond_the_range_counts_and_keeps_its_size_in_the_maximum() -> None:
+def test_value_beyond_range_keeps_exact_maximum() -> None:
     summary = made_of([0.0, 10_000.0]).summary()
     assert (summary.count, summary.max) == (2, 10_000.0)

@@ -46,11 +46,11 @@ def exported(*records: RequestRecord) -> dict[str, dict[tuple[str, ...], float]]
     return found
 
 
-def test_every_name_of_the_contract_is_exported() -> None:
+def test_every_documented_metric_is_exported() -> None:
     assert set(exported(record())) >= NAMES
 
 
-def test_nothing_is_kept_for_each_second_of_a_life() -> None:
+def test_metrics_keep_no_per_second_counts() -> None:
     # A load generator runs for weeks.
     metrics = LoadTestMetrics(lambda: 0)
     store = RunTotals(options().slo)
@@ -62,7 +62,7 @@ def test_nothing_is_kept_for_each_second_of_a_life() -> None:
     assert store.combined().deltas_at  # the run's own results, which plot them, have them still
 
 
-def test_counters_and_histograms_are_zero_before_the_first_run() -> None:
+def test_series_are_zero_before_the_first_run() -> None:
     # A counter that first appears with a run's first requests in it has lost them: Prometheus sees no increase.
     page = generate_latest(LoadTestMetrics(lambda: 0).registry()).decode()
     for endpoint in ("chat", "completions"):
@@ -70,14 +70,14 @@ def test_counters_and_histograms_are_zero_before_the_first_run() -> None:
         assert f'loadtest_time_to_first_token_seconds_count{{endpoint="{endpoint}"}} 0.0' in page
 
 
-def test_requests_are_counted_by_endpoint_and_outcome_from_zero_on() -> None:
+def test_requests_count_by_endpoint_and_outcome() -> None:
     requests = exported(record(), record(), record(Outcome.TIMEOUT))["loadtest_requests"]
     assert requests["loadtest_requests_total", "endpoint=chat", "outcome=ok"] == 2
     assert requests["loadtest_requests_total", "endpoint=chat", "outcome=timeout"] == 1
     assert requests["loadtest_requests_total", "endpoint=chat", "outcome=rejected"] == 0
 
 
-def test_histograms_have_vllms_edges() -> None:
+def test_histograms_have_vllm_edges() -> None:
     metric = "loadtest_time_to_first_token_seconds"
     samples = exported(record(ttft=0.05))[metric]
     chat = [key for key in samples if key[0] == f"{metric}_bucket" and key[1] == "endpoint=chat"]
@@ -89,7 +89,7 @@ def test_histograms_have_vllms_edges() -> None:
     assert samples[f"{metric}_sum", "endpoint=chat"] == 0.05
 
 
-def test_counters_keep_rising_from_run_to_run() -> None:
+def test_counters_rise_from_run_to_run() -> None:
     metrics = LoadTestMetrics(lambda: 0)
     for expected in (1, 2):
         run = RunResults(options(), plan())

@@ -43,7 +43,7 @@ def test_equal_counts_agree() -> None:
         ({"cache_hits": 30_000}, "the prefix cache was warm: 14.0%"),
     ],
 )
-def test_what_does_not_fit_is_said(change: dict[str, object], words: str) -> None:
+def test_disagreements_are_reported(change: dict[str, object], words: str) -> None:
     problems = compare(replace(SERVER, **change)).problems  # type: ignore[arg-type]  # fields of the counters
     assert any(words in problem for problem in problems), problems
 
@@ -52,12 +52,12 @@ def test_half_a_percent_is_tolerated() -> None:
     assert compare(replace(SERVER, generation_tokens=21_000 * 1.004, prompt_tokens=100_000 * 0.996)).agrees
 
 
-def test_what_prompts_share_by_intent_does_not_make_the_cache_warm() -> None:
+def test_intended_prefix_hits_are_not_warm_cache() -> None:
     assert compare(replace(SERVER, cache_hits=60_000), common={"chat": 50}).agrees
     assert not compare(replace(SERVER, cache_hits=80_000), common={"chat": 50}).agrees
 
 
-def test_a_request_that_was_cut_off_may_have_made_a_few_tokens_more() -> None:
+def test_cut_off_request_may_add_some_tokens() -> None:
     more = replace(
         SERVER,
         generation_tokens=21_000 + 10 * (21 + 12),
@@ -68,7 +68,7 @@ def test_a_request_that_was_cut_off_may_have_made_a_few_tokens_more() -> None:
     assert not compare(replace(more, generation_tokens=22_500), cut=10).agrees
 
 
-def test_what_an_engine_asked_itself_before_it_joined_is_nobody_elses() -> None:
+def test_self_test_of_joining_engine_is_tolerated() -> None:
     few = [record()] * 20
     store = RunTotals(Slo())
     for each in few:
@@ -79,7 +79,7 @@ def test_what_an_engine_asked_itself_before_it_joined_is_nobody_elses() -> None:
     assert not reconcile(replace(counted, joined=1, ended={"length": 26}), store, {}).agrees
 
 
-def test_after_a_lost_process_the_servers_surplus_is_said_in_tokens() -> None:
+def test_lost_process_reports_surplus_tokens() -> None:
     store = RunTotals(Slo())
     for _ in range(1000):
         store.add(record())
@@ -109,18 +109,18 @@ vllm:num_requests_waiting{engine="0"} 1.0
 """
 
 
-def test_counters_are_added_up_over_engines() -> None:
+def test_counters_add_up_over_engines() -> None:
     counters = parse_counters(PAGE)
     assert counters is not None
     assert (counters.prompt_tokens, counters.generation_tokens, counters.busy) == (15, 7, 3)
     assert counters.ended == {"stop": 4, "abort": 1}
 
 
-def test_a_page_without_vllms_counters_is_none() -> None:
+def test_page_without_vllm_counters_is_none() -> None:
     assert parse_counters("# TYPE up gauge\nup 1\n") is None
 
 
-def test_a_difference_is_what_came_in_between() -> None:
+def test_difference_is_the_increase() -> None:
     before = ServerCounters(prompt_tokens=1, generation_tokens=2, busy=4, ended={"stop": 1})
     after = ServerCounters(prompt_tokens=11, generation_tokens=22, ended={"stop": 3, "abort": 2})
     between = difference(add_up({"a": before}), add_up({"a": after}))

@@ -11,25 +11,25 @@ from tests.rig.loadtest_objects import record, results
 SLO = ("--slo-ttft-ms", "200")
 
 
-def test_a_good_run_is_valid_and_ends_with_0() -> None:
+def test_good_run_is_valid_and_exits_0() -> None:
     verdict = judge_run(results(*[record()] * 100, arguments=SLO), None)
     assert (verdict.reasons, verdict.slo_met, verdict.attainment, verdict.exit_code) == ((), True, 1.0, 0)
 
 
-def test_an_slo_is_missed_when_too_few_requests_meet_it() -> None:
+def test_too_few_good_requests_miss_the_slo() -> None:
     good, slow = record(), record(ttft=0.3)
     assert judge_run(results(*[good] * 95, *[slow] * 5, arguments=SLO), None).exit_code == 0
     missed = judge_run(results(*[good] * 94, *[slow] * 6, arguments=SLO), None)
     assert (missed.valid, missed.slo_met, missed.exit_code) == (True, False, 1)
 
 
-def test_a_failed_request_misses_and_a_cancelled_one_does_not_count() -> None:
+def test_cancelled_requests_do_not_count() -> None:
     failed = [record()] * 9, [record(Outcome.ERROR)]
     assert judge_run(results(*failed[0], *failed[1], arguments=SLO), None).attainment == pytest.approx(0.9)
     assert judge_run(results(*failed[0], record(Outcome.CANCELLED), arguments=SLO), None).attainment == 1.0
 
 
-def test_what_the_end_cut_off_after_its_limit_had_passed_misses() -> None:
+def test_late_cut_off_request_misses_the_slo() -> None:
     hung = record(Outcome.CANCELLED, ttft=None, duration=5.0)
     verdict = judge_run(results(*[record()] * 9, hung, arguments=SLO), None)
     assert (verdict.valid, verdict.attainment, verdict.failures) == (True, pytest.approx(0.9), 0)
@@ -37,12 +37,12 @@ def test_what_the_end_cut_off_after_its_limit_had_passed_misses() -> None:
     assert (nothing_else.valid, nothing_else.attainment, nothing_else.exit_code) == (True, 0.0, 1)
 
 
-def test_without_an_slo_any_failure_ends_with_1() -> None:
+def test_failure_without_slo_exits_1() -> None:
     assert judge_run(results(record(), record()), None).exit_code == 0
     assert judge_run(results(record(), record(Outcome.TRUNCATED)), None).exit_code == 1
 
 
-def test_a_run_that_measured_nothing_is_invalid() -> None:
+def test_empty_run_is_invalid() -> None:
     assert judge_run(results(), None).exit_code == 2
     assert judge_run(results(record(Outcome.CANCELLED)), None).exit_code == 2
 
@@ -55,7 +55,7 @@ def test_a_run_that_measured_nothing_is_invalid() -> None:
         ({"schedule_delay": 0.02}, {}, "arrivals were late: 10 of 10"),
     ],
 )
-def test_a_client_that_could_not_keep_up_makes_a_run_invalid(
+def test_overloaded_client_invalidates_the_run(
     change: dict[str, object], report: dict[str, object], words: str
 ) -> None:
     verdict = judge_run(results(*[record(**change)] * 10, **report), None)  # type: ignore[arg-type]  # fields of a record
@@ -72,11 +72,11 @@ def test_a_client_that_could_not_keep_up_makes_a_run_invalid(
         ({"schedule_delay": 0.005}, {}),
     ],
 )
-def test_what_distorts_nothing_is_no_reason(change: dict[str, object], report: dict[str, object]) -> None:
+def test_harmless_conditions_stay_valid(change: dict[str, object], report: dict[str, object]) -> None:
     assert judge_run(results(*[record(**change)] * 10, **report), None).valid  # type: ignore[arg-type]  # fields of a record
 
 
-def test_a_lost_process_is_said_with_what_it_had_under_way() -> None:
+def test_lost_process_reports_its_requests() -> None:
     run = results(*[record()] * 10, in_flight=3)
     run.lose("local")
     (reason,) = judge_run(run, None).reasons
@@ -86,6 +86,6 @@ def test_a_lost_process_is_said_with_what_it_had_under_way() -> None:
     assert "counted 42 output and 7 prompt tokens more than we" in judge_run(run, found).reasons[0]
 
 
-def test_what_the_server_counted_otherwise_makes_a_run_invalid() -> None:
+def test_server_disagreement_invalidates_the_run() -> None:
     found = Reconciliation(ServerCounters(), 0, 0, 0, ("output tokens disagree",))
     assert judge_run(results(record()), found).reasons == ("output tokens disagree",)

@@ -71,7 +71,7 @@ def two() -> Iterator[tuple[Engine, Engine]]:
         engine.server_close()
 
 
-def test_pages_of_all_engines_are_added_up(two: tuple[Engine, Engine]) -> None:
+def test_pages_of_all_engines_add_up(two: tuple[Engine, Engine]) -> None:
     one, other = two
     one.page = PAGE.format(prompt=100, generated=10, ended=1, started=5)
     other.page = PAGE.format(prompt=50, generated=7, ended=2, started=6)
@@ -85,7 +85,7 @@ def test_pages_of_all_engines_are_added_up(two: tuple[Engine, Engine]) -> None:
     }
 
 
-def test_an_engine_that_ends_while_its_counters_settle_has_said_its_last(two: tuple[Engine, Engine]) -> None:
+def test_stopped_engine_keeps_its_last_counters(two: tuple[Engine, Engine]) -> None:
     engine, _ = two
     # Somebody's stream still runs at the first look; the whole stack is being stopped.
     engine.page = PAGE.format(prompt=100, generated=10, ended=1, started=5).replace("} 0\n", "} 1\n", 1)
@@ -97,7 +97,7 @@ def test_an_engine_that_ends_while_its_counters_settle_has_said_its_last(two: tu
     assert read_settled_counters(target) is None
 
 
-def test_a_name_stands_for_all_its_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_name_stands_for_all_its_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
     addresses = [(2, 1, 6, "", (f"10.0.0.{last}", 8000)) for last in (3, 4)]
     monkeypatch.setattr(server_counters.socket, "getaddrinfo", lambda *_: addresses)
     assert pages(Target.parse("http://router:8000", engines="http://vllm:8000")) == {
@@ -108,12 +108,12 @@ def test_a_name_stands_for_all_its_addresses(monkeypatch: pytest.MonkeyPatch) ->
     assert list(pages(Target.parse("http://vllm:8000")).values()) == ["http://vllm:8000/metrics"]
 
 
-def test_an_address_of_an_engine_that_is_none_is_refused() -> None:
+def test_bad_engine_address_is_refused() -> None:
     with pytest.raises(TargetError, match="ftp"):
         Target.parse("http://router:8000", engines="ftp://vllm:8000")
 
 
-def test_an_engine_that_joined_counts_whole() -> None:
+def test_joined_engine_counts_in_full() -> None:
     before = add_up({"a": counters(1000, 100, 10)})
     after = add_up({"a": counters(1100, 110, 11), "b": counters(50, 5, 1, started=9)})
     found = difference(before, after)
@@ -130,7 +130,7 @@ def test_an_engine_that_joined_counts_whole() -> None:
     ],
     ids=["went", "restarted"],
 )
-def test_an_engine_that_lost_its_counts_is_named_and_no_sum_is_blamed(
+def test_restarted_engine_is_the_only_problem(
     after: dict[str, server_counters.ServerCounters],
 ) -> None:
     before = add_up({"a": counters(1000, 100, 10), "b": counters(400, 40, 4)})

@@ -34,7 +34,7 @@ def filled(*records: RequestRecord) -> RunTotals:
         ({"outcome": Outcome.CANCELLED}, False),
     ],
 )
-def test_goodput_counts_what_ended_ok_and_met_every_limit(change: dict[str, object], good: bool) -> None:
+def test_goodput_needs_ok_and_every_limit(change: dict[str, object], good: bool) -> None:
     assert filled(record(**change)).totals("chat").good == int(good)  # type: ignore[arg-type]  # fields of a record
 
 
@@ -51,7 +51,7 @@ def test_goodput_counts_what_ended_ok_and_met_every_limit(change: dict[str, obje
         ({"ttft": 0.3, "outcome": Outcome.OK}, False),
     ],
 )
-def test_what_the_end_cut_off_has_missed_only_if_a_limit_had_passed(change: dict[str, object], late: bool) -> None:
+def test_cut_off_request_misses_after_its_limit(change: dict[str, object], late: bool) -> None:
     cut = record(**{"outcome": Outcome.CANCELLED, **change})  # type: ignore[arg-type]  # fields of a record
     assert filled(cut).totals("chat").cut_off_late == int(late)
     without_slo = RunTotals(Slo())
@@ -59,26 +59,26 @@ def test_what_the_end_cut_off_has_missed_only_if_a_limit_had_passed(change: dict
     assert without_slo.totals("chat").cut_off_late == 0
 
 
-def test_latencies_are_those_of_requests_that_ended_ok() -> None:
+def test_latencies_are_of_ok_requests_only() -> None:
     totals = filled(record(), record(Outcome.ERROR), record(Outcome.TIMEOUT)).totals("chat")
     assert totals.distributions["ttft"].count == 1
     assert totals.distributions["e2e"].count == 1
     assert totals.outcomes == {"ok": 1, "error": 1, "timeout": 1}
 
 
-def test_open_loop_counts_from_due_time_too() -> None:
+def test_open_loop_also_counts_from_due_time() -> None:
     totals = filled(record(schedule_delay=0.3)).totals("chat")
     assert totals.distributions["ttft"].summary().mean == pytest.approx(0.1)
     assert totals.distributions["ttft_from_due"].summary().mean == pytest.approx(0.4)
     assert totals.distributions["schedule_delay"].count == 1
 
 
-def test_an_slo_is_always_a_bucket_edge() -> None:
+def test_slo_limit_is_a_bucket_edge() -> None:
     edges = dict(RunTotals(Slo(ttft=0.1234)).totals("chat").distributions["ttft"].cumulative())
     assert 0.1234 in edges
 
 
-def test_stores_merge_over_the_wire_as_if_filled_in_one_place() -> None:
+def test_totals_merge_over_the_wire() -> None:
     records = [
         record(),
         record(Outcome.ERROR, endpoint="completions"),
@@ -119,17 +119,17 @@ def _unbytes(value: dict[str, object]) -> object:
     return str(value["bytes"]).encode("latin-1") if set(value) == {"bytes"} else value
 
 
-def test_what_a_cut_off_request_had_delivered_is_counted_by_its_deltas() -> None:
+def test_cut_off_requests_count_their_deltas() -> None:
     totals = filled(record(Outcome.CANCELLED), record()).totals("chat")
     assert totals.cut_deltas == 21
     assert totals.output_tokens == 21
 
 
-def test_deltas_are_counted_in_the_second_in_which_they_came() -> None:
+def test_deltas_count_in_their_arrival_second() -> None:
     totals = filled(record(sent_at=1000.5, ttft=0.3, gaps=[0.15, 0.1, 1.0])).totals("chat")
     assert totals.deltas_at == {1000: 2, 1001: 1, 1002: 1}
 
 
-def test_a_prompt_that_the_server_counts_otherwise_is_noticed() -> None:
+def test_prompt_length_mismatch_is_counted() -> None:
     assert filled(record(expected_prompt_tokens=99)).totals("chat").prompt_mismatches == 1
     assert filled(record(expected_prompt_tokens=None)).totals("chat").prompt_mismatches == 0

@@ -54,13 +54,13 @@ def dispersion(times: Sequence[float], window_s: float) -> tuple[float, int]:
 
 @pytest.mark.parametrize("process", ["constant", "poisson", "gamma"])
 @pytest.mark.parametrize("workers", [1, 2, 4])
-def test_shards_together_are_the_schedule(process: ArrivalProcess, workers: int) -> None:
+def test_shards_add_up_to_the_schedule(process: ArrivalProcess, workers: int) -> None:
     whole = list(islice(schedule(process, rate=RATE, seed=3, burstiness=0.5), REQUESTS))
     assert by_shards(process, 3, workers, burstiness=0.5) == whole
 
 
 @pytest.mark.parametrize("process", ["constant", "poisson", "gamma"])
-def test_due_times_ascend_from_the_start_of_the_test(process: ArrivalProcess) -> None:
+def test_due_times_ascend_from_zero(process: ArrivalProcess) -> None:
     times = list(islice(schedule(process, rate=RATE, seed=3, burstiness=0.2), REQUESTS))
     assert times[0] >= 0
     assert times == sorted(times)
@@ -75,7 +75,7 @@ def test_constant_arrivals_do_not_drift() -> None:
 
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("workers", [1, 2, 4])
-def test_poisson_counts_are_dispersed_as_theory_says(seed: int, workers: int) -> None:
+def test_poisson_count_dispersion_is_one(seed: int, workers: int) -> None:
     # (windows - 1) * variance/mean is chi-squared, windows - 1 degrees of freedom; its variance is twice that
     index, windows = dispersion(by_shards("poisson", seed, workers), window_s=20 / RATE)
     assert abs(index - 1) < STANDARD_ERRORS * math.sqrt(2 / (windows - 1))
@@ -83,7 +83,7 @@ def test_poisson_counts_are_dispersed_as_theory_says(seed: int, workers: int) ->
 
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("workers", [1, 2, 4])
-def test_poisson_gaps_are_exponential_and_independent(seed: int, workers: int) -> None:
+def test_poisson_gaps_are_independent_exponentials(seed: int, workers: int) -> None:
     gaps = gaps_of(by_shards("poisson", seed, workers))
     error = STANDARD_ERRORS / math.sqrt(len(gaps))
     assert abs(fmean(gaps) * RATE - 1) < error  # the standard deviation of an exponential is its mean
@@ -96,7 +96,7 @@ def test_poisson_gaps_are_exponential_and_independent(seed: int, workers: int) -
 
 
 @pytest.mark.parametrize("workers", [2, 4])
-def test_the_checks_reject_workers_that_repeat_each_other(workers: int) -> None:
+def test_checks_reject_workers_with_equal_gaps(workers: int) -> None:
     times = by_own_schedules("poisson", 0, workers)
     index, windows = dispersion(times, window_s=20 / RATE)
     assert index - 1 > STANDARD_ERRORS * math.sqrt(2 / (windows - 1))
@@ -105,7 +105,7 @@ def test_the_checks_reject_workers_that_repeat_each_other(workers: int) -> None:
 
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("burstiness", [0.25, 1.0, 4.0])
-def test_gamma_gaps_vary_as_theory_says(seed: int, burstiness: float) -> None:
+def test_gamma_gap_variation_fits_theory(seed: int, burstiness: float) -> None:
     gaps = gaps_of(by_shards("gamma", seed, 4, burstiness))
     expected = 1 / math.sqrt(burstiness)  # coefficient of variation of a gamma distribution of this shape
     assert abs(fmean(gaps) * RATE - 1) < STANDARD_ERRORS * expected / math.sqrt(len(gaps))
@@ -115,7 +115,7 @@ def test_gamma_gaps_vary_as_theory_says(seed: int, burstiness: float) -> None:
     assert abs(autocorrelation(gaps, 1)) < STANDARD_ERRORS / math.sqrt(len(gaps))
 
 
-def test_a_seed_decides_the_schedule() -> None:
+def test_seed_determines_the_schedule() -> None:
     def head(seed: int) -> list[float]:
         return list(islice(schedule("poisson", rate=2, seed=seed), 50))
 
@@ -124,18 +124,18 @@ def test_a_seed_decides_the_schedule() -> None:
 
 
 @pytest.mark.parametrize("rate", [0, -1, math.nan, math.inf])
-def test_a_rate_that_is_none_is_refused_before_the_run(rate: float) -> None:
+def test_impossible_rate_is_refused(rate: float) -> None:
     with pytest.raises(InputError, match=r"^--rate: .* is not a rate; give requests/s above 0"):
         schedule("poisson", rate=rate, seed=0)
 
 
 @pytest.mark.parametrize("burstiness", [0, -0.5, math.nan])
-def test_a_burstiness_that_is_none_is_refused_before_the_run(burstiness: float) -> None:
+def test_impossible_burstiness_is_refused(burstiness: float) -> None:
     with pytest.raises(InputError, match=r"^--burstiness: "):
         schedule("gamma", rate=1, seed=0, burstiness=burstiness)
 
 
-def test_an_unknown_process_is_refused_with_the_known_ones() -> None:
+def test_unknown_process_error_lists_known_ones() -> None:
     with pytest.raises(InputError, match=r"^--arrival: 'weibull' is unknown; use closed, constant, poisson or gamma"):
         schedule("weibull", rate=1, seed=0)  # type: ignore[arg-type]  # what a person may type
 

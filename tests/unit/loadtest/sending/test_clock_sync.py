@@ -53,9 +53,7 @@ def set_clock(worker: Channel) -> list[str]:
 
 
 @pytest.mark.parametrize("ahead_s", [-3600.0, 0.0, 86_400.0])
-def test_a_worker_takes_the_masters_time_however_wrong_its_own_is(
-    monkeypatch: pytest.MonkeyPatch, ahead_s: float
-) -> None:
+def test_worker_takes_the_masters_time(monkeypatch: pytest.MonkeyPatch, ahead_s: float) -> None:
     slow = iter([0.2] + [0.05, 0.002] * 3 + [0.05] * 100)
     worker, master = connect(lambda: next(slow), lambda: 0.002)
     own = clock_sync.time.time
@@ -76,7 +74,7 @@ def test_a_worker_takes_the_masters_time_however_wrong_its_own_is(
     assert clock.now_ns() * 1e-9 - own() == pytest.approx(ahead_s, abs=0.01)
 
 
-def test_a_master_that_does_not_tell_the_time_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_silent_master_is_reported_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clock_sync, "_TIMEOUT_S", 0.02)
     worker, _ = connect(lambda: 0.0, lambda: 0.0)
     [problem] = set_clock(worker)

@@ -16,7 +16,7 @@ NO_TRACE = cast("Workload", None)
 
 @pytest.mark.parametrize("processes", [1, 2, 3, 4])
 @pytest.mark.parametrize("arrival", ["constant", "poisson", "gamma"])
-def test_the_shares_together_are_the_schedule(arrival: str, processes: int) -> None:
+def test_shares_add_up_to_the_schedule(arrival: str, processes: int) -> None:
     pacing = options("--arrival", arrival, "--rate", "10", "--max-requests", "500", "--burstiness", "0.5").pacing
     whole = list(due_requests(pacing, NO_TRACE, 7, 0, 1))
     shares = [list(due_requests(pacing, NO_TRACE, 7, number, processes)) for number in range(processes)]
@@ -32,7 +32,7 @@ def test_closed_loop_sends_each_number_once(processes: int) -> None:
     assert sorted(itertools.chain(*shares)) == list(range(100))
 
 
-def test_a_process_that_joins_late_sends_no_number_of_the_others() -> None:
+def test_late_process_gets_numbers_of_its_own() -> None:
     endless, bounded = options().pacing, options("--max-requests", "10").pacing
     late = set(itertools.islice(request_numbers(endless, 2, 2), 1000))
     assert late.isdisjoint(itertools.islice(request_numbers(endless, 0, 2), 100_000))

@@ -6,7 +6,7 @@ from loadtest.input_error import InputError
 from tests.rig.loadtest_objects import options
 
 
-def test_nothing_given_is_a_closed_loop_on_both_endpoints() -> None:
+def test_defaults_are_closed_loop_on_both_endpoints() -> None:
     made = options()
     assert made.workload.endpoint == "both"
     assert made.workload.stream
@@ -14,17 +14,17 @@ def test_nothing_given_is_a_closed_loop_on_both_endpoints() -> None:
     assert not made.slo.asked
 
 
-def test_only_a_search_cannot_ask_for_every_request() -> None:
+def test_search_refuses_a_percentile_of_100() -> None:
     assert options("--slo-ttft-ms", "500", "--slo-percentile", "100").slo_percentile == 100
     assert options("--find-capacity", "--slo-ttft-ms", "500", "--slo-percentile", "99.9").capacity is not None
 
 
-def test_limits_are_given_in_milliseconds_and_kept_in_seconds() -> None:
+def test_limits_convert_from_ms_to_seconds() -> None:
     slo = options("--slo-ttft-ms", "500", "--slo-tpot-ms", "50").slo
     assert (slo.ttft, slo.tpot, slo.e2e) == (0.5, 0.05, None)
 
 
-def test_a_trace_is_replayed_unless_another_arrival_is_asked_for() -> None:
+def test_trace_is_replayed_by_default() -> None:
     assert options("--trace", "t.csv").pacing.arrival == "trace"
     assert options("--trace", "t.csv", "--arrival", "closed").pacing.arrival == "closed"
 
@@ -49,13 +49,13 @@ def test_a_trace_is_replayed_unless_another_arrival_is_asked_for() -> None:
         (["--burstiness", "nan"], "--burstiness"),
     ],
 )
-def test_what_cannot_be_meant_is_refused_in_one_line_that_names_the_option(arguments: list[str], words: str) -> None:
+def test_contradictory_options_are_refused(arguments: list[str], words: str) -> None:
     with pytest.raises(InputError) as caught:
         options(*arguments)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_a_bad_host_is_refused() -> None:
+def test_bad_host_is_refused() -> None:
     with pytest.raises(InputError, match="--host"):
         options(host="localhost")

@@ -38,7 +38,7 @@ def questions(prompts: DatasetPrompts, count: int, seed: int = 0) -> list[str]:
     return [json.loads(b'"%b"' % prompts.prompt(index, "chat", draws.at(index)).text) for index in range(count)]
 
 
-def test_each_question_is_sent_as_it_is_once_before_any_comes_again(tmp_path: Path) -> None:
+def test_each_question_is_sent_once_per_round(tmp_path: Path) -> None:
     texts = [f'question {number} "quoted"\n\té \U0001f600' for number in range(100)]
     prompts = load(write(tmp_path, [talk(text) for text in texts]))
     sent = questions(prompts, 200)
@@ -47,13 +47,13 @@ def test_each_question_is_sent_as_it_is_once_before_any_comes_again(tmp_path: Pa
     assert prompts.distinct == 100
 
 
-def test_the_seed_decides_the_order(tmp_path: Path) -> None:
+def test_seed_determines_the_order(tmp_path: Path) -> None:
     file = write(tmp_path, [talk(f"question {number}") for number in range(50)])
     assert questions(load(file, seed=1), 50) == questions(load(file, seed=1), 50)
     assert questions(load(file, seed=1), 50) != questions(load(file, seed=2), 50)
 
 
-def test_lengths_are_those_of_the_tokenizer(tmp_path: Path, model: Path) -> None:
+def test_lengths_are_the_tokenizers(tmp_path: Path, model: Path) -> None:
     tokenizer = Tokenizer.read(model)
     words = tokenizer.single_token_words(["completions"])
     file = write(tmp_path, [talk(" ".join(words[:count]), " ".join(words[: count * 2])) for count in (3, 40)])
@@ -66,7 +66,7 @@ def test_lengths_are_those_of_the_tokenizer(tmp_path: Path, model: Path) -> None
     assert prompts.notes == ()
 
 
-def test_without_a_tokenizer_answers_are_estimated_and_prompts_said_to_be_unknown(tmp_path: Path) -> None:
+def test_without_tokenizer_answers_are_estimated(tmp_path: Path) -> None:
     prompts = load(write(tmp_path, [talk("question", "é" * 60), talk("question", "a")]))
     found = {prompts.prompt(index, "chat", DrawSource(0).at(index))[1:] for index in range(2)}
     assert found == {(None, 30), (None, 1)}
@@ -76,12 +76,12 @@ def test_without_a_tokenizer_answers_are_estimated_and_prompts_said_to_be_unknow
     )
 
 
-def test_an_output_length_asked_for_stands_over_the_answers(tmp_path: Path) -> None:
+def test_output_length_overrides_the_answers(tmp_path: Path) -> None:
     prompts = load(write(tmp_path, [talk("question", "a" * 400)]), output_tokens="7")
     assert prompts.prompt(0, "chat", DrawSource(0).at(0)).output_tokens == 7
 
 
-def test_the_first_question_with_an_answer_is_taken(tmp_path: Path) -> None:
+def test_first_answered_question_is_used(tmp_path: Path) -> None:
     sides = [
         ("system", "be kind"),
         ("gpt", "hello"),
@@ -95,7 +95,7 @@ def test_the_first_question_with_an_answer_is_taken(tmp_path: Path) -> None:
     assert questions(load(write(tmp_path, dataset)), 1) == ["how"]
 
 
-def test_conversations_that_cannot_be_used_are_left_out_and_counted(tmp_path: Path) -> None:
+def test_unusable_conversations_are_counted(tmp_path: Path) -> None:
     dataset = [talk("good"), {"conversations": []}, talk("", "x"), talk("long " * 500, "x")]
     prompts = load(write(tmp_path, dataset), max_model_len=100, output_tokens="10")
     assert questions(prompts, 1) == ["good"]
@@ -106,7 +106,7 @@ def test_conversations_that_cannot_be_used_are_left_out_and_counted(tmp_path: Pa
     )
 
 
-def test_the_longest_output_decides_whether_a_prompt_fits(tmp_path: Path, byte_level_model: Path) -> None:
+def test_longest_output_must_fit_too(tmp_path: Path, byte_level_model: Path) -> None:
     tokenizer = Tokenizer.read(byte_level_model)
     file = write(tmp_path, [talk("water river", "stone")])
     options: dict[str, Any] = {"endpoint": "completions", "output_tokens": "10:3"}
@@ -115,14 +115,14 @@ def test_the_longest_output_decides_whether_a_prompt_fits(tmp_path: Path, byte_l
         load(file, tokenizer, max_model_len=2 + 18, **options)
 
 
-def test_one_conversation_a_line_is_read_too(tmp_path: Path) -> None:
+def test_one_conversation_per_line_is_read(tmp_path: Path) -> None:
     lines = b"\n".join(json.dumps(talk(f"question {number}")).encode() for number in range(5))
     assert sorted(questions(load(write(tmp_path, b"\xef\xbb\xbf" + lines + b"\n\n")), 5)) == [
         f"question {number}" for number in range(5)
     ]
 
 
-def test_half_a_surrogate_pair_does_not_stop_the_run(tmp_path: Path, byte_level_model: Path) -> None:
+def test_half_a_surrogate_pair_is_replaced(tmp_path: Path, byte_level_model: Path) -> None:
     content = rb'{"conversations":[{"from":"human","value":"cut \ud83d"},{"from":"gpt","value":"off"}]}'
     prompts = load(write(tmp_path, content), Tokenizer.read(byte_level_model))
     assert questions(prompts, 1) == ["cut \ufffd"]
@@ -146,7 +146,7 @@ def test_half_a_surrogate_pair_does_not_stop_the_run(tmp_path: Path, byte_level_
         (b"\x1f\x8b\x08\xff", "line 1: "),
     ],
 )
-def test_a_bad_file_is_refused_with_the_place(tmp_path: Path, content: Any, problem: str) -> None:
+def test_bad_file_error_names_the_place(tmp_path: Path, content: Any, problem: str) -> None:
     with pytest.raises(InputError) as caught:
         load(write(tmp_path, content))
     assert str(caught.value).startswith("--dataset: ")
@@ -154,12 +154,12 @@ def test_a_bad_file_is_refused_with_the_place(tmp_path: Path, content: Any, prob
     assert "\n" not in str(caught.value)
 
 
-def test_a_missing_file_is_named(tmp_path: Path) -> None:
+def test_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"^--dataset: cannot read .*/none.json: No such file or directory; "):
         load(tmp_path / "none.json")
 
 
-def test_only_questions_are_held_in_memory(tmp_path: Path) -> None:
+def test_only_questions_stay_in_memory(tmp_path: Path) -> None:
     later = [{"from": who, "value": "x" * 10_000} for who in ("human", "gpt")]
     talks = [talk("question " * 10, "answer") for _ in range(1000)]
     for conversation in talks:
@@ -173,7 +173,7 @@ def test_only_questions_are_held_in_memory(tmp_path: Path) -> None:
     assert peak < file.stat().st_size / 10
 
 
-def test_a_dataset_goes_to_both_endpoints(tmp_path: Path) -> None:
+def test_dataset_goes_to_both_endpoints(tmp_path: Path) -> None:
     file = write(tmp_path, [talk(f"question {number}") for number in range(3)])
     workload = Workload.load(WorkloadOptions(model="m", dataset=file, endpoint="both"))
     assert {workload.request(index).endpoint for index in range(30)} == {"chat", "completions"}

@@ -6,7 +6,7 @@ from loadtest.workload.draws import Draws, DrawSource, fraction
 N = 5000
 
 
-def test_draws_depend_on_seed_and_index_alone() -> None:
+def test_draws_depend_on_seed_and_index() -> None:
     assert DrawSource(1).at(7) == DrawSource(1).at(7)
     everything = {value for seed in range(3) for index in range(100) for value in DrawSource(seed).at(index)}
     assert len(everything) == 3 * 100 * len(Draws._fields)
@@ -21,5 +21,5 @@ def test_draws_are_uniform_and_independent() -> None:
             assert abs(correlation(column, other)) < 4 / math.sqrt(N)
 
 
-def test_a_fraction_is_never_0_or_1() -> None:
+def test_fraction_is_never_0_or_1() -> None:
     assert 0 < fraction(0) < fraction(2**63) < fraction(2**64 - 1) < 1

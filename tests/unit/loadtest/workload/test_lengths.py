@@ -9,13 +9,13 @@ from loadtest.workload.lengths import Lengths
 FRACTIONS = [(number + 0.5) / 20_000 for number in range(20_000)]
 
 
-def test_a_single_number_is_always_that_length() -> None:
+def test_single_number_is_a_fixed_length() -> None:
     lengths = Lengths.parse(" 512 ", "--prompt-tokens")
     assert lengths.bounds == (512, 512)
     assert {lengths.sampler().sample(fraction) for fraction in FRACTIONS[::100]} == {512}
 
 
-def test_a_distribution_has_the_mean_and_the_spread_asked_for() -> None:
+def test_samples_have_the_requested_mean_and_std() -> None:
     sampler = Lengths.parse("400:50", "--prompt-tokens").sampler()
     sample = [sampler.sample(fraction) for fraction in FRACTIONS]
     assert fmean(sample) == pytest.approx(400, abs=0.01)
@@ -26,7 +26,7 @@ def test_a_distribution_has_the_mean_and_the_spread_asked_for() -> None:
 
 
 @pytest.mark.parametrize(("text", "bounds"), [("100:80", (20, 180)), ("100:5000", (20, 180)), ("100:10", (70, 130))])
-def test_a_wide_distribution_is_cut_on_both_sides_so_that_its_mean_stays(text: str, bounds: tuple[int, int]) -> None:
+def test_wide_distribution_is_cut_symmetrically(text: str, bounds: tuple[int, int]) -> None:
     lengths = Lengths.parse(text, "--prompt-tokens", shortest=20)
     sample = [lengths.sampler().sample(fraction) for fraction in FRACTIONS]
     assert lengths.bounds == bounds
@@ -34,14 +34,14 @@ def test_a_wide_distribution_is_cut_on_both_sides_so_that_its_mean_stays(text: s
     assert fmean(sample) == pytest.approx(100, abs=0.01)
 
 
-def test_no_fraction_falls_outside_the_bounds() -> None:
+def test_every_sample_lies_within_bounds() -> None:
     sampler = Lengths.parse("10:4", "--output-tokens").sampler()
     assert sampler.sample(1e-18) == 1
     assert sampler.sample(1 - 1e-16) == 19
 
 
 @pytest.mark.parametrize("text", ["", "abc", "5.5", "1:2:3", ":", "10:", ":3", "10:x", "0x10", "1e3"])
-def test_what_is_no_length_is_refused_with_an_example(text: str) -> None:
+def test_invalid_length_error_has_an_example(text: str) -> None:
     with pytest.raises(InputError, match=rf"^--output-tokens: '{text}' is not a length; give tokens as N or mean:std"):
         Lengths.parse(text, "--output-tokens")
 
@@ -53,6 +53,6 @@ def test_lengths_out_of_range_are_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["0", "-3", "9", "9.5:1"])
-def test_a_mean_below_the_shortest_length_is_refused_with_that_length(text: str) -> None:
+def test_too_short_mean_error_names_the_minimum(text: str) -> None:
     with pytest.raises(InputError, match="too few; ask for a mean of at least 10 tokens"):
         Lengths.parse(text, "--prompt-tokens", shortest=10)

@@ -35,7 +35,7 @@ def trace(folder: Path, *rows: str) -> Path:
 
 @pytest.mark.parametrize("shared", [0, 19])
 @pytest.mark.parametrize("length", [50, 512, 5000])
-def test_the_tokenizer_counts_as_many_tokens_as_asked_for(model: Path, length: int, shared: int) -> None:
+def test_prompts_have_the_requested_tokens(model: Path, length: int, shared: int) -> None:
     workload = load(
         endpoint="both", prompt_tokens=str(length), shared_prefix_tokens=shared, tokenizer=model, seed=length
     )
@@ -46,7 +46,7 @@ def test_the_tokenizer_counts_as_many_tokens_as_asked_for(model: Path, length: i
     assert workload.notes == ()
 
 
-def test_lengths_vary_as_asked_for_and_each_is_exact(model: Path) -> None:
+def test_varying_lengths_are_each_exact(model: Path) -> None:
     workload = load(endpoint="both", prompt_tokens="200:40", output_tokens="60:10", tokenizer=model)
     specs = [workload.request(index) for index in range(1000)]
     assert [len(tokens) for tokens in tokens_of(specs, Tokenizer.read(model))] == [spec.prompt_tokens for spec in specs]
@@ -56,7 +56,7 @@ def test_lengths_vary_as_asked_for_and_each_is_exact(model: Path) -> None:
     assert len({spec.prompt_tokens for spec in specs}) > 100
 
 
-def test_a_wide_distribution_keeps_its_mean_although_short_prompts_are_impossible() -> None:
+def test_wide_distribution_keeps_its_mean() -> None:
     workload = load(prompt_tokens="100:300", shared_prefix_tokens=39)
     lengths = [len(text_of(workload.request(index)).split(" ")) for index in range(2000)]
     assert (min(lengths), max(lengths)) == (40, 160)
@@ -64,7 +64,7 @@ def test_a_wide_distribution_keeps_its_mean_although_short_prompts_are_impossibl
     assert abs(fmean(lengths) - 100) < 4 * 120 / (12 * 2000) ** 0.5
 
 
-def test_the_shortest_prompt_has_one_token_of_its_own(model: Path) -> None:
+def test_shortest_prompt_has_one_own_token(model: Path) -> None:
     tokenizer = Tokenizer.read(model)
     added = max(len(tokenizer.tokens(endpoint, ["water"])[0]) - 1 for endpoint in ("chat", "completions"))
     options: dict[str, Any] = {"endpoint": "both", "shared_prefix_tokens": 5, "tokenizer": model}
@@ -78,7 +78,7 @@ def test_the_shortest_prompt_has_one_token_of_its_own(model: Path) -> None:
     )
 
 
-def test_prompts_share_no_block_of_the_prefix_cache_beyond_what_is_meant(model: Path) -> None:
+def test_prompts_share_only_the_intended_blocks(model: Path) -> None:
     tokenizer = Tokenizer.read(model)
     firsts = set()
     count = 0
@@ -91,7 +91,7 @@ def test_prompts_share_no_block_of_the_prefix_cache_beyond_what_is_meant(model: 
 
 
 @pytest.mark.parametrize("shared", [0, 40])
-def test_the_common_start_is_as_long_as_said(model: Path, shared: int) -> None:
+def test_common_start_has_the_stated_length(model: Path, shared: int) -> None:
     tokenizer = Tokenizer.read(model)
     for endpoint in ("chat", "completions"):
         workload = load(endpoint=endpoint, prompt_tokens="128", shared_prefix_tokens=shared, tokenizer=model)
@@ -102,7 +102,7 @@ def test_the_common_start_is_as_long_as_said(model: Path, shared: int) -> None:
         assert len({tuple(ids[common : common + 2]) for ids in tokens}) == 300
 
 
-def test_without_a_tokenizer_lengths_are_words_and_said_to_be_approximate() -> None:
+def test_without_tokenizer_lengths_are_words() -> None:
     workload = load(prompt_tokens="100", shared_prefix_tokens=10)
     spec = workload.request(0)
     assert spec.prompt_tokens is None
@@ -111,7 +111,7 @@ def test_without_a_tokenizer_lengths_are_words_and_said_to_be_approximate() -> N
     assert workload.common_tokens == {"chat": 10}
 
 
-def test_without_a_template_only_chat_is_approximate(tmp_path: Path, byte_level_model: Path) -> None:
+def test_without_template_chat_is_approximate(tmp_path: Path, byte_level_model: Path) -> None:
     bare = tmp_path / "tokenizer.json"
     bare.write_bytes((byte_level_model / "tokenizer.json").read_bytes())
     workload = load(endpoint="both", prompt_tokens="100", tokenizer=bare)
@@ -123,7 +123,7 @@ def test_without_a_template_only_chat_is_approximate(tmp_path: Path, byte_level_
     )
 
 
-def test_lengths_that_the_server_cannot_take_are_refused() -> None:
+def test_too_long_lengths_are_refused() -> None:
     load(prompt_tokens="1900:20", output_tokens="88", max_model_len=2048)
     with pytest.raises(
         InputError, match=r"^--prompt-tokens: up to 1960 prompt and 89 output tokens make 2049, but the"
@@ -131,14 +131,14 @@ def test_lengths_that_the_server_cannot_take_are_refused() -> None:
         load(prompt_tokens="1900:20", output_tokens="89", max_model_len=2048)
 
 
-def test_a_template_that_cuts_messages_is_found_before_the_run(tmp_path: Path, byte_level_model: Path) -> None:
+def test_truncating_template_is_found_early(tmp_path: Path, byte_level_model: Path) -> None:
     (tmp_path / "tokenizer.json").write_bytes((byte_level_model / "tokenizer.json").read_bytes())
     (tmp_path / "chat_template.jinja").write_text("{{ messages[0].content[:1000] }}")
     with pytest.raises(InputError, match=r"^--tokenizer: chat prompts do not keep their length: .* not 512"):
         load(tokenizer=tmp_path, prompt_tokens="512")
 
 
-def test_words_that_merge_with_the_template_are_not_used(tmp_path: Path, bos_model: Path) -> None:
+def test_words_merging_with_template_are_unused(tmp_path: Path, bos_model: Path) -> None:
     data = json.loads((bos_model / "tokenizer.json").read_text())
     vocabulary, merges = data["model"]["vocab"], data["model"]["merges"]
     for word in ("water", "river"):
@@ -154,7 +154,7 @@ def test_words_that_merge_with_the_template_are_not_used(tmp_path: Path, bos_mod
     assert {len(tokens) for tokens in tokens_of(specs, tokenizer)} == {50}
 
 
-def test_a_trace_gives_the_lengths_line_by_line(tmp_path: Path, model: Path) -> None:
+def test_trace_gives_lengths_line_by_line(tmp_path: Path, model: Path) -> None:
     file = trace(tmp_path, "0,300,10", "2,80,20", "3,500,30")
     workload = load(trace=file, endpoint="completions", tokenizer=model)
     specs = [workload.request(index) for index in range(6)]
@@ -169,7 +169,7 @@ def test_a_trace_gives_the_lengths_line_by_line(tmp_path: Path, model: Path) -> 
     assert workload.notes == ()
 
 
-def test_prompts_of_a_trace_that_are_too_short_are_lengthened_and_counted(tmp_path: Path, bos_model: Path) -> None:
+def test_short_trace_prompts_are_lengthened(tmp_path: Path, bos_model: Path) -> None:
     workload = load(trace=trace(tmp_path, "0,3,1", "1,30,1"), tokenizer=bos_model, shared_prefix_tokens=20)
     assert [workload.request(index).prompt_tokens for index in range(2)] == [24, 30]
     (note,) = workload.notes
@@ -179,12 +179,12 @@ def test_prompts_of_a_trace_that_are_too_short_are_lengthened_and_counted(tmp_pa
     )
 
 
-def test_a_trace_that_the_server_cannot_take_is_refused(tmp_path: Path) -> None:
+def test_too_long_trace_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"^--trace: 1 of 2 requests"):
         load(trace=trace(tmp_path, "0,300,10", "2,2000,49"), max_model_len=2048)
 
 
-def test_lengths_are_known_before_a_run_unless_the_server_decides_them(model: Path) -> None:
+def test_lengths_are_known_with_ignore_eos(model: Path) -> None:
     workload = load(endpoint="both", prompt_tokens="200:40", output_tokens="60:10", tokenizer=model, ignore_eos=True)
     specs = [workload.request(index) for index in range(500)]
     assert workload.lengths(500) == [(spec.prompt_tokens, spec.output_tokens) for spec in specs]

@@ -15,7 +15,7 @@ def copy(model: Path, to: Path) -> Path:
     return Path(shutil.copytree(model, to / "model"))
 
 
-def test_words_of_one_token_add_up_in_any_order(model: Path) -> None:
+def test_one_token_words_add_up_in_any_order(model: Path) -> None:
     words = Tokenizer.read(model).single_token_words(["completions"])
     raw = RawTokenizer.from_file(str(model / "tokenizer.json"))
     assert len(words) > 400
@@ -25,7 +25,7 @@ def test_words_of_one_token_add_up_in_any_order(model: Path) -> None:
         assert {len(raw.encode(text, add_special_tokens=False).ids) for text in texts} == {length}
 
 
-def test_a_file_is_read_once_for_each_of_its_versions(tmp_path: Path, model: Path) -> None:
+def test_file_is_read_once_per_version(tmp_path: Path, model: Path) -> None:
     # A master that reads it for every run grows by the cache of each: the library does not give that back.
     folder = copy(model, tmp_path)
     first, again = Tokenizer.read(folder), Tokenizer.read(folder)
@@ -35,7 +35,7 @@ def test_a_file_is_read_once_for_each_of_its_versions(tmp_path: Path, model: Pat
     assert Tokenizer.read(folder)._encoder is not first._encoder
 
 
-def test_a_word_that_merges_with_its_neighbour_is_not_used(tmp_path: Path, bos_model: Path) -> None:
+def test_merging_words_are_not_used(tmp_path: Path, bos_model: Path) -> None:
     folder = copy(bos_model, tmp_path)
     file = folder / "tokenizer.json"
     data = json.loads(file.read_text())
@@ -57,7 +57,7 @@ def test_a_word_that_merges_with_its_neighbour_is_not_used(tmp_path: Path, bos_m
         ("bos_model", "chat", 2, 1),
     ],
 )
-def test_what_the_server_adds_is_counted(
+def test_tokens_added_by_server_are_counted(
     name: str, endpoint: Endpoint, head: int, tail: int, request: pytest.FixtureRequest
 ) -> None:
     tokenizer = Tokenizer.read(request.getfixturevalue(name))
@@ -73,19 +73,19 @@ def test_chat_counts_the_template(byte_level_model: Path) -> None:
     assert tokenizer.tokens("chat", ["water river"]) == [raw.encode(text, add_special_tokens=False).ids]
 
 
-def test_a_tokenizer_file_is_as_good_as_its_folder(model: Path) -> None:
+def test_tokenizer_file_equals_its_folder(model: Path) -> None:
     by_file = Tokenizer.read(model / "tokenizer.json")
     assert by_file.knows("chat")
     assert by_file.tokens("chat", ["water"]) == Tokenizer.read(model).tokens("chat", ["water"])
 
 
-def test_a_template_file_stands_over_the_configured_one(tmp_path: Path, byte_level_model: Path) -> None:
+def test_template_file_overrides_the_config(tmp_path: Path, byte_level_model: Path) -> None:
     folder = copy(byte_level_model, tmp_path)
     (folder / "chat_template.jinja").write_text("{{ messages[0].content }}")
     assert len(Tokenizer.read(folder).tokens("chat", ["water river"])[0]) == 2
 
 
-def test_of_several_templates_the_default_is_used(tmp_path: Path, byte_level_model: Path) -> None:
+def test_default_of_several_templates_is_used(tmp_path: Path, byte_level_model: Path) -> None:
     folder = copy(byte_level_model, tmp_path)
     named = [
         {"name": "tool_use", "template": "tools!"},
@@ -95,7 +95,7 @@ def test_of_several_templates_the_default_is_used(tmp_path: Path, byte_level_mod
     assert len(Tokenizer.read(folder).tokens("chat", ["water river"])[0]) == 2
 
 
-def test_without_a_template_chat_is_counted_bare_and_said_to_be_unknown(tmp_path: Path, byte_level_model: Path) -> None:
+def test_chat_without_template_is_counted_bare(tmp_path: Path, byte_level_model: Path) -> None:
     folder = copy(byte_level_model, tmp_path)
     (folder / "tokenizer_config.json").unlink()
     tokenizer = Tokenizer.read(folder)
@@ -104,7 +104,7 @@ def test_without_a_template_chat_is_counted_bare_and_said_to_be_unknown(tmp_path
     assert len(tokenizer.tokens("chat", ["water river"])[0]) == 2
 
 
-def test_limits_set_in_the_file_do_not_shorten_or_pad_prompts(tmp_path: Path, byte_level_model: Path) -> None:
+def test_file_truncation_and_padding_are_off(tmp_path: Path, byte_level_model: Path) -> None:
     folder = copy(byte_level_model, tmp_path)
     raw = RawTokenizer.from_file(str(folder / "tokenizer.json"))
     raw.enable_truncation(max_length=5)
@@ -114,7 +114,7 @@ def test_limits_set_in_the_file_do_not_shorten_or_pad_prompts(tmp_path: Path, by
     assert [len(ids) for ids in tokenizer.tokens("completions", ["water " * 9 + "water", "water"])] == [10, 1]
 
 
-def test_a_missing_file_is_named(tmp_path: Path) -> None:
+def test_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"^--tokenizer: no file .*/tokenizer.json; give the model's folder"):
         Tokenizer.read(tmp_path)
     with pytest.raises(InputError, match=r"^--tokenizer: no file .*/nothing; "):
@@ -122,7 +122,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"\x00\xff", b'{"model": 3}'])
-def test_a_file_that_is_no_tokenizer_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_invalid_tokenizer_file_is_refused(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "tokenizer.json"
     file.write_bytes(content)
     with pytest.raises(InputError, match=r"^--tokenizer: .* is not a tokenizer: .*; use a model's tokenizer.json"):
@@ -139,21 +139,21 @@ def test_a_file_that_is_no_tokenizer_is_refused(tmp_path: Path, content: bytes) 
         '{"chat_template": [{"name": "default"}]}',
     ],
 )
-def test_a_broken_template_is_refused(tmp_path: Path, byte_level_model: Path, config: str) -> None:
+def test_broken_template_is_refused(tmp_path: Path, byte_level_model: Path, config: str) -> None:
     folder = copy(byte_level_model, tmp_path)
     (folder / "tokenizer_config.json").write_text(config)
     with pytest.raises(InputError, match=r"^--tokenizer: cannot read the chat template in "):
         Tokenizer.read(folder)
 
 
-def test_a_template_that_refuses_user_messages_is_reported(tmp_path: Path, byte_level_model: Path) -> None:
+def test_template_refusing_users_is_reported(tmp_path: Path, byte_level_model: Path) -> None:
     folder = copy(byte_level_model, tmp_path)
     (folder / "chat_template.jinja").write_text("{{ raise_exception('no users') }}")
     with pytest.raises(InputError, match="refuses a user message: no users; "):
         Tokenizer.read(folder).tokens("chat", ["hello"])
 
 
-def test_a_vocabulary_without_words_is_refused(tmp_path: Path) -> None:
+def test_vocabulary_without_words_is_refused(tmp_path: Path) -> None:
     from tokenizers import models  # noqa: PLC0415  # only this test builds one by hand
 
     RawTokenizer(models.WordLevel({"water": 0, "x": 1}, unk_token="x")).save(str(tmp_path / "tokenizer.json"))  # noqa: S106

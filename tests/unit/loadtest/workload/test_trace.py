@@ -19,13 +19,13 @@ def write(folder: Path, text: str | bytes) -> Path:
     return file
 
 
-def test_a_trace_gives_times_from_its_start_and_both_lengths(tmp_path: Path) -> None:
+def test_trace_gives_times_and_both_lengths(tmp_path: Path) -> None:
     trace = Trace.read(write(tmp_path, AZURE))
     assert list(trace.times) == pytest.approx([0, 0.052, 60], abs=1e-9)
     assert [trace.shape(index) for index in range(len(trace))] == [(4808, 10), (3180, 8), (110, 27)]
 
 
-def test_lengths_start_again_after_the_last_line(tmp_path: Path) -> None:
+def test_lengths_repeat_after_the_last_line(tmp_path: Path) -> None:
     trace = Trace.read(write(tmp_path, AZURE))
     assert trace.shape(3) == trace.shape(0)
     assert trace.shape(302) == trace.shape(2)
@@ -42,7 +42,7 @@ def test_lengths_start_again_after_the_last_line(tmp_path: Path) -> None:
     ],
     ids=["seconds", "zones", "blank lines and byte order mark", "other order, case and columns", "quotes"],
 )
-def test_other_ways_to_write_the_same_trace_are_read(tmp_path: Path, text: str) -> None:
+def test_trace_format_variants_are_equal(tmp_path: Path, text: str) -> None:
     trace = Trace.read(write(tmp_path, text))
     assert list(trace.times) == [0, 1.5]
     assert [trace.shape(0), trace.shape(1)] == [(3, 4), (5, 6)]
@@ -64,7 +64,7 @@ def test_other_ways_to_write_the_same_trace_are_read(tmp_path: Path, text: str) 
         ('1.5,"3"x,4', "expected"),
     ],
 )
-def test_a_bad_line_is_named_by_its_number(tmp_path: Path, line: str, problem: str) -> None:
+def test_bad_line_is_named_by_number(tmp_path: Path, line: str, problem: str) -> None:
     file = write(tmp_path, f"{HEADER}\n1,3,4\n\n{line}\n2,3,4\n")
     with pytest.raises(InputError) as caught:
         Trace.read(file)
@@ -85,21 +85,21 @@ def test_a_bad_line_is_named_by_its_number(tmp_path: Path, line: str, problem: s
         (b"\x1f\x8b\x08\xff\xfe", "is not UTF-8 text; give a CSV file, not compressed"),
     ],
 )
-def test_a_file_without_a_trace_is_refused(tmp_path: Path, text: str | bytes, problem: str) -> None:
+def test_file_without_trace_is_refused(tmp_path: Path, text: str | bytes, problem: str) -> None:
     with pytest.raises(InputError) as caught:
         Trace.read(write(tmp_path, text))
     assert problem in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
+def test_missing_file_and_folder_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"^--trace: cannot read .*/none.csv: No such file or directory; "):
         Trace.read(tmp_path / "none.csv")
     with pytest.raises(InputError, match=r"^--trace: cannot read .*: Is a directory; "):
         Trace.read(tmp_path)
 
 
-def test_requests_that_the_server_cannot_take_are_counted_before_the_run(tmp_path: Path) -> None:
+def test_too_long_trace_requests_are_counted(tmp_path: Path) -> None:
     trace = Trace.read(write(tmp_path, AZURE))
     trace.check_fits(None)
     trace.check_fits(4818)
@@ -114,7 +114,7 @@ def test_short_prompts_are_counted(tmp_path: Path) -> None:
     assert [trace.count_prompts_below(tokens) for tokens in (110, 111, 5000)] == [0, 1, 3]
 
 
-def test_a_large_trace_takes_few_bytes_a_request(tmp_path: Path) -> None:
+def test_trace_takes_few_bytes_per_request(tmp_path: Path) -> None:
     rows = 50_000
     file = write(tmp_path, HEADER + "\n" + "".join(f"{row},1000,100\n" for row in range(rows)))
     tracemalloc.start()

@@ -13,7 +13,7 @@ def texts(length: int, count: int, *, seed: int = 0, shared: int = 0, words: lis
 
 
 @pytest.mark.parametrize("length", [1, 2, 7, 8, 9, 500, 65_536, 65_545, 200_000])
-def test_a_text_has_exactly_the_words_asked_for(length: int) -> None:
+def test_text_has_the_requested_words(length: int) -> None:
     for text in texts(length, 3):
         words = text.split(" ")
         assert len(words) == length
@@ -21,30 +21,30 @@ def test_a_text_has_exactly_the_words_asked_for(length: int) -> None:
 
 
 @pytest.mark.parametrize("length", [21, 25, 300])
-def test_a_shared_prefix_counts_towards_the_length_and_is_the_same_in_all_texts(length: int) -> None:
+def test_shared_prefix_counts_in_the_length(length: int) -> None:
     many = [text.split(" ") for text in texts(length, 200, shared=20)]
     assert {len(words) for words in many} == {length}
     assert len({tuple(words[:20]) for words in many}) == 1
     assert len({tuple(words[20:]) for words in many}) > 80  # one own word of 100 in the shortest
 
 
-def test_texts_differ_in_their_first_two_words_until_all_pairs_are_used() -> None:
+def test_first_word_pairs_are_distinct() -> None:
     pairs = [tuple(text.split(" ")[:2]) for text in texts(30, len(WORDS) ** 2)]
     assert len(set(pairs)) == len(WORDS) ** 2
 
 
-def test_the_words_after_the_opening_are_spread_over_the_vocabulary() -> None:
+def test_later_words_spread_over_vocabulary() -> None:
     counts = [sum(text.split(" ")[40] == word for text in texts(60, 10_000)) for word in WORDS]
     # chi-squared with 99 degrees of freedom: mean 99, standard deviation sqrt(198)
     assert sum((count - 100) ** 2 / 100 for count in counts) < 99 + 4 * 198**0.5
 
 
-def test_another_seed_shares_neither_openings_nor_the_prefix() -> None:
+def test_another_seed_shares_no_opening() -> None:
     one, other = texts(40, 500, seed=1, shared=16), texts(40, 500, seed=2, shared=16)
     assert one[0].split(" ")[:16] != other[0].split(" ")[:16]
     openings = [{tuple(text.split(" ")[16:24]) for text in many} for many in (one, other)]
     assert not openings[0] & openings[1]
 
 
-def test_a_tiny_vocabulary_still_gives_texts() -> None:
+def test_tiny_vocabulary_still_gives_texts() -> None:
     assert len(set(texts(3, 4, words=["yes", "no"]))) == 4

@@ -31,7 +31,7 @@ def load(**options: Any) -> Workload:
     return Workload.load(WorkloadOptions(model="m", **options))
 
 
-def test_a_request_does_not_depend_on_who_asked_for_others() -> None:
+def test_request_is_independent_of_call_order() -> None:
     options: dict[str, Any] = {
         "endpoint": "both",
         "prompt_tokens": "60:20",
@@ -55,7 +55,7 @@ def test_chat_gets_its_share_of_both(share: float) -> None:
 
 
 @pytest.mark.parametrize("workers", [1, 2, 4])
-def test_workers_together_send_each_request_once(workers: int) -> None:
+def test_workers_send_each_request_once(workers: int) -> None:
     def sent_by(worker: int) -> list[RequestSpec]:
         workload = load(endpoint="both", prompt_tokens="20:5", seed=9)
         return [workload.request(index) for index in islice(shard(count(), worker, workers), 400 // workers)]
@@ -78,7 +78,7 @@ def test_another_seed_gives_other_requests() -> None:
     assert len(bodies) == 250
 
 
-def test_a_run_repeats_in_another_process(byte_level_model: Path) -> None:
+def test_run_repeats_in_another_process(byte_level_model: Path) -> None:
     def digest(hash_seed: str) -> str:
         return subprocess.run(
             [sys.executable, "-c", DIGEST.format(model=str(byte_level_model))],

@@ -23,13 +23,13 @@ from loadtest.workload import WorkloadOptions
         ),
     ],
 )
-def test_what_cannot_be_meant_is_refused(options: dict[str, Any], message: str) -> None:
+def test_contradictory_options_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError) as caught:
         WorkloadOptions(**{"model": "m", **options})
     assert str(caught.value).startswith(message)
 
 
-def test_a_dataset_may_have_its_output_lengths_set() -> None:
+def test_dataset_allows_own_output_lengths() -> None:
     assert WorkloadOptions(model="m", dataset=Path("a"), output_tokens="9").output_tokens == "9"
 
 
