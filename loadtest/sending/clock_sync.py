@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_TIME_REQUEST, _TIME_REPLY = "loadtest_ask_time", "loadtest_tell_time"
+_TIME_REQUEST, _TIME_REPLY = "loadtest_time_request", "loadtest_time_reply"
 _ROUNDS = 10
 _PAUSE_S = 0.01
 _TIMEOUT_S = 5.0

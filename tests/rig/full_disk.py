@@ -1,4 +1,4 @@
-"""A disk that is full."""
+"""Simulated full disk."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def full_disk(after: int) -> Iterator[None]:
-    """Let no file of this process grow beyond so many bytes."""
+    """Let no file of this process grow beyond `after` bytes."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (after, before[1]))
     try:

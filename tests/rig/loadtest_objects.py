@@ -1,4 +1,4 @@
-"""Small runs, made up: options, records, results."""
+"""Builders of small runs: options, records, plans, results."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from loadtest.settings.run_plan import RunPlan
 
 
 class _Parser(argparse.ArgumentParser):
-    """As much of Locust's parser as the options need."""
+    """The part of Locust's parser that the options need."""
 
     def add_argument(self, *names: Any, **settings: Any) -> Any:
         for extra in ("env_var", "include_in_web_ui"):
@@ -57,15 +57,15 @@ def plan(**fields: Any) -> RunPlan:
 
 
 def results(*records: RequestRecord, arguments: tuple[str, ...] = (), **report: Any) -> RunResults:
-    """A run of one process that reported `records`."""
+    """Return the results of one process that reported `records`."""
     run = RunResults(options(*arguments), plan())
-    store = RunTotals(run.options.slo)
+    totals = RunTotals(run.options.slo)
     for each in records:
-        store.add(each)
+        totals.add(each)
     run.add_report(
         "local",
         {
-            "measured": store.to_wire(),
+            "measured": totals.to_wire(),
             "unmeasured": RunTotals(run.options.slo).to_wire(),
             "rows": [],
             "in_flight": 0,

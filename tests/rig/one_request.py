@@ -1,4 +1,4 @@
-"""One request to the fault engine, as the client sends it."""
+"""One request to the fault engine through the load test's client."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""An OpenAI-compatible server that generates nothing: exact timing, every fault on demand, and the truth about both."""
+"""Fake OpenAI-compatible engine with exact timing and every fault on demand, which reports its true timing."""

@@ -1,4 +1,4 @@
-"""The bytes of vLLM's answers, as chunks of a chunked HTTP body."""
+"""Bytes of vLLM's responses, as chunks of a chunked HTTP body."""
 
 import json
 
@@ -11,12 +11,12 @@ _FIELDS = {"id": "cmpl-0123456789abcdef0123456789abcdef", "created": 1763890000,
 
 
 def framed(data: bytes) -> bytes:
-    """One chunk of a chunked body."""
+    """Return one chunk of a chunked body."""
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
 def event(data: object) -> bytes:
-    """One server-sent event."""
+    """Return one server-sent event."""
     text = data if isinstance(data, str) else json.dumps(data, separators=(",", ":"))
     return f"data: {text}\n\n".encode()
 
@@ -25,7 +25,7 @@ DONE = event("[DONE]")
 
 
 def token(endpoint: str, text: str = " token", finish: str | None = None, **delta: object) -> bytes:
-    """An event with one token; `delta` replaces the chat delta's fields."""
+    """Return an event with one token; `delta` replaces the fields of the chat delta."""
     choice: dict[str, object] = {"index": 0, "logprobs": None, "finish_reason": finish, "stop_reason": None}
     if endpoint == "chat":
         choice["delta"] = delta or {"content": text}
@@ -35,12 +35,12 @@ def token(endpoint: str, text: str = " token", finish: str | None = None, **delt
 
 
 def role() -> bytes:
-    """The first event of a chat, which carries no token."""
+    """Return the first event of a chat, which holds no token."""
     return token("chat", role="assistant", content="")
 
 
 def usage(prompt_tokens: int, output_tokens: int, cached_tokens: int = 0) -> dict[str, object]:
-    """The server's token counts."""
+    """Return the server's token counts."""
     return {
         "prompt_tokens": prompt_tokens,
         "total_tokens": prompt_tokens + output_tokens,
@@ -50,13 +50,13 @@ def usage(prompt_tokens: int, output_tokens: int, cached_tokens: int = 0) -> dic
 
 
 def usage_event(prompt_tokens: int, output_tokens: int, cached_tokens: int = 0) -> bytes:
-    """The event that ends a stream with include_usage."""
+    """Return the last event of a stream with include_usage."""
     counts = usage(prompt_tokens, output_tokens, cached_tokens)
     return event({**_FIELDS, "object": "chunk", "choices": [], "usage": counts})
 
 
 def whole(endpoint: str, prompt_tokens: int, output_tokens: int, cached_tokens: int = 0) -> dict[str, object]:
-    """The answer without streaming."""
+    """Return the response without streaming."""
     text = " token" * output_tokens
     choice: dict[str, object] = {"index": 0, "finish_reason": "length"}
     if endpoint == "chat":
@@ -68,7 +68,7 @@ def whole(endpoint: str, prompt_tokens: int, output_tokens: int, cached_tokens: 
 
 
 def json_response(status: int, body: object, *, content_type: str = "application/json", length: int = 0) -> bytes:
-    """A response with Content-Length; `length` adds to it, to promise more bytes than come."""
+    """Return a response with Content-Length; `length` is added to it, to announce more bytes than are sent."""
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
     head = f"HTTP/1.1 {status} X\r\ncontent-type: {content_type}\r\ncontent-length: {len(data) + length}\r\n\r\n"
     return head.encode() + data

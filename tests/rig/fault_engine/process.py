@@ -1,4 +1,4 @@
-"""The engine as a process of its own, so that it does not share its clock's core time with the client under test."""
+"""Runs a test engine as a process of its own, so that it shares no event loop with the client under test."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[3]
 def running_engine(
     *arguments: str, prefix: Sequence[str] = (), module: str = "tests.rig.fault_engine"
 ) -> Iterator[str]:
-    """Start the engine with command-line `arguments`; yields its root URL, stops it afterwards.
+    """Start the engine with command-line `arguments`, yield its root URL, and stop it afterwards.
 
     `prefix` goes before the command, such as `taskset -c 1`; `module` may be `tests.rig.simulated_engine`.
     """

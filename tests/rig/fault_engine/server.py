@@ -1,6 +1,6 @@
-"""The engine's event loop: one thread, epoll, a heap of due steps, kernel time stamps for arrivals.
+"""Event loop of the engine: one thread, epoll, a heap of due steps, kernel time stamps for arrivals.
 
-A library's loop would cost more per token than a client under test may, and its stamps come too late under load.
+The loop of a library would take more time per token than the client under test, and stamp late under load.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import httptools
 
 from loadtest.client.clock import ANCILLARY_SIZE, enable_kernel_stamps, kernel_stamp
 from tests.rig.fault_engine import chunks
-from tests.rig.fault_engine.scripts import SCRIPTS, Act, Ask, Script, Step
+from tests.rig.fault_engine.scripts import SCRIPTS, Act, EngineRequest, Script, Step
 from tests.rig.fault_engine.truth import Answer, Truth
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ _LINGER_ZERO = struct.pack("ii", 1, 0)
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The engine's timing in seconds, and the fault of paths that name none (`/faults/NAME/v1/...`)."""
+    """Timing of the engine in seconds, and the fault of paths without one (`/faults/NAME/v1/...` names one)."""
 
     ttft: float = 0.05
     gap: float = 0.02
@@ -45,7 +45,7 @@ class Settings:
 
 @dataclass(slots=True)
 class _Stream:
-    """An answer under way."""
+    """A response in progress."""
 
     connection: Connection
     script: Script
@@ -55,10 +55,10 @@ class _Stream:
 
 @dataclass(slots=True, eq=False)
 class Connection:
-    """A client's connection, and the request that is coming in on it."""
+    """A client's connection, and the request arriving on it."""
 
     sock: socket.socket
-    parser: httptools.HttpRequestParser = None  # type: ignore[assignment]  # set by the next line's caller
+    parser: httptools.HttpRequestParser = None  # type: ignore[assignment]  # set by next_request
     url: str = ""
     authorization: str = ""
     body: list[bytes] = field(default_factory=list)
@@ -85,7 +85,7 @@ class Connection:
 
 
 class Engine:
-    """Serves until `stop` is called. `port` is known once it is made."""
+    """Serves until `stop` is called, on `port`; 0 takes a free one."""
 
     def __init__(self, settings: Settings, port: int = 0, host: str = "127.0.0.1") -> None:
         self.settings = settings
@@ -101,7 +101,7 @@ class Engine:
         self._stopping = False
 
     def stop(self) -> None:
-        """Make `serve` return, at its next turn."""
+        """Make `serve` return after its current turn."""
         self._stopping = True
 
     def serve(self) -> None:
@@ -127,7 +127,7 @@ class Engine:
         self._epoll.close()
 
     def _next_due_ns(self) -> float:
-        """When `_run_due` has something to do; infinite for never."""
+        """Return the Unix time of the next step in nanoseconds; infinite if there is none."""
         return self._due[0][0] if self._due else math.inf
 
     def _accept(self) -> None:
@@ -156,9 +156,9 @@ class Engine:
             return
         connection.parser.feed_data(data)
         if connection.complete:
-            self._answer(connection, (kernel_stamp(ancillary[0][2]) if ancillary else None) or time.time_ns())
+            self._dispatch(connection, (kernel_stamp(ancillary[0][2]) if ancillary else None) or time.time_ns())
 
-    def _answer(self, connection: Connection, arrived_ns: int) -> None:
+    def _dispatch(self, connection: Connection, arrived_ns: int) -> None:
         path = urlsplit(connection.url).path
         fault = self.settings.fault
         if path.startswith("/faults/"):
@@ -170,7 +170,7 @@ class Engine:
         if not allowed:
             self._send(connection, chunks.json_response(401, {"error": {"message": "Unauthorized"}}))
         elif path in {"/v1/chat/completions", "/v1/completions"}:
-            self._begin(connection, "chat" if "chat" in path else "completions", body, arrived_ns, fault)
+            self._begin_request(connection, "chat" if "chat" in path else "completions", body, arrived_ns, fault)
         else:
             self._send(connection, self._page(path))
 
@@ -188,12 +188,12 @@ class Engine:
             return chunks.json_response(404, {"error": {"message": f"no {path}"}})
         return chunks.json_response(200, pages[path]())
 
-    def _begin(self, connection: Connection, endpoint: str, body: bytes, arrived_ns: int, fault: str) -> None:
+    def _begin_request(self, connection: Connection, endpoint: str, body: bytes, arrived_ns: int, fault: str) -> None:
         wanted = json.loads(body)
         prompt = wanted["messages"] if endpoint == "chat" else wanted["prompt"]
         text = json.dumps(prompt)
         options = wanted.get("stream_options") or {}
-        ask = Ask(
+        request = EngineRequest(
             endpoint=endpoint,
             stream=bool(wanted.get("stream")),
             include_usage=bool(options.get("include_usage")),
@@ -203,8 +203,8 @@ class Engine:
             gap=self.settings.gap,
             role_at=self.settings.role_at,
         )
-        script = SCRIPTS[fault](ask)
-        answer = self.truth.began(arrived_ns, text.encode(), ask.prompt_tokens)
+        script = SCRIPTS[fault](request)
+        answer = self.truth.began(arrived_ns, text.encode(), request.prompt_tokens)
         stream = _Stream(connection, script, answer, next(script))
         connection.stream = stream
         self._schedule(stream)
@@ -219,7 +219,7 @@ class Engine:
         while due_steps and due_steps[0][0] <= now:
             due, order, stream = due_steps[0]
             connection = stream.connection
-            if connection.stream is not stream:  # its client went away
+            if connection.stream is not stream:  # its client has disconnected
                 heapq.heappop(due_steps)
                 continue
             _, data, is_token = stream.step
@@ -270,15 +270,15 @@ class Engine:
         if data:
             self._send(connection, data)
 
-    def _lost(self, connection: Connection) -> None:
-        """The connection is gone, and with it the answer that was under way on it."""
+    def _on_disconnect(self, connection: Connection) -> None:
+        """Abort the response in progress on a closed connection."""
         if connection.stream is not None:
             self._end(connection.stream, "abort")
 
     def _close(self, connection: Connection, *, reset: bool = False) -> None:
         if self._connections.pop(connection.sock.fileno(), None) is None:
             return
-        self._lost(connection)
+        self._on_disconnect(connection)
         if reset:
             connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_ZERO)
         self._epoll.unregister(connection.sock)

@@ -6,7 +6,7 @@ import sys
 
 
 async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Hand on what comes until it ends."""
+    """Copy bytes until the end of the stream."""
     while data := await reader.read(65536):
         writer.write(data)
         await writer.drain()

@@ -1,4 +1,4 @@
-"""What the engine really did: the times of every token it sent, and its counters under vLLM's names."""
+"""True timing of the engine: the time of every token sent, and its counters under vLLM's names."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ _LABELS = {"model_name": "engine", "engine": "0"}
 
 @dataclass(slots=True)
 class Answer:
-    """One request: when it arrived and when each token was handed to the kernel, CLOCK_REALTIME nanoseconds."""
+    """One request: its arrival, and the time at which each token went to the kernel, in Unix nanoseconds."""
 
     arrived_ns: int
     sent_ns: list[int] = field(default_factory=list)
-    late_ns: int = 0  # the most that a token was sent after its due time
+    late_ns: int = 0  # largest delay of a token after its due time
 
 
 def percentile(values: list[float], percent: float) -> float:
-    """Nearest-rank percentile of sorted `values`."""
+    """Return the nearest-rank percentile of sorted `values`."""
     return values[max(0, math.ceil(percent / 100 * len(values)) - 1)]
 
 
 def describe(values: list[float]) -> dict[str, float]:
-    """Count and percentiles, in milliseconds."""
+    """Return count, percentiles, mean and maximum of seconds, in milliseconds."""
     values = sorted(values)
     if not values:
         return {"count": 0}
@@ -34,7 +34,7 @@ def describe(values: list[float]) -> dict[str, float]:
 
 
 class Truth:
-    """Everything since the last reset."""
+    """Times since the last reset, and counters."""
 
     def __init__(self) -> None:
         self.answers: list[Answer] = []
@@ -54,7 +54,7 @@ class Truth:
         self._prompts: set[int] = set()
 
     def began(self, arrived_ns: int, prompt: bytes, prompt_tokens: int) -> Answer:
-        """A request arrived; a prompt seen before hits the prefix cache."""
+        """Record an arrival; a repeated prompt hits the prefix cache."""
         answer = Answer(arrived_ns)
         self.answers.append(answer)
         self.running.inc()
@@ -67,20 +67,20 @@ class Truth:
         return answer
 
     def ended(self, reason: str) -> None:
-        """A request ended."""
+        """Record the end of a request."""
         self.running.dec()
         self._success.labels(**_LABELS, finished_reason=reason).inc()
 
     def page(self) -> bytes:
-        """The metrics page."""
+        """Return the metrics page."""
         return generate_latest(self.registry)
 
     def reset(self) -> None:
-        """Forget the times; counters keep counting, as a server's do."""
+        """Clear the times; counters continue, as a server's do."""
         self.answers = []
 
     def summary(self) -> dict[str, object]:
-        """Times as the engine knows them: arrival to first token, and between tokens."""
+        """Return the engine's own times: arrival to first token, and between tokens."""
         ttft = [(a.sent_ns[0] - a.arrived_ns) * 1e-9 for a in self.answers if a.sent_ns]
         gaps = [
             (later - earlier) * 1e-9

@@ -1,1 +1,1 @@
-"""The simulated inference engine, served over HTTP in real time: its capacity is known, and the reason for it."""
+"""The simulated inference engine, served over HTTP in real time, with known capacity and bottleneck."""

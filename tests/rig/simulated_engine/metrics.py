@@ -1,4 +1,4 @@
-"""The simulated engine's figures under vLLM's names, with vLLM's meaning of each."""
+"""Metrics of the simulated engine, with vLLM's names and meanings."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _HISTOGRAMS = {
 
 
 class Histogram:
-    """Counts per bucket, and the sum."""
+    """Histogram: counts per bucket, and the sum."""
 
     def __init__(self, edges: tuple[float, ...]) -> None:
         self.edges = (*edges, math.inf)
@@ -57,8 +57,8 @@ class Histogram:
         return buckets
 
 
-class Figures(Collector):
-    """All counts of one engine's life."""
+class EngineMetrics(Collector):
+    """All counters of one engine since its start."""
 
     def __init__(self, engine: SimulatedEngine, model: str) -> None:
         self._engine = engine
@@ -71,15 +71,15 @@ class Figures(Collector):
         self.registry.register(self)
         ProcessCollector(registry=self.registry)
 
-    def step_ended(self, end: StepEnd, seconds: float, made: int) -> None:
-        """Count what a step of this duration brought; `made` output tokens in all."""
+    def count_step(self, end: StepEnd, seconds: float, made: int) -> None:
+        """Count a step of `seconds`, with `made` output tokens in total."""
         self.counts["generation_tokens"] += made
         self.histograms["iteration_tokens_total"].add(end.decode_tokens + end.prefill_tokens)
         if end.decode_tokens:
             self.histograms["inter_token_latency_seconds"].add(seconds, end.decode_tokens)
 
     def page(self) -> bytes:
-        """The metrics page."""
+        """Return the metrics page."""
         return generate_latest(self.registry)
 
     def collect(self) -> Iterator[Metric]:

@@ -1,4 +1,4 @@
-"""The simulated engine on the fault engine's event loop: a step ends at its time, and its tokens leave."""
+"""The simulated engine on the fault engine's event loop: its tokens are sent when their step ends."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from loadtest.capacity.simulation.engine_spec import SimulatedRequest
 from loadtest.capacity.simulation.simulated_engine import SimulatedEngine
 from tests.rig.fault_engine import chunks, server
-from tests.rig.simulated_engine.metrics import Figures
+from tests.rig.simulated_engine.metrics import EngineMetrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,12 +31,12 @@ _REJECTED = {
 
 
 def count_words(prompt: Any) -> int:
-    """Of the prompt's JSON, a text or the messages of a chat."""
+    """Return the words in the JSON of a prompt, a text or the messages of a chat."""
     return len(json.dumps(prompt).split())
 
 
 def count_bytes(prompt: Any) -> int:
-    """Of the text alone, as a tokenizer whose tokens are bytes does."""
+    """Return the bytes of a prompt's text, as of a tokenizer whose tokens are bytes."""
     if isinstance(prompt, str):
         return len(prompt.encode())
     if isinstance(prompt, dict):
@@ -49,7 +49,7 @@ COUNT_TOKENS = {"words": count_words, "bytes": count_bytes}
 
 @dataclass(slots=True, eq=False)
 class _Answer:
-    """An answer under way: its client's wishes, and how much of it was sent."""
+    """A response in progress: the client's options, and the number of tokens sent."""
 
     connection: Connection
     endpoint: str
@@ -60,9 +60,9 @@ class _Answer:
 
 
 class ServedEngine(server.Engine):
-    """Serves until `stop` is called. Its clock is the real one, in seconds since it was made."""
+    """Serves until `stop` is called. Its clock runs in real time, in seconds since its creation."""
 
-    def __init__(  # noqa: PLR0917  # the engine, and where it is served
+    def __init__(  # noqa: PLR0917  # the engine, and its address
         self,
         spec: EngineSpec,
         seed: int,
@@ -75,9 +75,10 @@ class ServedEngine(server.Engine):
         self._count_tokens = count_tokens
         self._origin_ns = time.time_ns()
         self._engine = SimulatedEngine(spec, seed)
-        self._figures = Figures(self._engine, settings.models[0])
-        self._sequences: dict[int, SimulatedRequest] = {}  # by the connection's identity
-        self._leaving: deque[tuple[float, list[tuple[SimulatedRequest, int]]]] = deque()  # tokens in the API server
+        self._metrics = EngineMetrics(self._engine, settings.models[0])
+        self._sequences: dict[int, SimulatedRequest] = {}  # by id(connection)
+        # Tokens still in the API server, with the time at which they leave it.
+        self._leaving: deque[tuple[float, list[tuple[SimulatedRequest, int]]]] = deque()
         self._last_arrival = 0.0
         self._step_began = 0.0
         self._prompts: set[int] = set()
@@ -90,15 +91,15 @@ class ServedEngine(server.Engine):
         return (time.time_ns() - self._origin_ns) * 1e-9
 
     def _page(self, path: str) -> bytes:
-        pages: dict[str, Callable[[], bytes]] = {"/metrics": self._figures.page}
+        pages: dict[str, Callable[[], bytes]] = {"/metrics": self._metrics.page}
         if path in pages:
             answer = chunks.json_response(200, pages[path](), content_type="text/plain; version=0.0.4; charset=utf-8")
         else:
             answer = super()._page(path)
-        self._figures.answers[path, "GET", f"{answer.split()[1].decode()[0]}xx"] += 1
+        self._metrics.answers[path, "GET", f"{answer.split()[1].decode()[0]}xx"] += 1
         return answer
 
-    def _begin(self, connection: Connection, endpoint: str, body: bytes, arrived_ns: int, fault: str) -> None:  # noqa: ARG002  # no faults here
+    def _begin_request(self, connection: Connection, endpoint: str, body: bytes, arrived_ns: int, fault: str) -> None:  # noqa: ARG002  # no faults here
         wanted = json.loads(body)
         asked = wanted["messages"] if endpoint == "chat" else wanted["prompt"]
         prompt, tokens = json.dumps(asked), self._count_tokens(asked)
@@ -121,28 +122,28 @@ class ServedEngine(server.Engine):
             self._engine.arrive(sequence)
         except ValueError as error:
             self._send(connection, chunks.json_response(400, {"error": {"message": str(error), "code": 400}}))
-            self._figures.answers[path, "POST", "4xx"] += 1
+            self._metrics.answers[path, "POST", "4xx"] += 1
             return
-        self._figures.answers[path, "POST", "5xx" if sequence.rejected else "2xx"] += 1
+        self._metrics.answers[path, "POST", "5xx" if sequence.rejected else "2xx"] += 1
         if sequence.rejected:
             self._send(connection, chunks.json_response(503, _REJECTED))
             return
         self._prompts.add(hash(prompt))
-        counts = self._figures.counts
+        counts = self._metrics.counts
         counts["prompt_tokens"] += tokens
         counts["prefix_cache_queries"] += tokens
         counts["prefix_cache_hits"] += sequence.cached_tokens
         self._sequences[id(connection)] = sequence
 
     def _run_due(self) -> None:
-        """At most one step a turn, so that arrivals before the next one are read first."""
+        """Run at most one step per turn, so that arrivals before the next step are read first."""
         now = self._now()
         engine = self._engine
         if engine.step_ends <= now:
             before = {sequence: engine.output_tokens(sequence) for sequence in engine.running}
             end = engine.end_step()
             tokens = self._tokens(end, before)
-            self._figures.step_ended(end, engine.clock - self._step_began, len(tokens))
+            self._metrics.count_step(end, engine.clock - self._step_began, len(tokens))
             self._count(end)
             self._leaving.append((end.delivered, tokens))
         while self._leaving and self._leaving[0][0] <= now:
@@ -152,7 +153,7 @@ class ServedEngine(server.Engine):
             self._step_began = engine.clock
 
     def _tokens(self, end: StepEnd, before: dict[SimulatedRequest, int]) -> list[tuple[SimulatedRequest, int]]:
-        """Who made a token in this step, and how many it has made in all."""
+        """Return the requests that made a token in this step, each with its tokens so far."""
         ended = set(end.ended)
         made = (
             (sequence, sequence.output_tokens if sequence in ended else self._engine.output_tokens(sequence))
@@ -161,14 +162,14 @@ class ServedEngine(server.Engine):
         return [(sequence, count) for sequence, count in made if count > before[sequence]]
 
     def _count(self, end: StepEnd) -> None:
-        engine, figures = self._engine, self._figures
+        engine, metrics = self._engine, self._metrics
         for sequence in end.first:
             answer: _Answer = sequence.data
             answer.first_made = engine.clock
-            figures.histograms["time_to_first_token_seconds"].add(end.delivered - sequence.arrived)
+            metrics.histograms["time_to_first_token_seconds"].add(end.delivered - sequence.arrived)
         for sequence in end.ended:
             answer = sequence.data
-            figures.ended["length"] += 1
+            metrics.ended["length"] += 1
             for name, value in (
                 ("request_queue_time_seconds", sequence.scheduled - sequence.ready),
                 ("request_prefill_time_seconds", answer.first_made - sequence.scheduled),
@@ -178,15 +179,15 @@ class ServedEngine(server.Engine):
                 ("request_prompt_tokens", sequence.prompt_tokens),
                 ("request_generation_tokens", sequence.output_tokens),
             ):
-                figures.histograms[name].add(value)
+                metrics.histograms[name].add(value)
             tpot = sequence.tpot
-            figures.histograms["request_time_per_output_token_seconds"].add(0.0 if tpot is None else tpot)
+            metrics.histograms["request_time_per_output_token_seconds"].add(0.0 if tpot is None else tpot)
 
     def _deliver(self, sequence: SimulatedRequest, made: int) -> None:
         answer: _Answer = sequence.data
         connection = answer.connection
         if self._sequences.get(id(connection)) is not sequence:
-            return  # its client went away
+            return  # its client has disconnected
         last = made == sequence.output_tokens
         if last:
             del self._sequences[id(connection)]
@@ -209,7 +210,7 @@ class ServedEngine(server.Engine):
         answer.sent = made
         self._send(connection, data)
 
-    def _lost(self, connection: Connection) -> None:
+    def _on_disconnect(self, connection: Connection) -> None:
         sequence = self._sequences.pop(id(connection), None)
         if sequence is not None and self._engine.abort(sequence, self._now()):
-            self._figures.ended["abort"] += 1
+            self._metrics.ended["abort"] += 1

@@ -1,4 +1,4 @@
-"""Targets of the load test: what a server sends, and the files and options that a person gives."""
+"""Hostile input for the load test: server responses, files and options."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encodin
 
 
 def events_by_the_book(stream: bytes) -> Iterator[bytes]:
-    """The data of each event, straight from the HTML standard's section "Interpreting an event stream"."""
+    """Yield the data of each event, by the HTML standard's section "Interpreting an event stream"."""
     lines = stream.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")[:-1]
     data: list[bytes] = []
     for line in lines:
@@ -57,11 +57,11 @@ def events_by_the_book(stream: bytes) -> Iterator[bytes]:
 
 
 def event_stream(data: bytes) -> None:
-    """Events are the same however the network cuts them, and are those of the standard."""
+    """Events do not depend on how the network splits them, and are those of the standard."""
     stream, cuts = split(data)
     pieces: list[Fragment] = [(piece, number) for number, piece in enumerate(cuts)]
     found = [event for event, _ in read_events(iter(pieces))]
-    # A CR that ends the stream ends a line; a reader that waits for its LF has not seen the end of it.
+    # A CR at the end of the stream ends a line; a reader that waits for its LF does not see that.
     assert found == list(events_by_the_book(stream.removesuffix(b"\r") if stream.endswith(b"\r") else stream))
     arrivals = [at for _, at in read_events(iter(pieces))]
     assert arrivals == sorted(arrivals)
@@ -77,14 +77,14 @@ def _judge(reads: list[bytes], end: End, *, stream: bool) -> None:
         assert seconds is None or (math.isfinite(seconds) and seconds >= 0), seconds
     for tokens in (record.prompt_tokens, record.output_tokens, record.cached_tokens):
         assert 0 <= tokens < 2**53, tokens
-    # What follows on a record must hold whatever the server wrote.
-    store = RunTotals(Slo(ttft=0.5, tpot=0.05))
-    store.add(record)
+    # A record must be usable, whatever the server sent.
+    totals = RunTotals(Slo(ttft=0.5, tpot=0.05))
+    totals.add(record)
     json.dumps(to_row(record, measured=True, good=False)).encode()
 
 
 def http_answer(data: bytes) -> None:
-    """Whatever bytes a server sends, there is one outcome, with times and counts that can be summed."""
+    """Any bytes of a server give one outcome, with finite times and counts."""
     ends = list(End)
     choice = data[0] if data else 0
     _, cuts = split(data[1:])
@@ -92,14 +92,14 @@ def http_answer(data: bytes) -> None:
 
 
 def stream_answer(data: bytes) -> None:
-    """The same behind a valid HTTP head, so that the bytes reach the event and JSON readers."""
+    """The same after a valid HTTP head, so that the bytes reach the event and JSON readers."""
     _, cuts = split(data)
     chunks = [b"%x\r\n%b\r\n" % (len(cut), cut) for cut in cuts if cut]
     _judge([_HEAD, *chunks, b"0\r\n\r\n"], End.COMPLETE, stream=True)
 
 
 def json_answer(data: bytes) -> None:
-    """A document is decoded, or refused with one of the errors that callers catch."""
+    """A document is decoded, or refused with one of NOT_JSON."""
     try:
         messages.error_text(messages.decode(data))
     except messages.NOT_JSON:
@@ -107,7 +107,7 @@ def json_answer(data: bytes) -> None:
 
 
 def server_address(data: bytes) -> None:
-    """An address is refused in one line, or makes a request head with nothing smuggled in."""
+    """An address is refused in one line, or gives a request head without injected lines."""
     host, _, key = data.decode("utf-8", "replace").partition("\0")
     try:
         head = Target.parse(host, key).head("chat")
@@ -118,7 +118,7 @@ def server_address(data: bytes) -> None:
 
 
 def load_options(data: bytes) -> None:
-    """The form's and the command line's values: an InputError of one line, or options that make sense."""
+    """Option values are refused with an InputError of one line, or give valid options."""
     names = (
         *("chat_share", "prompt_tokens", "output_tokens", "shared_prefix_tokens", "seed", "trace_speed", "rate"),
         *("burstiness", "max_requests", "warmup_requests", "request_timeout", "slo_ttft_ms", "slo_tpot_ms"),
@@ -126,7 +126,7 @@ def load_options(data: bytes) -> None:
     )
     values: dict[str, object] = dict.fromkeys(names, "")
     values |= {"stream": True, "ignore_eos": False, "report_dir": "", "chat_share": "50", "endpoint": "chat"}
-    # Without a search: its time span is Locust's to read, and Locust patches the process that imports it.
+    # Without a search: Locust parses its time span, and importing Locust patches the process.
     values |= {"arrival": "auto", "find_capacity": False}
     for line in data.decode("utf-8", "replace").split("\n"):
         name, _, value = line.partition("=")
@@ -156,7 +156,7 @@ def lengths(data: bytes) -> None:
 
 
 def trace_file(data: bytes) -> None:
-    """A trace is refused in one line, or is requests in order with finite times and whole lengths."""
+    """A trace is refused in one line, or gives ordered requests with finite times and whole lengths."""
     try:
         trace = Trace.read(scratch_file("trace.csv", data))
     except InputError as error:
@@ -175,7 +175,7 @@ def _draws() -> DrawSource:
 
 
 def dataset_file(data: bytes) -> None:
-    """A dataset is refused in one line, or every prompt is a JSON string's inside."""
+    """A dataset is refused in one line, or every prompt is the inside of a JSON string."""
     options = WorkloadOptions(model="m", endpoint="both", max_model_len=100_000)
     try:
         prompts = dataset_prompts(scratch_file("dataset.json", data), options, None)
@@ -189,7 +189,7 @@ def dataset_file(data: bytes) -> None:
 
 
 def chat_template(data: bytes) -> None:
-    """A model's own tokenizer_config.json is refused with an InputError, or renders or refuses a message."""
+    """A tokenizer_config.json is refused with an InputError, or its template renders or refuses a message."""
     from jinja2 import TemplateError  # noqa: PLC0415  # only here
 
     file = scratch_file("tokenizer_config.json", data)
@@ -197,7 +197,7 @@ def chat_template(data: bytes) -> None:
         template = _read_template(file.parent)
     except InputError:
         return
-    # A template is a program: one that loops or multiplies may well run for long.
+    # A template is a program: loops and products may run for long.
     if template is not None and not any(mark in data for mark in (b"range", b"*", b"for")):
         try:
             template.render("Hi")
@@ -206,7 +206,7 @@ def chat_template(data: bytes) -> None:
 
 
 def metrics_page(data: bytes) -> None:
-    """The server's metrics page: counters, none, or the ValueError that the caller takes for none."""
+    """A metrics page gives counters, None, or the ValueError that callers handle as None."""
     try:
         counters = parse_counters(data.decode("utf-8", "replace"))
     except ValueError:

@@ -1,7 +1,4 @@
-"""Every reader of hostile input holds against valid input that was spoilt; `python -m tests.fuzz` tries far more.
-
-The examples are the same in every run.
-"""
+"""Every reader of hostile input against corrupted valid input; the examples are the same in every run."""
 
 from __future__ import annotations
 
@@ -17,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 EXAMPLES = 150
-# What readers stumble over: ends of lines and strings, numbers out of range, half characters, deep nesting.
+# Difficult pieces: ends of lines and strings, numbers out of range, half characters, deep nesting.
 NASTY = [
     b"\r",
     b"\n\n",
@@ -36,8 +33,8 @@ NASTY = [
 
 
 @st.composite
-def spoilt(draw: st.DrawFn, seeds: Sequence[bytes]) -> bytes:
-    """A seed with up to four places cut out, doubled or overwritten; or just any bytes."""
+def corrupted(draw: st.DrawFn, seeds: Sequence[bytes]) -> bytes:
+    """Return a seed with up to four pieces removed, doubled or overwritten; or random bytes."""
     if draw(st.integers(0, 9)) == 0:
         return draw(st.binary(max_size=200))
     data = draw(st.sampled_from(seeds))
@@ -55,13 +52,13 @@ def test_reader_survives_its_seeds(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_reader_survives_spoilt_input(name: str) -> None:
+def test_reader_survives_corrupted_input(name: str) -> None:
     target = TARGETS[name]
 
     @settings(
         max_examples=EXAMPLES, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck)
     )
-    @given(spoilt(target.seeds))
+    @given(corrupted(target.seeds))
     def attack(data: bytes) -> None:
         target.check(data)
 

@@ -1,4 +1,4 @@
-"""Locust patches the standard library on import, so it comes before everything that these tests import."""
+"""Import Locust first: it patches the standard library."""
 
 import locust  # noqa: F401  # for its patching
 
@@ -14,6 +14,6 @@ GAP_S = 0.02
 
 @pytest.fixture(scope="session")
 def engine() -> Iterator[str]:
-    """The root URL of a running fault engine: TTFT 50 ms, a token every 20 ms."""
+    """Root URL of a running fault engine: TTFT 50 ms, a token every 20 ms."""
     with running_engine("--ttft-ms", str(TTFT_S * 1000), "--gap-ms", str(GAP_S * 1000)) as url:
         yield url

@@ -1,4 +1,4 @@
-"""The simulated engine over HTTP, with the load generator's own eyes: what it says of itself must agree with it."""
+"""The simulated engine over HTTP: its metrics must agree with what clients measure."""
 
 from __future__ import annotations
 

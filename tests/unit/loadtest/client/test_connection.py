@@ -42,7 +42,7 @@ def test_connection_is_not_reused_after_a_fault(engine: str) -> None:
 
 
 def test_late_reads_keep_arrival_times(engine: str) -> None:
-    """Every read is held up: times of reading would show it, the kernel's must not."""
+    """Delay every read: times of reads would show it, the kernel's stamps must not."""
     where = target(engine)
     connection = Connection(where)
     requests.get(f"{engine}/truth/reset", timeout=5)

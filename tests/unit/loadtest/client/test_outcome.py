@@ -4,9 +4,9 @@ import pytest
 
 from tests.rig.one_request import ask_once
 
-# An end that comes is waited for as long as a busy machine takes.
+# Faults with an end get as long as a busy machine needs.
 TIMEOUT_S, PATIENCE_S = 0.6, 5.0
-# what the fault engine does -> the one outcome that is right, and a word of what the person is told
+# Fault -> its outcome, and a part of the detail.
 FAULTS = {
     "in-band-error": ("error", "EngineCore encountered an issue"),
     "truncated": ("truncated", "finish_reason"),
@@ -38,10 +38,10 @@ FAULTS = {
 @pytest.mark.parametrize("endpoint", ["chat", "completions"])
 @pytest.mark.parametrize("fault", FAULTS)
 def test_each_fault_has_its_outcome(engine: str, fault: str, endpoint: str) -> None:
-    outcome, words = FAULTS[fault]
+    outcome, text = FAULTS[fault]
     record = ask_once(engine, fault, endpoint=endpoint, timeout_s=TIMEOUT_S if outcome == "timeout" else PATIENCE_S)
     assert record.outcome == outcome
-    assert words in record.detail
+    assert text in record.detail
     assert record.failed
 
 
@@ -90,6 +90,6 @@ def test_refused_connection_has_its_outcome() -> None:
 
 
 def test_merged_deltas_are_counted(engine: str) -> None:
-    # A busy machine may part a burst, or read two deltas at once.
+    # A busy machine may split a burst, or read two deltas at once.
     assert max(ask_once(engine, "one-burst", tokens=6).merged_deltas for _ in range(3)) == 5
     assert min(ask_once(engine, tokens=6).merged_deltas for _ in range(3)) == 0

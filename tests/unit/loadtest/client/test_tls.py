@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A certificate for 127.0.0.1, which signs itself, with its key."""
+    """A self-signed certificate for 127.0.0.1, with its key."""
     folder = tmp_path_factory.mktemp("tls")
     command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1"]
     command += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", f"{folder}/key", "-out", f"{folder}/cert"]
@@ -54,7 +54,7 @@ def test_session_tickets_keep_connection_usable(tls_url: str, certificate: Path)
     where = Target.parse(tls_url)
     connection = Connection(where, ssl.create_default_context(cafile=str(certificate)))
     connection.open()
-    assert connection._sock is not None  # nothing else tells that the tickets are there
+    assert connection._sock is not None  # nothing else shows that the tickets have arrived
     assert select.select([connection._sock], [], [], 10)[0]
     record = ask(connection, where)
     connection.close()

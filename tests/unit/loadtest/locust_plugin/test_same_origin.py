@@ -1,4 +1,4 @@
-"""No other web site's page can start or stop a load test, or read its numbers."""
+"""No page of another web site can start or stop a load test, or read its figures."""
 
 from __future__ import annotations
 

@@ -119,15 +119,15 @@ def test_terminal_shows_an_invalid_run_first() -> None:
 
 
 def test_late_cut_off_requests_are_reported(tmp_path: Path) -> None:
-    words = "2 request(s) were cut off by the end of the run after their TTFT or E2E limit had passed"
+    text = "2 request(s) were cut off by the end of the run after their TTFT or E2E limit had passed"
     hung = [record(Outcome.CANCELLED, ttft=None, duration=5.0)] * 2
     files = written(tmp_path, *RECORDS, *hung, record(Outcome.CANCELLED, ttft=None, duration=0.001))
     summary = json.loads(files["summary.json"])
     assert summary["cut_off_late"] == summary["endpoints"]["chat"]["cut_off_late"] == 2
-    assert words in files["report.html"]
+    assert text in files["report.html"]
     output = io.StringIO()
     print_summary(summary, Console(file=output, width=160))
-    assert words in " ".join(output.getvalue().split())
+    assert text in " ".join(output.getvalue().split())
     assert "cut off by the end" not in written(tmp_path / "none", *RECORDS)["report.html"]
 
 

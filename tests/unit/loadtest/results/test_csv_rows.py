@@ -21,7 +21,7 @@ def test_full_disk_ends_rows_at_a_complete_one(tmp_path: Path, caplog: pytest.Lo
     with full_disk(after=path.stat().st_size + 250):
         rows.add("local", [ROW] * 10)
         rows.add("local", [ROW])
-    rows.add("local", [ROW])  # there is room again: a gap in the middle would be worse than an end
+    rows.add("local", [ROW])  # there is room again, but a gap would be worse than an end
     rows.close()
     assert rows.problem is not None
     assert rows.problem.endswith("File too large")

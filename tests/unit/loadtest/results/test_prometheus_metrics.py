@@ -32,10 +32,10 @@ def exported(*records: RequestRecord) -> dict[str, dict[tuple[str, ...], float]]
     metrics = LoadTestMetrics(lambda: 8)
     run = RunResults(options(), plan())
     metrics.start_run(run, 2.5)
-    store = RunTotals(run.options.slo)
+    totals = RunTotals(run.options.slo)
     for each in records:
-        store.add(each)
-    metrics.add(store)
+        totals.add(each)
+    metrics.add(totals)
     page = generate_latest(metrics.registry()).decode()
     found: dict[str, dict[tuple[str, ...], float]] = {}
     for family in text_string_to_metric_families(page):
@@ -53,17 +53,17 @@ def test_every_documented_metric_is_exported() -> None:
 def test_metrics_keep_no_per_second_counts() -> None:
     # A load generator runs for weeks.
     metrics = LoadTestMetrics(lambda: 0)
-    store = RunTotals(options().slo)
-    store.add(record())
-    assert store.combined().deltas_at
+    totals = RunTotals(options().slo)
+    totals.add(record())
+    assert totals.combined().deltas_at
     metrics.start_run(RunResults(options(), plan()))
-    metrics.add(store)
+    metrics.add(totals)
     assert not metrics._totals.combined().deltas_at
-    assert store.combined().deltas_at  # the run's own results, which plot them, have them still
+    assert totals.combined().deltas_at  # the run's own results keep them, for the plots
 
 
 def test_series_are_zero_before_the_first_run() -> None:
-    # A counter that first appears with a run's first requests in it has lost them: Prometheus sees no increase.
+    # Prometheus sees no increase up to a counter's first value, so series must exist before the first request.
     page = generate_latest(LoadTestMetrics(lambda: 0).registry()).decode()
     for endpoint in ("chat", "completions"):
         assert f'loadtest_requests_total{{endpoint="{endpoint}",outcome="ok"}} 0.0' in page
@@ -94,8 +94,8 @@ def test_counters_rise_from_run_to_run() -> None:
     for expected in (1, 2):
         run = RunResults(options(), plan())
         metrics.start_run(run)
-        store = RunTotals(run.options.slo)
-        store.add(record())
-        metrics.add(store)
+        totals = RunTotals(run.options.slo)
+        totals.add(record())
+        metrics.add(totals)
         page = generate_latest(metrics.registry()).decode()
         assert f'loadtest_requests_total{{endpoint="chat",outcome="ok"}} {expected}.0' in page

@@ -17,12 +17,12 @@ SERVER = ServerCounters(
 
 
 def compare(server: ServerCounters = SERVER, *, cut: int = 0, common: dict[str, int] | None = None) -> Reconciliation:
-    store = RunTotals(Slo())
+    totals = RunTotals(Slo())
     for _ in range(1000):
-        store.add(record())
+        totals.add(record())
     for _ in range(cut):
-        store.add(record(Outcome.CANCELLED))
-    return reconcile(server, store, common or {})
+        totals.add(record(Outcome.CANCELLED))
+    return reconcile(server, totals, common or {})
 
 
 def test_equal_counts_agree() -> None:
@@ -32,7 +32,7 @@ def test_equal_counts_agree() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "text"),
     [
         ({"generation_tokens": 21_000 * 1.006}, "output tokens disagree by 0.6%"),
         ({"generation_tokens": 21_000 * 0.99}, "output tokens disagree by 1.0%"),
@@ -43,9 +43,9 @@ def test_equal_counts_agree() -> None:
         ({"cache_hits": 30_000}, "the prefix cache was warm: 14.0%"),
     ],
 )
-def test_disagreements_are_reported(change: dict[str, object], words: str) -> None:
+def test_disagreements_are_reported(change: dict[str, object], text: str) -> None:
     problems = compare(replace(SERVER, **change)).problems  # type: ignore[arg-type]  # fields of the counters
-    assert any(words in problem for problem in problems), problems
+    assert any(text in problem for problem in problems), problems
 
 
 def test_half_a_percent_is_tolerated() -> None:
@@ -70,26 +70,26 @@ def test_cut_off_request_may_add_some_tokens() -> None:
 
 def test_self_test_of_joining_engine_is_tolerated() -> None:
     few = [record()] * 20
-    store = RunTotals(Slo())
+    totals = RunTotals(Slo())
     for each in few:
-        store.add(each)
+        totals.add(each)
     counted = ServerCounters(prompt_tokens=2040, generation_tokens=421, cache_queries=2040, ended={"length": 21})
-    assert reconcile(replace(counted, joined=1), store, {}).agrees
-    assert not reconcile(counted, store, {}).agrees
-    assert not reconcile(replace(counted, joined=1, ended={"length": 26}), store, {}).agrees
+    assert reconcile(replace(counted, joined=1), totals, {}).agrees
+    assert not reconcile(counted, totals, {}).agrees
+    assert not reconcile(replace(counted, joined=1, ended={"length": 26}), totals, {}).agrees
 
 
 def test_lost_process_reports_surplus_tokens() -> None:
-    store = RunTotals(Slo())
+    totals = RunTotals(Slo())
     for _ in range(1000):
-        store.add(record())
+        totals.add(record())
     more = replace(SERVER, generation_tokens=21_500, prompt_tokens=103_000, ended={"length": 1030})
-    found = reconcile(more, store, {}, lost=True)
+    found = reconcile(more, totals, {}, lost=True)
     assert found.problems == ()
     assert not found.agrees
     assert found.surplus == "the server counted 500 output and 3000 prompt tokens more than we"
     less = replace(SERVER, generation_tokens=20_000)
-    assert any("output tokens disagree" in problem for problem in reconcile(less, store, {}, lost=True).problems)
+    assert any("output tokens disagree" in problem for problem in reconcile(less, totals, {}, lost=True).problems)
 
 
 PAGE = """

@@ -48,19 +48,17 @@ def test_empty_run_is_invalid() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "report", "words"),
+    ("change", "report", "text"),
     [
         ({}, {"cpu_s": 9.5, "wall_s": 10.0}, "the client was the bottleneck: local was above 90 %"),
         ({"lags": [0.02] * 22, "merged_deltas": 5}, {}, "the client was the bottleneck: it read late"),
         ({"schedule_delay": 0.02}, {}, "arrivals were late: 10 of 10"),
     ],
 )
-def test_overloaded_client_invalidates_the_run(
-    change: dict[str, object], report: dict[str, object], words: str
-) -> None:
+def test_overloaded_client_invalidates_the_run(change: dict[str, object], report: dict[str, object], text: str) -> None:
     verdict = judge_run(results(*[record(**change)] * 10, **report), None)  # type: ignore[arg-type]  # fields of a record
     assert verdict.exit_code == 2
-    assert any(words in reason for reason in verdict.reasons), verdict.reasons
+    assert any(text in reason for reason in verdict.reasons), verdict.reasons
 
 
 @pytest.mark.parametrize(

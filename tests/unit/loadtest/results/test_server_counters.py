@@ -44,7 +44,7 @@ class Engine(ThreadingHTTPServer):
     def __init__(self, address: str) -> None:
         super().__init__((address, 0), Page)
         self.page = ""
-        self.answers = float("inf")  # how often it still answers: then it has ended
+        self.answers = float("inf")  # number of requests it answers before it ends
 
 
 class Page(BaseHTTPRequestHandler):
@@ -87,7 +87,7 @@ def test_pages_of_all_engines_add_up(two: tuple[Engine, Engine]) -> None:
 
 def test_stopped_engine_keeps_its_last_counters(two: tuple[Engine, Engine]) -> None:
     engine, _ = two
-    # Somebody's stream still runs at the first look; the whole stack is being stopped.
+    # A stream still runs at the first read; the whole stack is stopping.
     engine.page = PAGE.format(prompt=100, generated=10, ended=1, started=5).replace("} 0\n", "} 1\n", 1)
     engine.answers = 1
     target = Target.parse(f"http://127.0.0.1:{engine.server_port}")
@@ -104,7 +104,7 @@ def test_name_stands_for_all_its_addresses(monkeypatch: pytest.MonkeyPatch) -> N
         "10.0.0.3:8000": "http://10.0.0.3:8000/metrics",
         "10.0.0.4:8000": "http://10.0.0.4:8000/metrics",
     }
-    # A server that is no router is asked as its clients ask it.
+    # A server that is no router is addressed as its clients do.
     assert list(pages(Target.parse("http://vllm:8000")).values()) == ["http://vllm:8000/metrics"]
 
 
@@ -126,7 +126,10 @@ def test_joined_engine_counts_in_full() -> None:
     "after",
     [
         {"b": counters(500, 50, 5)},
-        {"a": counters(2000, 200, 20, started=99), "b": counters(500, 50, 5)},  # more than before: only the start tells
+        {
+            "a": counters(2000, 200, 20, started=99),
+            "b": counters(500, 50, 5),
+        },  # more than before: only the start time differs
     ],
     ids=["went", "restarted"],
 )
@@ -136,7 +139,7 @@ def test_restarted_engine_is_the_only_problem(
     before = add_up({"a": counters(1000, 100, 10), "b": counters(400, 40, 4)})
     found = difference(before, add_up(after))
     assert found.gone == ("a",)
-    store = RunTotals(Slo())
-    store.add(record())
-    reconciled = reconcile(found, store, {})
+    totals = RunTotals(Slo())
+    totals.add(record())
+    reconciled = reconcile(found, totals, {})
     assert reconciled.problems == ("engine a stopped or restarted during the run: what it counted is lost",)

@@ -13,10 +13,10 @@ SLO = Slo(ttft=0.2, tpot=0.03, e2e=1.0)
 
 
 def filled(*records: RequestRecord) -> RunTotals:
-    store = RunTotals(SLO)
+    totals = RunTotals(SLO)
     for each in records:
-        store.add(each)
-    return store
+        totals.add(each)
+    return totals
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_goodput_needs_ok_and_every_limit(change: dict[str, object], good: bool)
         ({"ttft": 0.1, "duration": 0.9}, False),
         ({"ttft": 0.3, "duration": 0.9}, True),
         ({"ttft": 0.1, "duration": 1.1}, True),
-        ({"ttft": None, "duration": 9.0, "outcome": Outcome.TIMEOUT}, False),  # it failed, and counts as that
+        ({"ttft": None, "duration": 9.0, "outcome": Outcome.TIMEOUT}, False),  # it failed, and counts as failed
         ({"ttft": 0.3, "outcome": Outcome.OK}, False),
     ],
 )

@@ -11,12 +11,12 @@ from loadtest.sending.arrivals import ArrivalProcess, replay, schedule, shard
 
 REQUESTS = 40_000
 RATE = 50.0
-STANDARD_ERRORS = 4.0  # a right schedule fails one such check in 16,000; seeds are fixed, so none does by chance
+STANDARD_ERRORS = 4.0  # a correct schedule fails 1 check in 16,000; with fixed seeds, none by chance
 SEEDS = (0, 1, 2023)
 
 
 def by_shards(process: ArrivalProcess, seed: int, workers: int, burstiness: float = 1.0) -> list[float]:
-    """What the workers send together: each computes the schedule itself and keeps its share."""
+    """Return the due times of all workers: each computes the schedule and keeps its share."""
     parts = [
         list(
             shard(
@@ -31,7 +31,7 @@ def by_shards(process: ArrivalProcess, seed: int, workers: int, burstiness: floa
 
 
 def by_own_schedules(process: ArrivalProcess, seed: int, workers: int) -> list[float]:
-    """The mistake that sharding avoids: each worker makes a slower schedule of its own from the same seed."""
+    """Return the due times of a wrong split: each worker makes a slower schedule from the same seed."""
     part = list(islice(schedule(process, rate=RATE / workers, seed=seed), REQUESTS // workers))
     return sorted(part * workers)
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Channel:
-    """Locust's channel between two runners; each message is under way for `delays` seconds in turn."""
+    """Locust's channel between two runners; `delays` gives the delay of each message in seconds."""
 
     def __init__(self, delays: Callable[[], float]) -> None:
         self.delays = delays
@@ -43,13 +43,13 @@ def connect(to_master: Callable[[], float], to_worker: Callable[[], float]) -> t
 
 
 def set_clock(worker: Channel) -> list[str]:
-    told: list[str] = []
+    messages: list[str] = []
     done = gevent.event.Event()
     clock_sync.MasterTime(worker).set_clock(
-        lambda: (told.append("ready"), done.set()), lambda problem: (told.append(problem), done.set())
+        lambda: (messages.append("ready"), done.set()), lambda problem: (messages.append(problem), done.set())
     )
     assert done.wait(timeout=10)
-    return told
+    return messages
 
 
 @pytest.mark.parametrize("ahead_s", [-3600.0, 0.0, 86_400.0])
@@ -59,18 +59,18 @@ def test_worker_takes_the_masters_time(monkeypatch: pytest.MonkeyPatch, ahead_s:
     own = clock_sync.time.time
     in_master = False
 
-    def tell_the_masters(msg: Any) -> None:
+    def reply_with_master_time(msg: Any) -> None:
         nonlocal in_master
         in_master = True
-        tell(msg=msg)
+        reply(msg=msg)
         in_master = False
 
     monkeypatch.setattr(clock_sync.time, "time", lambda: own() + (ahead_s if in_master else 0.0))
     clock_sync.answer_time_requests(master)
-    tell = master.handlers["loadtest_ask_time"]
-    master.handlers["loadtest_ask_time"] = tell_the_masters
+    reply = master.handlers["loadtest_time_request"]
+    master.handlers["loadtest_time_request"] = reply_with_master_time
     assert set_clock(worker) == ["ready"]
-    # The quickest of the round trips, not their mean: 2 ms each way, so at most half of 4 ms wrong, and scheduling.
+    # By the fastest round trip, not the mean: 2 ms each way, so an error of 2 ms at most, and scheduling.
     assert clock.now_ns() * 1e-9 - own() == pytest.approx(ahead_s, abs=0.01)
 
 
@@ -78,7 +78,7 @@ def test_silent_master_is_reported_in_one_line(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(clock_sync, "_TIMEOUT_S", 0.02)
     worker, _ = connect(lambda: 0.0, lambda: 0.0)
     [problem] = set_clock(worker)
-    assert "the master did not tell the time" in problem
+    assert "the master did not reply the time" in problem
     assert clock.now_ns() * 1e-9 == pytest.approx(clock_sync.time.time(), abs=1)
 
 

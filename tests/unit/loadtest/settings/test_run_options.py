@@ -30,7 +30,7 @@ def test_trace_is_replayed_by_default() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "text"),
     [
         (["--arrival", "poisson"], "--rate"),
         (["--rate", "3"], "--rate: has no meaning with --arrival closed"),
@@ -49,10 +49,10 @@ def test_trace_is_replayed_by_default() -> None:
         (["--burstiness", "nan"], "--burstiness"),
     ],
 )
-def test_contradictory_options_are_refused(arguments: list[str], words: str) -> None:
+def test_contradictory_options_are_refused(arguments: list[str], text: str) -> None:
     with pytest.raises(InputError) as caught:
         options(*arguments)
-    assert words in str(caught.value)
+    assert text in str(caught.value)
     assert "\n" not in str(caught.value)
 
 

@@ -62,7 +62,7 @@ def bos_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
         vocab_size=4000, special_tokens=["<unk>", "<s>", "[INST]", "[/INST]"], show_progress=False
     )
     tokenizer.train_from_iterator(corpus(), trainer)
-    tokenizer.pre_tokenizer = None  # as Llama 2's: nothing but the merges keeps words apart
+    tokenizer.pre_tokenizer = None  # as in Llama 2: only the merges separate words
     tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
     tokenizer.save(str(folder / "tokenizer.json"))
     (folder / "tokenizer_config.json").write_text(json.dumps({"bos_token": "<s>"}))

@@ -188,5 +188,5 @@ def test_lengths_are_known_with_ignore_eos(model: Path) -> None:
     workload = load(endpoint="both", prompt_tokens="200:40", output_tokens="60:10", tokenizer=model, ignore_eos=True)
     specs = [workload.request(index) for index in range(500)]
     assert workload.lengths(500) == [(spec.prompt_tokens, spec.output_tokens) for spec in specs]
-    assert load(tokenizer=model).lengths(500) is None  # an answer ends when the model says so
+    assert load(tokenizer=model).lengths(500) is None  # the model decides the length of its output
     assert load(ignore_eos=True).lengths(500) is None  # no tokenizer

@@ -26,7 +26,7 @@ def test_one_token_words_add_up_in_any_order(model: Path) -> None:
 
 
 def test_file_is_read_once_per_version(tmp_path: Path, model: Path) -> None:
-    # A master that reads it for every run grows by the cache of each: the library does not give that back.
+    # The library never frees the cache of a deleted tokenizer, so a master must not read the file for every run.
     folder = copy(model, tmp_path)
     first, again = Tokenizer.read(folder), Tokenizer.read(folder)
     assert first._encoder is again._encoder
