@@ -38,7 +38,7 @@ Read = tuple[bytes, bytes, int]
 
 
 class End(enum.Enum):
-    """How an exchange ended."""
+    """End of an exchange."""
 
     COMPLETE = "complete"  # the whole HTTP message arrived
     CLOSED = "closed"  # the server closed or reset the connection before that

@@ -9,7 +9,7 @@ NS = 1e-9
 
 
 class Outcome(enum.StrEnum):
-    """How a request ended; exactly one holds."""
+    """Outcome of a request; exactly one holds."""
 
     OK = "ok"  # a terminal finish_reason, [DONE] where it streams, and the token counts
     ERROR = "error"  # an HTTP error, an error inside the stream, or an invalid response

@@ -80,7 +80,7 @@ def add_up(engines: Mapping[str, ServerCounters], gone: Iterable[str] = ()) -> S
     return ServerCounters(**sums, ended=dict(ended), engines=dict(engines), gone=tuple(gone))
 
 
-def pages(target: Target) -> dict[str, str]:
+def metrics_urls(target: Target) -> dict[str, str]:
     """Return the URL of each engine's metrics page, by engine address; a host name stands for all its addresses."""
     found = {}
     for root in target.engines or (target.url(""),):
@@ -102,7 +102,7 @@ def pages(target: Target) -> dict[str, str]:
 def read_counters(target: Target) -> ServerCounters | None:
     """Read the counters of every engine; None if no engine answers with counters."""
     engines = {}
-    for address, url in sorted(pages(target).items()):
+    for address, url in sorted(metrics_urls(target).items()):
         try:
             answer = requests.get(url, timeout=_TIMEOUT_S)
             answer.raise_for_status()

@@ -13,7 +13,7 @@ import psutil
 import requests
 
 from loadtest.capacity.engine_sample import EngineSample
-from loadtest.results.server_counters import pages
+from loadtest.results.server_counters import metrics_urls
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -112,7 +112,7 @@ def read_sample(target: Target) -> EngineSample | None:
     """Ask every engine of `target` now; None when one does not answer, for without it counters would fall."""
     host_cpu = psutil.cpu_percent() / 100
     engines = {}
-    for address, url in sorted(pages(target).items()):
+    for address, url in sorted(metrics_urls(target).items()):
         sample = parse_sample(_page(url), time.monotonic(), host_cpu)
         if sample is None:
             return None

@@ -31,7 +31,7 @@ from loadtest.capacity.stage import Decision, StageResult
 from loadtest.capacity.stage_record import StageRecord, latencies
 from loadtest.client.request_record import Outcome
 from loadtest.report.report_folder import CAPACITY_SUMMARY
-from loadtest.results.server_counters import pages
+from loadtest.results.server_counters import metrics_urls
 from loadtest.sending.pacing import LoadSpec
 from loadtest.settings.run_options import Pacing
 
@@ -105,7 +105,7 @@ class CapacityRun:
         target = self._options.target
         self.finding.cache_config = read_cache_config(target)
         self.finding.engine_version = read_version(target)
-        self.finding.engines = len(pages(target))
+        self.finding.engines = len(metrics_urls(target))
         self._began = time.monotonic()
         self._capacity_metrics.follow(self.progress)
         log.info("Search %s: model %s, seed %d", self._plan.run_id, self._plan.model, self._plan.seed)

@@ -1,4 +1,7 @@
-"""Every reader of hostile input against corrupted valid input; the examples are the same in every run."""
+"""Every reader of hostile input holds against valid input that was spoilt; `python -m tests.fuzz` tries far more.
+
+The examples are the same in every run.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 EXAMPLES = 150
-# Difficult pieces: ends of lines and strings, numbers out of range, half characters, deep nesting.
+# What readers stumble over: ends of lines and strings, numbers out of range, half characters, deep nesting.
 NASTY = [
     b"\r",
     b"\n\n",
@@ -33,8 +36,8 @@ NASTY = [
 
 
 @st.composite
-def corrupted(draw: st.DrawFn, seeds: Sequence[bytes]) -> bytes:
-    """Return a seed with up to four pieces removed, doubled or overwritten; or random bytes."""
+def spoilt(draw: st.DrawFn, seeds: Sequence[bytes]) -> bytes:
+    """A seed with up to four places cut out, doubled or overwritten; or just any bytes."""
     if draw(st.integers(0, 9)) == 0:
         return draw(st.binary(max_size=200))
     data = draw(st.sampled_from(seeds))
@@ -46,19 +49,19 @@ def corrupted(draw: st.DrawFn, seeds: Sequence[bytes]) -> bytes:
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_reader_survives_its_seeds(name: str) -> None:
+def test_a_reader_holds_against_its_seeds(name: str) -> None:
     for seed in (b"", *TARGETS[name].seeds):
         TARGETS[name].check(seed)
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_reader_survives_corrupted_input(name: str) -> None:
+def test_a_reader_holds_against_spoilt_input(name: str) -> None:
     target = TARGETS[name]
 
     @settings(
         max_examples=EXAMPLES, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck)
     )
-    @given(corrupted(target.seeds))
+    @given(spoilt(target.seeds))
     def attack(data: bytes) -> None:
         target.check(data)
 

@@ -14,7 +14,7 @@ from loadtest.results.reconcile import reconcile
 from loadtest.results.server_counters import (
     add_up,
     difference,
-    pages,
+    metrics_urls,
     parse_counters,
     read_counters,
     read_settled_counters,
@@ -100,12 +100,12 @@ def test_stopped_engine_keeps_its_last_counters(two: tuple[Engine, Engine]) -> N
 def test_name_stands_for_all_its_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
     addresses = [(2, 1, 6, "", (f"10.0.0.{last}", 8000)) for last in (3, 4)]
     monkeypatch.setattr(server_counters.socket, "getaddrinfo", lambda *_: addresses)
-    assert pages(Target.parse("http://router:8000", engines="http://vllm:8000")) == {
+    assert metrics_urls(Target.parse("http://router:8000", engines="http://vllm:8000")) == {
         "10.0.0.3:8000": "http://10.0.0.3:8000/metrics",
         "10.0.0.4:8000": "http://10.0.0.4:8000/metrics",
     }
     # A server that is no router is addressed as its clients do.
-    assert list(pages(Target.parse("http://vllm:8000")).values()) == ["http://vllm:8000/metrics"]
+    assert list(metrics_urls(Target.parse("http://vllm:8000")).values()) == ["http://vllm:8000/metrics"]
 
 
 def test_bad_engine_address_is_refused() -> None:
