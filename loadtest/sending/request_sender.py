@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 _PAUSE_AFTER_CONNECT_S = 1.0
 # Unread captures at which senders are blocked, so that memory stays bounded.
 _BACKLOG = 10_000
+_DRAIN_TIMEOUT_S = 60.0
 
 
 class RequestSender:
@@ -197,9 +198,9 @@ class RequestSender:
             self._rows.append(to_row(record, measured=measured, good=totals.is_good(record)))
         self._on_record(record)
 
-    def drain(self, timeout_s: float = 60.0) -> bool:
-        """Wait until every capture is read; return False if that takes longer than `timeout_s` seconds."""
-        return bool(self._captures.join(timeout=timeout_s))
+    def drain(self) -> bool:
+        """Wait until every capture is read; return False if that takes longer than 60 s."""
+        return bool(self._captures.join(timeout=_DRAIN_TIMEOUT_S))
 
     def close(self) -> None:
         """Stop sending and reading captures; call `drain` first."""

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 # Time for the start message to reach every worker.
 _START_LEAD_S = 0.5
-_FINISH_TIMEOUT_S = 60.0
+_ANSWER_TIMEOUT_S = 60.0
 
 
 class Workers:
@@ -113,23 +113,21 @@ class Workers:
             return {ALONE: self.local_worker.end()}
         return self.collect("loadtest_end", names)
 
-    def collect(
-        self, message: str, names: Iterable[str], timeout_s: float = _FINISH_TIMEOUT_S
-    ) -> dict[str, Mapping[str, Any] | None]:
+    def collect(self, message: str, names: Iterable[str]) -> dict[str, Mapping[str, Any] | None]:
         """Send `message` to the workers `names`, which makes them stop, and return the last report of each.
 
-        The report is None for a worker that went missing or took longer than `timeout_s` seconds.
+        The report is None for a worker that went missing or took longer than 60 s.
         """
         asked = list(names)
         for name in asked:
             self._last_reports.pop(name, None)
             self._runner.send_message(message, None, name)
-        self._wait(lambda: all(name in self._last_reports for name in asked if name in self._runner.clients), timeout_s)
+        self._wait(lambda: all(name in self._last_reports for name in asked if name in self._runner.clients))
         return {name: self._last_reports.pop(name, None) for name in asked}
 
-    def _wait(self, met: Callable[[], bool], timeout_s: float = _FINISH_TIMEOUT_S) -> None:
+    def _wait(self, met: Callable[[], bool]) -> None:
         """Wait until `met`, checked at every message, and each second for workers that went missing."""
-        deadline = time.monotonic() + timeout_s
+        deadline = time.monotonic() + _ANSWER_TIMEOUT_S
         while not met() and time.monotonic() < deadline:
             self._changed.clear()
             self._changed.wait(1)

@@ -23,10 +23,10 @@ class Lengths:
     shortest: int = 1
 
     @classmethod
-    def parse(cls, text: str, option: str, *, shortest: int = 1) -> Self:
+    def parse(cls, text: str, option: str) -> Self:
         """Parse `N` or `mean:std`, in tokens.
 
-        Raises InputError, which names `option`, for any other text and for a mean below `shortest`.
+        Raises InputError, which names `option`, for any other text and for a mean below 1.
         """
         mean_text, colon, std_text = text.strip().partition(":")
         try:
@@ -40,11 +40,9 @@ class Lengths:
             raise InputError(
                 option, f"'{text}' is out of range", f"give a mean and a std from 0 to {_MOST_TOKENS:,} tokens"
             )
-        if mean < shortest:
-            raise InputError(
-                option, f"{mean:g} tokens are too few", f"ask for a mean of at least {shortest} tokens here"
-            )
-        return cls(mean, std, shortest)
+        if mean < 1:
+            raise InputError(option, f"{mean:g} tokens are too few", "ask for a mean of at least 1")
+        return cls(mean, std)
 
     @property
     def bounds(self) -> tuple[int, int]:

@@ -24,13 +24,13 @@ def event(data: object) -> bytes:
 DONE = event("[DONE]")
 
 
-def token(endpoint: str, text: str = " token", finish: str | None = None, **delta: object) -> bytes:
+def token(endpoint: str, finish: str | None = None, **delta: object) -> bytes:
     """Return an event with one token; `delta` replaces the fields of the chat delta."""
     choice: dict[str, object] = {"index": 0, "logprobs": None, "finish_reason": finish, "stop_reason": None}
     if endpoint == "chat":
-        choice["delta"] = delta or {"content": text}
+        choice["delta"] = delta or {"content": " token"}
         return event({**_FIELDS, "object": "chat.completion.chunk", "choices": [choice]})
-    choice["text"] = text
+    choice["text"] = " token"
     return event({**_FIELDS, "object": "text_completion", "choices": [choice]})
 
 

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 from statistics import fmean, pstdev
 
 import pytest
@@ -27,7 +28,7 @@ def test_samples_have_the_requested_mean_and_std() -> None:
 
 @pytest.mark.parametrize(("text", "bounds"), [("100:80", (20, 180)), ("100:5000", (20, 180)), ("100:10", (70, 130))])
 def test_wide_distribution_is_cut_symmetrically(text: str, bounds: tuple[int, int]) -> None:
-    lengths = Lengths.parse(text, "--prompt-tokens", shortest=20)
+    lengths = replace(Lengths.parse(text, "--prompt-tokens"), shortest=20)
     sample = [lengths.sampler().sample(fraction) for fraction in FRACTIONS]
     assert lengths.bounds == bounds
     assert (min(sample), max(sample)) == bounds
@@ -52,7 +53,7 @@ def test_lengths_out_of_range_are_refused(text: str) -> None:
         Lengths.parse(text, "--output-tokens")
 
 
-@pytest.mark.parametrize("text", ["0", "-3", "9", "9.5:1"])
+@pytest.mark.parametrize("text", ["0", "-3", "0.5:1"])
 def test_too_short_mean_error_names_the_minimum(text: str) -> None:
-    with pytest.raises(InputError, match="too few; ask for a mean of at least 10 tokens"):
-        Lengths.parse(text, "--prompt-tokens", shortest=10)
+    with pytest.raises(InputError, match="too few; ask for a mean of at least 1"):
+        Lengths.parse(text, "--prompt-tokens")
