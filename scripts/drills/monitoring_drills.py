@@ -1,4 +1,4 @@
-"""Drills on what watches: Prometheus killed, its disk full, Grafana killed."""
+"""Drills on the monitoring: Prometheus killed, its disk full, Grafana killed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ RUN_S = 60
 
 
 def newest(scene: Scene) -> float:
-    """Unix time of the newest sample of the engine in Prometheus; 0 where it has none of the last five minutes."""
+    """Unix time of Prometheus' newest sample of the engine; 0 for none in the last five minutes."""
     found = scene.stack.query(f"max(timestamp({TOKENS.removeprefix('sum(').removesuffix(')')}))")
     return float(found[0]["value"][1]) if found else 0.0
 
@@ -63,7 +63,7 @@ def prometheus_disk_full(scene: Scene) -> None:
         shell(copy, "cd /prometheus; for size in 64k 1k; do dd if=/dev/zero bs=$size 2>/dev/null >>filler; done; true")
         scene.broken("its disk is full")
         stuck = newest(scene)
-        time.sleep(20)  # four scrapes: what is watched for is that nothing comes
+        time.sleep(20)  # four scrapes, of which none may arrive
         scene.result.user_saw = "graphs stand still; asking still works" if newest(scene) == stuck else "nothing"
         scene.say(scene.result.user_saw)
         _expect_said(scene, copy)

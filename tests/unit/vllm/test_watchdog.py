@@ -50,7 +50,7 @@ def test_requests_without_a_step_are_a_stall_after_the_limit(watched: Watched) -
     assert not watched.progress.stalled
     watched.see(page(7, running=3), TICK_S)
     assert watched.progress.stalled
-    assert watched.progress.words() == "the engine holds 3 requests and has made no step for 120 s"
+    assert watched.progress.describe() == "the engine holds 3 requests and has made no step for 120 s"
 
 
 def test_waiting_requests_alone_are_something_to_do(watched: Watched) -> None:
@@ -99,7 +99,7 @@ def test_an_api_server_that_does_not_answer_is_stalled_unless_it_computes(watche
     assert not watched.progress.stalled
     watched.see(None, LIMIT_S, api_cores=0)
     assert watched.progress.stalled
-    assert "API server has not answered" in watched.progress.words()
+    assert "API server has not answered" in watched.progress.describe()
 
 
 def test_one_stalled_engine_is_not_hidden_by_another_that_works(watched: Watched) -> None:
@@ -130,7 +130,7 @@ def test_an_idle_engine_is_asked_for_a_token_now_and_then(watched: Watched) -> N
     watched.progress.canary_pending = True
     watched.see(page(7), LIMIT_S)
     assert watched.progress.stalled
-    assert "was asked for a token" in watched.progress.words()
+    assert "was asked for a token" in watched.progress.describe()
 
 
 def test_an_answered_canary_starts_the_clocks_anew(watched: Watched) -> None:
