@@ -38,7 +38,7 @@ def start(service: str, tmp_path: Path, *args: str) -> subprocess.Popen[str]:
 
 
 @pytest.mark.parametrize("service", PROGRAMS)
-def test_a_service_that_is_stopped_ends_gently_and_not_with_0(service: str, tmp_path: Path) -> None:
+def test_stopped_service_exits_with_143(service: str, tmp_path: Path) -> None:
     with start(service, tmp_path) as running:
         assert running.stdout is not None
         assert running.stdout.readline() == "started\n"
@@ -48,6 +48,6 @@ def test_a_service_that_is_stopped_ends_gently_and_not_with_0(service: str, tmp_
 
 
 @pytest.mark.parametrize("service", ["alertmanager", "router"])
-def test_a_program_that_fails_says_so_by_its_code(service: str, tmp_path: Path) -> None:
+def test_failed_program_keeps_its_exit_code(service: str, tmp_path: Path) -> None:
     with start(service, tmp_path, "fails") as running:
         assert running.wait(timeout=10) == 3

@@ -17,7 +17,7 @@ def read(path: str) -> Any:
     return yaml.safe_load((dashboards.ROOT / path).read_text())
 
 
-def test_the_data_source_is_the_stacks_prometheus_at_its_scrape_interval() -> None:
+def test_data_source_is_the_stacks_prometheus() -> None:
     [source] = read("docker/grafana/provisioning/datasources/prometheus.yaml")["datasources"]
     assert source.keys() <= DATASOURCE_FIELDS
     assert (source["type"], source["access"], source["isDefault"]) == ("prometheus", "proxy", True)
@@ -29,7 +29,7 @@ def test_the_data_source_is_the_stacks_prometheus_at_its_scrape_interval() -> No
     }
 
 
-def test_the_dashboards_are_read_from_where_compose_puts_them() -> None:
+def test_dashboard_path_matches_compose() -> None:
     [provider] = read("docker/grafana/provisioning/dashboards/headroom.yaml")["providers"]
     assert provider.keys() <= PROVIDER_FIELDS
     assert (provider["type"], provider["allowUiUpdates"]) == ("file", False)

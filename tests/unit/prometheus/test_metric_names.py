@@ -76,7 +76,7 @@ QUERIES = queries()
 
 
 @pytest.mark.parametrize("query", QUERIES)
-def test_a_query_names_only_metrics_that_are_exported(query: str) -> None:
+def test_queries_use_exported_metrics(query: str) -> None:
     recorded = {rule["record"] for group in groups() for rule in group["rules"] if "record" in rule}
     recorded |= set(re.findall(r"record: (\S+)", (ROOT / "docker/prometheus/start.sh").read_text()))
     named = metrics(QUERIES[query])
@@ -85,6 +85,6 @@ def test_a_query_names_only_metrics_that_are_exported(query: str) -> None:
 
 
 @pytest.mark.parametrize("name", REMOVED)
-def test_no_query_names_a_metric_that_vllm_removed(name: str) -> None:
+def test_queries_use_no_removed_metric(name: str) -> None:
     assert [query for query, text in QUERIES.items() if name in metrics(text)] == []
     assert name not in exported()

@@ -55,7 +55,7 @@ def prometheus() -> Iterator[str]:
         server.shutdown()
 
 
-def test_targets_that_are_down_fail_and_alerts_that_mean_trouble_are_told_of(prometheus: str) -> None:
+def test_down_targets_and_alerts_are_listed(prometheus: str) -> None:
     found = [(finding.what, finding.found) for finding in check_targets(prometheus)]
     assert found == [
         ("target vllm", "http://vllm:8000/metrics scraped"),
