@@ -23,7 +23,7 @@ def test_restart_does_not_count_as_growth() -> None:
     series = Series()
     for life, pid in enumerate((1, 2)):
         for second in range(100):
-            start = 50 * second if second < 20 else 1000  # grows while it starts, then stands still
+            start = 50 * second if second < 20 else 1000  # grows during the start, then stays
             series.add(1000.0 * life + second, start - 400 * life, frozenset({f"7/{pid}"}))
     assert len(series.lives()) == 2
     assert slope(series.lives(skip_s=20)) == 0
@@ -40,7 +40,7 @@ def test_growth_excludes_the_warm_up() -> None:
 
 
 def test_process_key_has_id_and_start() -> None:
-    # A container that starts again gives its processes the same ids.
+    # Process ids repeat after a container's restart.
     lines = subprocess.run(["sh", "-c", SCRIPT], capture_output=True, text=True, check=True).stdout.splitlines()
     started = Path("/proc/self/stat").read_text().rpartition(") ")[2].split()[19]
     (own,) = [line.split(" ", 3) for line in lines if line.startswith(f"{os.getpid()}/")]
@@ -67,7 +67,7 @@ def test_only_long_lives_are_judged(capsys: pytest.CaptureFixture[str]) -> None:
 def test_oscillating_memory_is_no_growth() -> None:
     samples = Samples.__new__(Samples)
     seconds = range(0, 1800, 10)
-    values = [100e6 + 5e6 * (second // 120 % 4) for second in seconds]  # as the loads do that come in turn
+    values = [100e6 + 5e6 * (second // 120 % 4) for second in seconds]  # like the alternating loads
     samples.series = {("locust: up and down", "rss"): Series([*seconds], values, [frozenset({"1"})] * len(seconds))}
     assert soak.slopes(samples, Series()) == []
 

@@ -1,4 +1,4 @@
-"""Grafana's start: who may look, who may change things, and when it refuses to start."""
+"""Grafana's start script: anonymous viewers, passwords, refusals."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ OWN = "a password of one's own"
 
 
 def start(tmp_path: Path, from_file: str | None = None, **env: str) -> tuple[int, dict[str, str], str]:
-    """Exit code, the environment that Grafana would get, and what was said."""
+    """Exit code, Grafana's environment, and standard error."""
     secret = tmp_path / "secret"
     if from_file is not None:
         secret.write_text(from_file)
-    # Grafana's own start script and the secret's place are the only things replaced.
+    # Replaces only Grafana's own start script and the secret's path.
     script = (
         START.read_text().replace('/run.sh "$@"', "env").replace("/run/secrets/grafana_admin_password", str(secret))
     )

@@ -1,4 +1,4 @@
-"""The load test's containers get the key from its file, and say so when they cannot."""
+"""Entrypoint of the load test's containers: the key from its file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What Grafana needs of the dashboards, and what their readers do; its server cannot run here to say so itself."""
+"""Requirements of Grafana and of readers on the dashboards, without a Grafana server."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PANELS = {
     for name, board in BOARDS.items()
     for panel in dashboards.panels(board)
 }
-# What the SDK's type of an annotation lacks; Grafana reads it all the same.
+# Fields of annotations that Grafana reads and the SDK's type lacks.
 MARKER_FIELDS = ("titleFormat", "textFormat", "step", "useValueForTime")
 
 
@@ -59,7 +59,7 @@ def test_sdk_knows_every_field(name: str) -> None:
             marker.pop(field)
     again = json.loads(JSONEncoder().encode(Dashboard.from_json(board)))
     for marker in again["annotations"]["list"]:
-        marker.pop("builtIn")  # the SDK's default, which ours leave out
+        marker.pop("builtIn")  # the SDK's default, absent in ours
     assert again == board
 
 
@@ -151,7 +151,7 @@ def test_latency_panels_show_the_slo(where: str) -> None:
 def test_series_styles_are_consistent(where: str) -> None:
     overrides = PANELS[where]["fieldConfig"]["overrides"]
     matchers = {override["matcher"]["options"] for override in overrides}
-    # Grafana takes a pattern without slashes for the whole name.
+    # Grafana matches a pattern without slashes against the whole name.
     assert matchers == {"SLO", "/^engine/", "/^client/"}
 
 
@@ -162,9 +162,9 @@ def test_queries_aggregate_by_job(query: dashboards.Query) -> None:
     for selector in re.findall(r"(?:vllm:|loadtest_|node_|DCGM_|process_|http_)\w+(\{[^}]*\})?", query.expr):
         assert 'job="' in selector
     windows = set(re.findall(r"\[([^]]+)\]", query.expr))
-    # Restarts are rare: the last seconds would hide them.
+    # Restarts are rare, and invisible in the last seconds.
     assert windows <= ({"15m"} if "changes(" in query.expr else {"$__rate_interval"})
-    assert "avg" not in query.expr  # of percentiles or of engines: neither is what users feel
+    assert "avg" not in query.expr  # averages of percentiles or engines are not what users see
 
 
 def test_overview_starts_with_problems() -> None:
@@ -177,7 +177,7 @@ def test_overview_starts_with_problems() -> None:
 
 
 def test_tiles_use_instant_queries() -> None:
-    # A range query's last value would be that of the last request, however long ago.
+    # A range query would show the last request's value, however old.
     for panel in PANELS.values():
         for target in panel["targets"]:
             assert target["instant"] is (panel["type"] in {"stat", "gauge", "table"})

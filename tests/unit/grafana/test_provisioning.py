@@ -1,4 +1,4 @@
-"""Provisioning files, Compose and Prometheus name the same things; Grafana would only log that they do not."""
+"""Provisioning files agree with Compose and Prometheus; Grafana would only log a mismatch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import yaml
 
 from tests.rig import dashboards
 
-# Fields that Grafana 12's documentation of provisioning knows; one that it does not is ignored without a word.
+# Fields in Grafana 12's documentation of provisioning; unknown ones are silently ignored.
 DATASOURCE_FIELDS = {"name", "uid", "type", "access", "url", "isDefault", "editable", "jsonData"}
 PROVIDER_FIELDS = {"name", "folder", "type", "allowUiUpdates", "options"}
 

@@ -1,4 +1,4 @@
-"""The real clients against the real hub, over loopback, with a small made-up model."""
+"""The real clients against the airgap hub on loopback, with a tiny model."""
 
 import json
 import os
@@ -30,7 +30,7 @@ def order(hub: HubServer, *faults: dict[str, Any]) -> None:
 
 
 def refusal(result: CompletedProcess[str], volume: Path) -> str:
-    """The line that says why; nothing that an engine would take for a model may be there."""
+    """Error line of a failed run, after a check that no complete model is there."""
     assert not list(volume.rglob("READY"))
     assert not (volume / MODEL_ID).exists()
     return error_of(result)
@@ -69,7 +69,7 @@ def test_new_revision_gets_folder_and_link(volume_path: Path, address: str, mode
     assert run_model(volume_path, address=address, MODEL_REVISION="v2").returncode == 0
     newer = (models / f"{MODEL_ID}@v2" / SHARDS[0]).read_bytes()
     assert (volume_path / MODEL_ID / SHARDS[0]).read_bytes() == newer
-    back = run_model(volume_path)  # the first one is still there: no network needed
+    back = run_model(volume_path)  # the first revision is still there: no network needed
     assert back.returncode == 0, back.stdout
     assert (volume_path / MODEL_ID / SHARDS[0]).read_bytes() == (models / MODEL_ID / SHARDS[0]).read_bytes()
 
@@ -110,7 +110,7 @@ def test_not_found_is_one_line(
 
 def test_unreachable_hub_names_the_setting(tmp_path: Path) -> None:
     settings = {"modelscope": "MODELSCOPE_ENDPOINT", "huggingface": "HF_ENDPOINT"}
-    with ThreadPoolExecutor() as pool:  # each waits some seconds for the hub to come up
+    with ThreadPoolExecutor() as pool:  # each retries for some seconds
         runs = {source: pool.submit(run_model, tmp_path / source, MODEL_SOURCE=source) for source in settings}
     for source, setting in settings.items():
         result = runs[source].result()

@@ -15,7 +15,7 @@ FILE = RemoteFile("sub/w.bin", len(CONTENT), sha256=DIGEST)
 
 
 class Writer:
-    """Writes CONTENT from wherever the file stands, and counts."""
+    """Writes CONTENT from the file's position, and counts calls."""
 
     def __init__(self) -> None:
         self.offsets: list[int] = []
@@ -126,7 +126,7 @@ def test_placed_files_are_not_read_again(tmp_path: Path) -> None:
     placed: dict[str, str] = {}
     place_all([FILE], tmp_path, Writer(), workers=1, placed=placed)
     assert placed == {FILE.path: DIGEST}
-    (tmp_path / FILE.path).unlink()  # only a second look would notice
+    (tmp_path / FILE.path).unlink()  # only a second comparison would notice
     again = Writer()
     place_all([FILE], tmp_path, again, workers=1, placed=placed)
     assert again.offsets == []

@@ -1,4 +1,4 @@
-"""Prometheus sees how far a download is, and that it failed; a download never waits for one that is not there."""
+"""Metrics of a download for Prometheus: progress and failure, without waiting for an absent Prometheus."""
 
 import threading
 import time
@@ -45,7 +45,7 @@ def test_failure_stays_until_scraped(progress: DownloadProgress, port: int) -> N
     seen: dict[str, float] = {}
 
     def prometheus() -> None:
-        read(port)  # it was there before: it will come again
+        read(port)  # it has scraped before, so it will again
         began.set()
         seen.update(wait_for("the failure", lambda: (page := read(port))[FAILED] and page, timeout_s=10))
 

@@ -1,4 +1,4 @@
-"""Who may use the API: the key by variable or file, and no open port without one."""
+"""Access to the API: key from variable or file, and no open port without one."""
 
 from __future__ import annotations
 

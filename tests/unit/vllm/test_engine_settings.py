@@ -157,7 +157,7 @@ def test_unsupported_cpu_is_refused() -> None:
 
 def test_memory_check_uses_the_dtype(volume: Path) -> None:
     assert volume.is_dir()
-    # 1 GiB stored in bfloat16 is 2 GiB in float32; with 1 GiB of KV cache and the processes that is 5 GiB.
+    # 1 GiB in bfloat16 is 2 GiB in float32; with 1 GiB of KV cache and 2 GiB of processes 5 GiB.
     engine_settings.check_memory(read(), int(5.1 * GIB))
     with pytest.raises(SettingError, match=r"weights 2.0, KV cache 1.*CPU_KV_CACHE_GIB"):
         engine_settings.check_memory(read(), int(4.9 * GIB))

@@ -1,4 +1,4 @@
-"""The log lines are vLLM 0.32.0's own, from engines started with the mistake."""
+"""Real log lines of vLLM 0.32.0, from engines started with each mistake."""
 
 import pytest
 from failure_causes import explain

@@ -1,4 +1,4 @@
-"""The engine's outermost middleware: what is no API is not there, and the API asks for the key."""
+"""The engine's outermost middleware: only listed routes, and the key for them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import headroom_api  # its folder is on the path only inside the container
 import pytest
 
-# What vLLM 0.32.0 serves beside the API, with and without its developers' mode.
+# Other routes of vLLM 0.32.0, with and without its development mode.
 CLOSED = (
     *("/invocations", "/scale_elastic_ep", "/is_scaling_elastic_ep", "/generative_scoring", "/kv_event_sources"),
     *("/inference/v1/generate", "/collective_rpc", "/sleep", "/wake_up", "/reset_prefix_cache", "/server_info"),
@@ -17,7 +17,7 @@ CLOSED = (
 
 
 def status(path: str, *, key: str = "", sent: str = "", method: str = "POST", kind: str = "http") -> int:
-    """HTTP status, 200 when the request reaches the server behind; the code of a refused websocket."""
+    """HTTP status, 200 when the request reaches the wrapped server; the code of a refused websocket."""
     out: list[Any] = []
 
     async def server(_scope: Any, _receive: Any, send: headroom_api.Send) -> None:

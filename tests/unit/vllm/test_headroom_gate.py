@@ -1,4 +1,4 @@
-"""The engine's middleware: refuses while stopping, names a time to come back, and counts what is under way."""
+"""The engine's middleware: refusals while stopping, Retry-After, counts of open requests."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def scope(method: str = "POST", path: str = "/v1/chat/completions", agent: str =
 
 
 def gauges() -> tuple[float, float, float]:
-    """In flight, unanswered, unscraped."""
+    """Values of the gauges: in flight, unanswered, unscraped."""
     found = (gate.IN_FLIGHT, gate.UNANSWERED, gate.UNSCRAPED)
     return tuple(next(iter(gauge.collect())).samples[0].value for gauge in found)  # type: ignore[return-value]
 
@@ -36,7 +36,7 @@ def fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def ask(app: gate.App, asked: Scope, sent: list[Any] | None = None) -> list[Any]:
-    """What the client gets from `app` behind a gate, or from a gate, for one request with a body in two parts."""
+    """Messages to the client of `app` behind a gate, for a request with a body in two parts."""
     out: list[Any] = [] if sent is None else sent
     parts = [{"type": "http.request", "body": b"{", "more_body": True}, {"type": "http.request", "body": b"}"}]
 
@@ -182,7 +182,7 @@ def test_end_during_scrape_stays_unscraped() -> None:
 
     async def page(asked: Any, _receive: Any, send: gate.Send) -> None:
         await send({"type": "http.response.start", "status": 200})
-        if asked is scrape:  # the page is made, and not out yet
+        if asked is scrape:  # the page is rendered and not yet sent
             await door(scope(), end, nowhere)
         await send({"type": "http.response.body", "body": b""})
 

@@ -92,7 +92,7 @@ def test_engine_keeps_to_its_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(replica_resources.os, "sched_setaffinity", lambda _, cpus: held.append(set(cpus)))
     monkeypatch.setenv("ENGINE_NAMES", "box-vllm-")
     monkeypatch.setenv("ENGINES", "2")
-    monkeypatch.setenv("VLLM_CPU_NUM_OF_RESERVED_CPU", "1")  # the monkeypatch takes it back
+    monkeypatch.setenv("VLLM_CPU_NUM_OF_RESERVED_CPU", "1")  # so that monkeypatch restores it
     monkeypatch.delenv("VLLM_CPU_NUM_OF_RESERVED_CPU")
     monkeypatch.delenv("VLLM_CPU_OMP_THREADS_BIND", raising=False)
     replica_resources.assign(engine_settings.read({**MODEL, "ENGINE_DEVICE": "cpu"}))
@@ -133,7 +133,7 @@ sys.stdin.read()
 
 @contextlib.contextmanager
 def claiming(folder: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """Another engine's process, and the number that it has."""
+    """Another engine's process, and its number."""
     code = f"import sys; sys.path[:0] = {sys.path!r}\n{CLAIM}"
     command = [sys.executable, "-c", code, str(folder)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:

@@ -1,4 +1,4 @@
-"""Joining and leaving, against a stand-in that answers as vLLM's router 0.1.17 does; the real one is in tests/stack."""
+"""Joining and leaving, with a stand-in for vLLM's router 0.1.17; tests/scale has the real one."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ OWN, GONE = "http://localhost:8000", "http://no-such-container.invalid:8000"
 
 
 class Router(ThreadingHTTPServer):
-    """Keeps a list of engines."""
+    """The router: a list of engines."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Answer)
@@ -67,7 +67,7 @@ def one() -> Iterator[Router]:
 
 
 class Engine:
-    """The engine beside us, as far as it is asked."""
+    """The engine of this container, as far as it is used."""
 
     def __init__(self) -> None:
         self.alive = True
@@ -152,7 +152,7 @@ def test_stalled_engine_leaves_for_a_while(one: Router, engine: Engine) -> None:
 
 
 def test_dead_engines_are_removed(one: Router, engine: Engine) -> None:
-    """Of one the name is gone; at the address of another nothing listens any more."""
+    """One engine's name is gone; at another's address nothing listens."""
     assert engine
     with socket.create_server(("127.0.0.1", 0)) as other, socket.create_server(("127.0.0.1", 0)) as gone:
         there, ended = (f"http://127.0.0.1:{server.getsockname()[1]}" for server in (other, gone))

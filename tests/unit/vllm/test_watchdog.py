@@ -1,4 +1,4 @@
-"""A stalled engine is told from a busy one by what the engine itself reports."""
+"""Stalled and busy engines, by their own metrics."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def page(steps: int, running: int = 0, waiting: int = 0, unanswered: int = 0, en
 
 
 class Watched:
-    """A judgement that is fed one sample every five seconds."""
+    """An EngineProgress with one sample every five seconds."""
 
     def __init__(self, *, cpu_counts: bool = True) -> None:
         self.progress = EngineProgress(LIMIT_S, cpu_counts)
@@ -147,6 +147,6 @@ def test_unreported_request_hastens_canary(watched: Watched) -> None:
     waiting = page(7, unanswered=1)
     watched.see(waiting, CANARY_WAITING_S + TICK_S)
     assert watched.progress.wants_canary(parse_metrics(waiting))
-    # Alone it ends nothing: it may wait for something else than the engine.
+    # Alone it ends nothing: the request may wait for something else.
     watched.see(waiting, 3 * LIMIT_S)
     assert not watched.progress.suspect

@@ -1,4 +1,4 @@
-"""The batch on an engine that ends requests in an order of its own; the real one answers in tests/stack."""
+"""The batch with a fake engine that ends requests in random order; tests/stack has the real one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SEQUENCES = 4
 
 
 class Engine:
-    """As much of vLLM's LLMEngine as the batch uses; `most` is the largest number of requests that it held."""
+    """The part of vLLM's LLMEngine that the batch uses; `most` is the largest number of its requests."""
 
     def __init__(self, never: str = "") -> None:
         self.vllm_config = SimpleNamespace(scheduler_config=SimpleNamespace(max_num_seqs=SEQUENCES))
@@ -58,7 +58,7 @@ def run(engine: Engine, items: list[BatchPrompt | WrongLine]) -> list[dict[str, 
         nonlocal taken
         for item in items:
             taken += 1
-            # What was taken and not yet written is what the memory must hold.
+            # Prompts that were taken and not yet written are in memory.
             assert taken - len(sink.rows) <= 16 * SEQUENCES + 1
             yield item
 

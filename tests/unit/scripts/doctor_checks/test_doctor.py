@@ -1,4 +1,4 @@
-"""The doctor on boxes that this one is not: an old Docker, none at all, a taken port, a full disk."""
+"""The doctor on simulated boxes: an old Docker, none, a taken port, a full disk."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[4]
 
 @pytest.fixture
 def docker_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
-    """Puts a docker of these versions first on the path."""
+    """Put a docker of these versions first on the path."""
 
     def make(engine_version: str, compose_version: str) -> None:
         program = tmp_path / "docker"
@@ -53,7 +53,7 @@ def test_old_docker_versions_fail(
 
 def test_doctor_without_docker_or_packages(tmp_path: Path) -> None:
     done = subprocess.run(
-        # -S: the standard library alone, as on a box where nothing is installed yet.
+        # -S: the standard library alone, as on a fresh box.
         [sys.executable, "-S", str(ROOT / "scripts" / "doctor")],
         env={"PATH": str(tmp_path)},
         capture_output=True,
@@ -175,7 +175,7 @@ def findings(
     on_volume: stack_checks.OnVolume = NOTHING_YET,
     **settings: str,
 ) -> list[CheckResult]:
-    """What the doctor finds about one thing, with an engine on a CPU, on a box whose memory is full."""
+    """The doctor's results for one subject, for a CPU engine on a box without free memory."""
     services = {"vllm": {"environment": {"ENGINE_DEVICE": "cpu", **settings}}}
     monkeypatch.setattr(docker_checks, "check_versions", list)
     monkeypatch.setattr(compose_project, "rendered", lambda: {"name": "test", "services": services})

@@ -1,4 +1,4 @@
-"""What the doctor makes of what Prometheus answers."""
+"""The doctor's results from Prometheus' answers."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Prometheus(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *args: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 @pytest.fixture

@@ -44,7 +44,7 @@ def test_outcomes_count_from_the_break() -> None:
 
 
 class LocalShelf(Shelf):
-    """A shelf on a folder of this machine."""
+    """A shelf on a local folder."""
 
     def __init__(self, volume: Path) -> None:
         self.volume = volume
@@ -54,7 +54,7 @@ class LocalShelf(Shelf):
         subprocess.run(["sh", "-c", script], cwd=self.volume, env={"PATH": self.path}, check=True)
 
     def deliver(self, name: str, weights: str) -> None:
-        """Put a model there, as docker/model does."""
+        """Place a model like docker/model does."""
         folder = self.volume / ".store/modelscope" / name / "master"
         folder.mkdir(parents=True)
         (folder / "weights").write_text(weights)
@@ -139,8 +139,8 @@ def test_failed_assertion_shows_last_value() -> None:
     assert time.monotonic() - begun < 3
 
 
-class Told:
-    """Answers of Prometheus one after the other, for each the values of EngineRestarted; None: it does not answer."""
+class Alerting:
+    """Prometheus with successive answers: values of EngineRestarted, or None for no answer."""
 
     def __init__(self, *looks: list[int] | None) -> None:
         self.looks = list(looks)
@@ -168,13 +168,13 @@ def test_earlier_alert_counts_when_it_rises(
     looks: list[list[int] | None], *, counts: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("drills.scene.LOOK_S", 0.01)
-    told = Told(*looks)
-    alerts = Alerts(told)  # type: ignore[arg-type]  # all that it asks
+    prometheus = Alerting(*looks)
+    alerts = Alerts(prometheus)  # type: ignore[arg-type]  # the only method that it calls
     deadline = time.monotonic() + 10
-    while len(told.looks) > 1 or (counts and not alerts.fired):
-        assert time.monotonic() < deadline, (told.looks, alerts.fired)
+    while len(prometheus.looks) > 1 or (counts and not alerts.fired):
+        assert time.monotonic() < deadline, (prometheus.looks, alerts.fired)
         time.sleep(0.01)
-    time.sleep(0.1)  # a look more
+    time.sleep(0.1)  # one more poll
     alerts.stop()
     assert ("EngineRestarted" in alerts.fired) == counts
 

@@ -25,6 +25,6 @@ def test_batched_requests_share_weights() -> None:
 
 
 def test_floors_match_hand_calculation() -> None:
-    # 14.14 GB of weights a step at 3.0 TB/s: 41.4 requests/s by the weights alone, a little less with the KV cache.
+    # 14.14 GB of weights per step at 3.0 TB/s: 41.4 requests/s, slightly less with the KV cache.
     moved, _ = floors(work(*[Request([1] * 64, 128)] * 25), QWEN, 3.0e12, 1e15)
     assert 25 / moved == pytest.approx(40.9, abs=0.05)

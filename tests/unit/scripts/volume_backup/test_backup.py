@@ -1,4 +1,4 @@
-"""Which volumes are kept, who pauses meanwhile, and what a failure leaves behind; Docker is played by the test."""
+"""Volumes, pauses and failures of a backup, with a fake Docker."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def running_container(service: str) -> dict[str, Any]:
 
 
 class Docker:
-    """What a box's Docker would answer, and what it was asked to do."""
+    """A fake Docker: its answers, and the commands that it was given."""
 
     def __init__(self) -> None:
         self.on = list(OWN)
-        self.off = ["alertmanager"]  # its profile is not chosen
+        self.off = ["alertmanager"]  # its profile is off
         self.volumes = [*OWN_VOLUMES, "alertmanager-data"]
         self.there = list(OWN_VOLUMES)
         self.running = list(OWN)
@@ -56,7 +56,7 @@ class Docker:
         return ""
 
     def switch_on(self, service: str) -> None:
-        """As by a layer or a profile, with its volume and its container."""
+        """Switch a service on, with its volume and its container."""
         self.on.append(service)
         self.running.append(service)
         self.there.append(f"{service}-data")
@@ -65,7 +65,7 @@ class Docker:
 
 @pytest.fixture
 def docker(monkeypatch: pytest.MonkeyPatch) -> Docker:
-    """A box on which the stack runs without the edge and without alerting."""
+    """A running stack without the edge and without alerting."""
     played = Docker()
     monkeypatch.setattr(compose_project, "docker", played)
     monkeypatch.setattr(
@@ -77,7 +77,7 @@ def docker(monkeypatch: pytest.MonkeyPatch) -> Docker:
 
 
 def save(folder: Path) -> list[str]:
-    """The volumes that a backup holds."""
+    """Save, and return the volumes in the backup."""
     backup.save(backup.ProjectVolumes(), folder)
     manifest: dict[str, Any] = json.loads((folder / backup.MANIFEST).read_text())
     return list(manifest["volumes"])
@@ -138,7 +138,7 @@ def test_disabled_services_are_not_restored(
     docker.switch_on("edge")
     save(tmp_path / "saved")
     other = Docker()
-    # The volume is there though nothing ever mounted it: `create --profile '*'` has made it, with no owner.
+    # The volume exists but was never mounted: `create --profile '*'` made it, with no owner.
     other.there = ["prometheus-data", "alertmanager-data"]
     monkeypatch.setattr(compose_project, "docker", other)
     capsys.readouterr()

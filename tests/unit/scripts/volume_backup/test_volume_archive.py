@@ -1,4 +1,4 @@
-"""A volume to and from a stream: nothing lost, nothing half-written, nothing outside of the volume."""
+"""A volume to and from a stream: complete, all or nothing, inside the volume."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def volume(tmp_path: Path) -> Path:
-    """A Prometheus volume in little."""
+    """A small Prometheus volume."""
     folder = tmp_path / "volume"
     (folder / "01BLOCK" / "chunks").mkdir(parents=True)
-    # Chance, as good as compressed: in what repeats, a wrong byte of the packed stream may unpack to the same.
+    # Random bytes: with repetitive ones a wrong byte in the stream may decompress to the same.
     (folder / "01BLOCK" / "chunks" / "000001").write_bytes(Random(1).randbytes(4000))  # noqa: S311  # no secret
     (folder / "wal").mkdir()
     (folder / "wal" / "00000000").write_bytes(b"wal")
