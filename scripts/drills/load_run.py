@@ -54,7 +54,7 @@ class LoadTestRun:
             raise StackError(f"the load test does not start: {answer['message']}")
 
     def status(self) -> dict[str, Any]:
-        """What Locust's page shows."""
+        """The master's statistics, as shown on Locust's page."""
         return status(self._stack)
 
     def requests_ended(self) -> int:
@@ -87,7 +87,7 @@ def reasons(summary: dict[str, Any]) -> list[str]:
 
 
 def status(stack: RunningStack) -> dict[str, Any]:
-    """What Locust's page shows."""
+    """The master's statistics, as shown on Locust's page."""
     page = requests.get(f"{stack.url('locust', 8089)}/stats/requests", timeout=10)
     page.raise_for_status()
     shown: dict[str, Any] = page.json()

@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 
 class DrillError(Exception):
-    """A failed assertion; the message says what was seen instead."""
+    """A failed assertion; the message has the observation."""
 
 
 class Skip(Exception):  # noqa: N818  # no error: the stack has nothing to break there

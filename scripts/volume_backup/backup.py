@@ -29,7 +29,7 @@ _LINE_EVERY_S = 5.0
 
 
 class BackupError(Exception):
-    """One line: what is wrong and how to fix it."""
+    """A failed save or restore; the message is one line with problem and fix."""
 
 
 @dataclass(frozen=True)
@@ -187,7 +187,8 @@ def restore(project: ProjectVolumes, folder: Path, *, replace: bool) -> None:
             print(f"{spec.volume}: left out, {spec.service} is off here (COMPOSE_FILE, COMPOSE_PROFILES)", flush=True)
     if not present:
         raise BackupError(f"{folder} holds nothing for this stack: look at COMPOSE_FILE")
-    # A volume takes its owner from the image of the service that mounts it first: let that be its own service.
+    # A volume takes its owner from the image of the first service that mounts it. Create all containers: Compose also
+    # makes the volumes of services without one.
     services = [spec.service for spec in present]
     compose("create", "--no-recreate", *services, every_profile=True, timeout_s=600)
     with project.paused([spec.service for spec in present if spec.pauses_to_restore]):
