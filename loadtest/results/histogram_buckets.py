@@ -1,6 +1,6 @@
 """Histogram bucket edges in seconds, the same as the engine's, so that client and server can be laid over each other.
 
-Source: docker/vllm/buckets.py, which gives the engine vLLM 0.32.0's defaults and short request latencies beside them.
+Source: docker/vllm/latency_buckets.py, which gives the engine vLLM 0.32.0's defaults and short request latencies too.
 """
 
 from __future__ import annotations
