@@ -91,8 +91,8 @@ def engine_args(settings: engine_settings.Settings) -> EngineArgs:
     from vllm.utils.argparse_utils import FlexibleArgumentParser  # noqa: PLC0415  # as above
 
     parser = EngineArgs.add_cli_args(FlexibleArgumentParser(add_help=False))
-    words = [*engine_settings.engine_arguments(settings), *settings.extra_args]
-    known, left_out = parser.parse_known_args([f"--model={model_name(settings)}", *words])
+    arguments = [*engine_settings.engine_arguments(settings), *settings.extra_args]
+    known, left_out = parser.parse_known_args([f"--model={model_name(settings)}", *arguments])
     if left_out:
         print(f"headroom: of VLLM_EXTRA_ARGS only the server takes {' '.join(left_out)}", file=sys.stderr)
     return EngineArgs.from_cli_args(known)

@@ -44,7 +44,7 @@ class Registration:
         self._model = model
         self._may_join = threading.Event()
         self._asking = threading.Lock()  # joining must not overtake leaving
-        self._said = ""
+        self._last_message = ""
         self._thread: threading.Thread | None = None
 
     def join(self) -> None:
@@ -62,9 +62,9 @@ class Registration:
                 for router in self._routers():
                     self._ask(router, "remove_worker", self._own(router))
         except OSError as error:
-            self._say(f"cannot leave the router: {error}")
+            self._log_change(f"cannot leave the router: {error}")
             return
-        self._say("left the router")
+        self._log_change("left the router")
         if await_last:
             time.sleep(LAST_REQUESTS_S)
 
@@ -78,7 +78,7 @@ class Registration:
                 elif self._answers():
                     self._while_allowed(self._look)
             except (OSError, ValueError) as error:
-                self._say(f"cannot reach the router: {error}")
+                self._log_change(f"cannot reach the router: {error}")
 
     def _answers(self) -> bool:
         """Return whether the engine is alive and has answered once since its start."""
@@ -102,20 +102,20 @@ class Registration:
         own = self._own(router)
         if own in self._known(router):
             self._ask(router, "remove_worker", own)
-            self._say("left the router: the engine makes no progress")
+            self._log_change("left the router: the engine makes no progress")
 
     def _look(self, router: str) -> None:
         """Join `router` unless it lists us, and remove one listed engine that is gone; that one may join again."""
         own, known = self._own(router), self._known(router)
         if own not in known:
             self._ask(router, "add_worker", own)
-            self._say(f"joined the router as {own}")
+            self._log_change(f"joined the router as {own}")
         # One per round: together the engines check the whole list within seconds.
         if others := [url for url in known if url != own]:
             other = random.choice(others)  # noqa: S311  # no secret
             if not _listens(other):
                 self._ask(router, "remove_worker", other)
-                self._say(f"took {other} off the router's list: nothing listens there")
+                self._log_change(f"took {other} off the router's list: nothing listens there")
 
     def _known(self, router: str) -> list[str]:
         urls: list[str] = json.loads(self._ask(router, "list_workers"))["urls"]
@@ -137,11 +137,11 @@ class Registration:
             content: bytes = answer.read()
         return content
 
-    def _say(self, what: str) -> None:
+    def _log_change(self, message: str) -> None:
         """Log a message unless it repeats the last one."""
-        if what != self._said:
-            say(what)
-            self._said = what
+        if message != self._last_message:
+            say(message)
+            self._last_message = message
 
 
 def own_url(router: str, port: int) -> str:

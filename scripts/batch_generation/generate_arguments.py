@@ -97,8 +97,8 @@ def after(items: Iterator[BatchPrompt | WrongLine], last: Row) -> Iterator[Batch
     for item in items:
         if item.line < last["line"]:
             continue
-        said = last.get("prompt", last.get("messages"))
-        if item.line > last["line"] or ("error" not in last and getattr(item, "content", None) != said):
+        answered = last.get("prompt", last.get("messages"))
+        if item.line > last["line"] or ("error" not in last and getattr(item, "content", None) != answered):
             break
         return items
     raise engine_settings.SettingError(

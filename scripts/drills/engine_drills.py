@@ -92,7 +92,7 @@ def frozen(scene: Scene) -> None:
             scene.wait_for_alert("EngineStalled", DEFAULT_STALL_S + 30)
         scene.wait(
             "the watchdog ends it",
-            lambda: any("has made no step" in line for line in scene.stack.said_since("vllm", scene.broken_unix)),
+            lambda: any("has made no step" in line for line in scene.stack.messages_since("vllm", scene.broken_unix)),
             limit_s + 60,
         )
         scene.result.notes.append(f"ended by the watchdog after {scene.since():.0f} s")
@@ -122,7 +122,7 @@ def out_of_memory(scene: Scene) -> None:
             container.exec_run(["python3", "-c", hog])
         scene.wait(
             "the kernel ends a process, and the engine starts again",
-            lambda: any("starts again" in line for line in stack.said_since("vllm", scene.broken_unix)),
+            lambda: any("starts again" in line for line in stack.messages_since("vllm", scene.broken_unix)),
             60,
         )
         scene.wait_for_answers(START_S, since=time.monotonic())
@@ -165,9 +165,9 @@ def bad_flag(scene: Scene) -> None:
                 return copy.status == "exited" and copy.attrs["RestartCount"] == 5
 
             scene.wait("five tries, then an end", given_up, 300)
-            said = [line for line in copy.logs().decode().splitlines() if line.startswith("headroom: ")][-1]
-            scene.expect("VLLM_EXTRA_ARGS" in said and "--no-such-flag" in said, f"the last line is: {said}")
-            scene.say(said)
+            message = [line for line in copy.logs().decode().splitlines() if line.startswith("headroom: ")][-1]
+            scene.expect("VLLM_EXTRA_ARGS" in message and "--no-such-flag" in message, f"the last line is: {message}")
+            scene.say(message)
             scene.wait_for_alert("EngineDown", 180)
         mended_at = time.monotonic()
         scene.wait_for_answers(START_S, since=mended_at)
@@ -248,9 +248,9 @@ def model_emptied_before_start(scene: Scene) -> None:
             scene.broken("the volume is empty, the engine starts")
             engine.start()
             scene.wait("the engine gives up", lambda: stack.state("vllm")["Status"] == "exited", 120)
-            said = stack.said("vllm")
-            scene.expect("MODEL_ID" in said and "up -d model" in said, f"the last line is: {said}")
-            scene.say(said)
+            message = stack.last_message("vllm")
+            scene.expect("MODEL_ID" in message and "up -d model" in message, f"the last line is: {message}")
+            scene.say(message)
             scene.wait_for_alert("EngineDown", 180)
             mended_at = time.monotonic()
             download = stack.container("model")
@@ -258,8 +258,8 @@ def model_emptied_before_start(scene: Scene) -> None:
             code = download.wait(timeout=3600)["StatusCode"]
             scene.expect(code == 0, f"the download ended with {code}: {stack.logs('model', 5)}")
             # Without a download it logs "on the volume".
-            said = stack.logs("model", 1).strip()
-            scene.expect(said.endswith("READY"), f"nothing was downloaded: {said}")
+            message = stack.logs("model", 1).strip()
+            scene.expect(message.endswith("READY"), f"nothing was downloaded: {message}")
             engine.start()
             scene.wait_for_answers(START_S, since=mended_at)
         finally:

@@ -66,7 +66,7 @@ def prometheus_disk_full(scene: Scene) -> None:
         time.sleep(20)  # four scrapes, of which none may arrive
         scene.result.user_saw = "graphs stand still; asking still works" if newest(scene) == stuck else "nothing"
         scene.say(scene.result.user_saw)
-        _expect_said(scene, copy)
+        _expect_disk_full_logged(scene, copy)
         alerts = sorted({alert["labels"]["alertname"] for alert in scene.stack.alerts() if alert["state"] == "firing"})
         scene.result.alert = ", ".join(alerts) or "none: it is what alerts; DiskLow (profile host) comes before"
         shell(copy, "rm /prometheus/filler")
@@ -79,9 +79,9 @@ def prometheus_disk_full(scene: Scene) -> None:
     scene.result.lost = "the time of the full disk; nothing from before"
 
 
-def _expect_said(scene: Scene, copy: Container) -> None:
-    said = [line for line in copy.logs().decode("utf-8", "replace").splitlines() if "no space left on device" in line]
-    scene.expect(said, "its log does not say that the disk is full")
+def _expect_disk_full_logged(scene: Scene, copy: Container) -> None:
+    full = [line for line in copy.logs().decode("utf-8", "replace").splitlines() if "no space left on device" in line]
+    scene.expect(full, "its log does not say that the disk is full")
 
 
 def grafana_killed(scene: Scene) -> None:

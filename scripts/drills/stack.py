@@ -118,13 +118,13 @@ class RunningStack:
         """Last lines of the service's log."""
         return self.container(service).logs(tail=lines).decode("utf-8", "replace")
 
-    def said(self, service: str) -> str:
+    def last_message(self, service: str) -> str:
         """Last line of the service's log that the project itself wrote, except the command line."""
         lines = [line for line in self.logs(service).splitlines() if line.startswith("headroom: ")]
         lines = [line for line in lines if not line.startswith("headroom: vllm serve")]
         return lines[-1] if lines else ""
 
-    def said_since(self, service: str, unix_s: float) -> list[str]:
+    def messages_since(self, service: str, unix_s: float) -> list[str]:
         """Lines of the service's log that the project itself wrote since `unix_s`."""
         text = self.container(service).logs(since=int(unix_s)).decode("utf-8", "replace")
         return [line for line in text.splitlines() if line.startswith("headroom: ")]

@@ -87,34 +87,34 @@ class Side:
 def faster_cache(side: Side) -> tuple[str | None, str]:
     """The faster cache, each tried after a warm-up round, and a description of the trial."""
     took: dict[str | None, float] = {}
-    said = []
+    trials = []
     for cache in (None, "static"):
         name = cache or "dynamic"
         try:
             first = side.once(cache)
             took[cache] = side.once(cache)
         except Exception as error:  # noqa: BLE001  # no compiler in the image, an architecture without a static cache, ...
-            said.append(f"{name} cache failed: {type(error).__name__}")
+            trials.append(f"{name} cache failed: {type(error).__name__}")
             print(f"throughput: hf {name} cache failed: {' '.join(str(error).split())[:300]}", flush=True)
         else:
-            said.append(f"{name} cache {took[cache]:.2f} s")
+            trials.append(f"{name} cache {took[cache]:.2f} s")
             print(f"throughput: hf warm-up, {name} cache: {first:.3f} s, then {took[cache]:.3f} s", flush=True)
     if not took:
         raise RuntimeError("transformers could not do the work with any cache; the lines above say why")
     best = min(took, key=lambda cache: took[cache])
-    return best, f"{best or 'dynamic'} cache chosen ({', '.join(said)})"
+    return best, f"{best or 'dynamic'} cache chosen ({', '.join(trials)})"
 
 
 def run(work: Work) -> SideResult:
     """Load the model, choose the faster cache, measure."""
     side = Side(work)
-    cache, said = faster_cache(side)
+    cache, choice = faster_cache(side)
     seconds = []
     for round_ in range(work.repeats):
         seconds.append(side.once(cache))
         print(f"throughput: hf repeat {round_ + 1}: {seconds[-1]:.3f} s", flush=True)
     attention = getattr(side.model.config, "_attn_implementation", "default")
-    how = f"{said}, {attention} attention, batches of up to {max(map(len, side.batches))}"
+    how = f"{choice}, {attention} attention, batches of up to {max(map(len, side.batches))}"
     return SideResult("hf", transformers.__version__, how, seconds)
 
 
