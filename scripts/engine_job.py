@@ -1,6 +1,6 @@
-"""The engine of the jobs that run one without a server: the server's own settings and checks, then vLLM's `LLM`.
+"""Engine of the jobs without a server: the server's settings and checks, then vLLM's `LLM`.
 
-`settings` and `explain` are docker/vllm's modules; the executables put that folder on the path.
+The commands make docker/vllm's modules importable first.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ MIB = 2**20
 
 
 def read(overrides: Mapping[str, str | None], env: Mapping[str, str] = os.environ) -> engine_settings.Settings:
-    """Settings of the stack with the job's own values on top; checked like the server's before it starts.
+    """Read the stack's settings with the job's `overrides`, checked like the server's.
 
-    Raises engine_settings.SettingError, in one line, for what cannot work.
+    Raises engine_settings.SettingError for a setting that cannot work.
     """
     settings = engine_settings.read({**env, **{name: value for name, value in overrides.items() if value}})
     if not from_hub(settings, env):
@@ -47,28 +47,28 @@ def read(overrides: Mapping[str, str | None], env: Mapping[str, str] = os.enviro
 
 
 def from_hub(settings: engine_settings.Settings, env: Mapping[str, str] = os.environ) -> bool:
-    """Whether vLLM itself fetches the model, because it is nowhere here and VLLM_USE_MODELSCOPE allows it."""
+    """Return whether vLLM itself fetches the model: it is not here, and VLLM_USE_MODELSCOPE allows it."""
     allowed = (env.get("VLLM_USE_MODELSCOPE") or "").lower() in {"1", "true"}
     return allowed and not settings.model_path.is_dir()
 
 
 def model_name(settings: engine_settings.Settings) -> str:
-    """What vLLM and transformers load: the folder, or the hub's id."""
+    """Model for vLLM and transformers to load: a folder, or the hub's id."""
     return settings.model_id if from_hub(settings) else str(settings.model_path)
 
 
 def gpu_memory() -> list[tuple[int, int]]:
-    """(free, total) bytes of each card as nvidia-smi tells; empty where there is none."""
+    """(free, total) bytes of each card, from nvidia-smi; empty where there is none."""
     if not shutil.which("nvidia-smi"):
         return []
     query = ["nvidia-smi", "--query-gpu=memory.free,memory.total", "--format=csv,noheader,nounits"]
-    told = subprocess.run(query, capture_output=True, text=True, check=False)  # noqa: S603  # a fixed command
-    pairs = re.findall(r"^(\d+), (\d+)$", told.stdout, re.MULTILINE)
+    output = subprocess.run(query, capture_output=True, text=True, check=False).stdout  # noqa: S603  # a fixed command
+    pairs = re.findall(r"^(\d+), (\d+)$", output, re.MULTILINE)
     return [(int(free) * MIB, int(total) * MIB) for free, total in pairs]
 
 
 def check_gpu_memory(settings: engine_settings.Settings, cards: Sequence[tuple[int, int]]) -> None:
-    """Raise SettingError while something, most often the server, holds memory that the engine would take."""
+    """Raise SettingError while another process, most often the server, holds memory that the engine needs."""
     if settings.device != "gpu":
         return
     for free, total in cards[: settings.tensor_parallel_size]:
@@ -82,36 +82,36 @@ def check_gpu_memory(settings: engine_settings.Settings, cards: Sequence[tuple[i
 
 
 def engine_args(settings: engine_settings.Settings) -> EngineArgs:
-    """Arguments for vLLM: these settings and VLLM_EXTRA_ARGS. What only a server takes is left out, and said."""
+    """Arguments for vLLM from the settings; flags of VLLM_EXTRA_ARGS for a server only are reported and dropped."""
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     if from_hub(settings):
-        os.environ["HF_HUB_OFFLINE"] = "0"  # before vLLM reads it: ModelScope's look-ups hang on it too
+        os.environ["HF_HUB_OFFLINE"] = "0"  # before vLLM reads it: ModelScope's requests depend on it too
     from vllm.engine.arg_utils import EngineArgs  # noqa: PLC0415  # takes seconds: not before the input was checked
     from vllm.utils.argparse_utils import FlexibleArgumentParser  # noqa: PLC0415  # as above
 
     parser = EngineArgs.add_cli_args(FlexibleArgumentParser(add_help=False))
-    words = [*engine_settings.engine_arguments(settings), *settings.extra_args]
-    known, left_out = parser.parse_known_args([f"--model={model_name(settings)}", *words])
+    arguments = [*engine_settings.engine_arguments(settings), *settings.extra_args]
+    known, left_out = parser.parse_known_args([f"--model={model_name(settings)}", *arguments])
     if left_out:
         print(f"headroom: of VLLM_EXTRA_ARGS only the server takes {' '.join(left_out)}", file=sys.stderr)
     return EngineArgs.from_cli_args(known)
 
 
 def start(args: EngineArgs) -> LLM:
-    """vLLM, loaded and ready."""
+    """Load vLLM."""
     from vllm import LLM  # noqa: PLC0415  # as above
 
     return LLM.from_engine_args(args)
 
 
 def chat_template(settings: engine_settings.Settings) -> str | None:
-    """Text of the chat template that CHAT_TEMPLATE names; None: the model's own."""
+    """Text of the chat template in CHAT_TEMPLATE; None for the model's own."""
     return (engine_settings.CHAT_TEMPLATES / settings.chat_template).read_text() if settings.chat_template else None
 
 
 def clean_stdout() -> Any:
-    """The real standard output; from now on, what libraries print there goes to standard error."""
+    """Return the real standard output, and send what libraries print there to standard error."""
     out = os.fdopen(os.dup(1), "w", buffering=1)
     sys.stdout.flush()
     os.dup2(2, 1)

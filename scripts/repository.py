@@ -1,4 +1,4 @@
-"""The checkout that these programs belong to."""
+"""The checkout of these commands, and imports from its other folders."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def import_from(*folders: str) -> None:
-    """Let modules of these folders of the checkout be imported: those of the containers, or the load test's."""
+    """Make the modules of these folders importable: the containers' own, or the load test's."""
     sys.path.extend(str(ROOT / folder) for folder in folders)

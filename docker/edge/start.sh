@@ -1,6 +1,6 @@
 #!/bin/sh
-# Starts Caddy with a password that the user chose: from its file or its variable, hashed here, so that neither the
-# process list nor Caddy's configuration holds it.
+# Starts Caddy with the user's password, from its file or variable, hashed here so that neither the process list nor
+# Caddy's configuration contains it.
 set -eu
 
 die() {

@@ -30,7 +30,7 @@ def build() -> dict[str, str]:
 
 
 def problems(folder: Path, files: dict[str, str]) -> list[str]:
-    """Return what is wrong with `folder`: files that differ, are missing, or do not belong there."""
+    """Problems of `folder`: files that differ, are missing, or do not belong there."""
     there = {path.name: path.read_text() for path in folder.iterdir()}
     stray = [f"{name} is built by nothing: delete it" for name in sorted(there.keys() - files.keys())]
     stale = [name for name in files if there.get(name) != files[name]]

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Starts Grafana without its well-known default password. On this box alone everybody may look, and with no
-# GRAFANA_ADMIN_PASSWORD there is no admin at all. Where others reach it, everybody has to log in.
+# Starts Grafana without its well-known default password. On loopback everybody may view, and without
+# GRAFANA_ADMIN_PASSWORD there is no admin. Where other machines reach it, everybody has to log in.
 set -eu
 
 die() {

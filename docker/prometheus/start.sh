@@ -1,6 +1,6 @@
 #!/bin/sh
-# Starts Prometheus with the SLO of .env as metrics, which rules, alerts and dashboards join with: rule files cannot
-# read the environment. Prometheus' arguments pass through.
+# Starts Prometheus with the SLO of .env as metrics for rules, alerts and dashboards: rule files cannot read the
+# environment. Arguments are passed to Prometheus.
 set -eu
 
 die() {
@@ -8,7 +8,7 @@ die() {
   exit 2
 }
 
-# number NAME VALUE HINT: ends unless VALUE is a plain decimal number above 0.
+# number NAME VALUE HINT: exits unless VALUE is a plain decimal number above 0.
 number() {
   case $2 in
     '' | *[!0-9.]* | *.*.* | .* | *.) die "$1=$2 is not a number above 0: $3" ;;
@@ -26,7 +26,7 @@ case $percentile in
   *) die "SLO_PERCENTILE=$percentile is not from 50 to below 100: give for example 95" ;;
 esac
 
-# `le` is the bucket edge that the SLO is, spelled as Prometheus spells edges: a whole number of seconds ends in .0.
+# `le` is the SLO as a bucket edge in Prometheus' spelling: a whole number of seconds ends in .0.
 edge() { echo "label_replace(count_values(\"le\", vector($1 / 1000)), \"le\", \"\$1.0\", \"le\", \"([0-9]+)\") * $1 / 1000"; }
 
 mkdir -p /tmp/rules

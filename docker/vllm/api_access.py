@@ -1,4 +1,4 @@
-"""Who may use the API: the key, from its file or its variable, and whether one is needed."""
+"""Access to the API: the key, from its file or variable, and the check that one is set where needed."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ KEY = "VLLM_API_KEY"
 
 
 def adopt_key(env: MutableMapping[str, str] = os.environ) -> None:
-    """Put the key that VLLM_API_KEY_FILE holds, if any, where vLLM and our own requests look for it.
+    """Set VLLM_API_KEY from VLLM_API_KEY_FILE, if there is one, for vLLM and our own requests.
 
-    In the environment of these processes alone: `docker inspect` shows the file's name only. Raises SettingError.
+    Only in this process's environment: `docker inspect` shows the file's name alone. Raises SettingError.
     """
     path = env.get(f"{KEY}_FILE")
     if not path:
@@ -38,7 +38,7 @@ def adopt_key(env: MutableMapping[str, str] = os.environ) -> None:
 
 
 def check(env: Mapping[str, str] = os.environ) -> None:
-    """Raise SettingError when others could reach the API without a key."""
+    """Raise SettingError when other machines could reach the API without a key."""
     address = env.get("BIND_ADDRESS") or "127.0.0.1"
     try:
         loopback = ipaddress.ip_address(address.strip("[]")).is_loopback

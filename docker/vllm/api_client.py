@@ -1,4 +1,4 @@
-"""Asks the API server beside us: its health, its metrics, and one token."""
+"""Client of this container's API server: health, metrics, and a request for one token."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from dataclasses import dataclass, field
 
 SERVER = "http://127.0.0.1:8000"
 
-# What the engine itself reports with each step; the API server alone cannot move any of it. The number of steps is not
-# enough: a long prompt that is computed in several steps counts as one, but fills the KV cache meanwhile.
+# Metrics that only the engine changes, with each step. The number of steps is not enough: a long prompt takes several
+# steps and counts as one, but fills the KV cache meanwhile.
 STEPS = "vllm:iteration_tokens_total_count"
 HELD = ("vllm:num_requests_running", "vllm:num_requests_waiting")
-_ENGINE_SAYS = (STEPS, *HELD, "vllm:kv_cache_usage_perc", "vllm:num_preemptions_total", "vllm:prompt_tokens_total")
+_ENGINE_METRICS = (STEPS, *HELD, "vllm:kv_cache_usage_perc", "vllm:num_preemptions_total", "vllm:prompt_tokens_total")
 _SAMPLE = re.compile(r"^(?P<name>[\w:]+)(?:\{(?P<labels>.*)\})? (?P<value>\S+)$", re.MULTILINE)
 _ENGINE_LABEL = re.compile(r'\bengine="([^"]*)"')
 
 
 @dataclass
 class EngineCounters:
-    """One engine's own numbers; `held` is how many requests run or wait in it."""
+    """One engine's metrics: name to value."""
 
-    says: dict[str, float] = field(default_factory=dict)
+    values: dict[str, float] = field(default_factory=dict)
 
     @property
     def held(self) -> float:
-        """Requests that run or wait."""
-        return sum(self.says.get(name, 0.0) for name in HELD)
+        """Requests that run or wait in the engine."""
+        return sum(self.values.get(name, 0.0) for name in HELD)
 
 
 @dataclass
 class EngineMetrics:
-    """A metrics page: engines by number, and the API server's own gauges (docker/vllm/gate)."""
+    """A parsed metrics page: engines by number, and the gauges of docker/vllm/gate."""
 
     engines: dict[str, EngineCounters]
     in_flight: float = 0.0
@@ -43,21 +43,21 @@ class EngineMetrics:
 
 
 def parse_metrics(page: str) -> EngineMetrics:
-    """Read a page in Prometheus' text format; what is not on it counts as 0."""
+    """Parse a page in Prometheus' text format; a missing metric counts as 0."""
     metrics = EngineMetrics({})
     for sample in _SAMPLE.finditer(page):
         name, value = sample["name"], float(sample["value"])
-        if name in _ENGINE_SAYS:
+        if name in _ENGINE_METRICS:
             label = _ENGINE_LABEL.search(sample["labels"] or "")
             engine = metrics.engines.setdefault(label[1] if label else "0", EngineCounters())
-            engine.says[name] = engine.says.get(name, 0.0) + value
+            engine.values[name] = engine.values.get(name, 0.0) + value
         elif name.startswith("headroom_engine_requests_"):
             setattr(metrics, name.removeprefix("headroom_engine_requests_"), value)
     return metrics
 
 
 def request(path: str, body: dict[str, object] | None = None, *, timeout_s: float) -> str:
-    """GET, or POST `body` as JSON; raises OSError unless the answer is a success."""
+    """GET, or POST `body` as JSON. Raises OSError unless the answer is a success."""
     headers = {"Content-Type": "application/json", "User-Agent": "headroom"}
     if key := os.environ.get("VLLM_API_KEY"):
         headers["Authorization"] = f"Bearer {key}"
@@ -69,7 +69,7 @@ def request(path: str, body: dict[str, object] | None = None, *, timeout_s: floa
 
 
 def ask_for_a_token(model: str, *, timeout_s: float) -> None:
-    """Ask for one token; raises OSError when none comes."""
+    """Request one token. Raises OSError when none comes."""
     one_token: dict[str, object] = {"model": model, "max_tokens": 1}
     try:
         request(
@@ -78,6 +78,6 @@ def ask_for_a_token(model: str, *, timeout_s: float) -> None:
             timeout_s=timeout_s,
         )
     except urllib.error.HTTPError as error:
-        if error.code != 400:  # a base model has no chat template; it completes
+        if error.code != 400:  # a base model has no chat template, only completions
             raise
         request("/v1/completions", {**one_token, "prompt": "Hi"}, timeout_s=timeout_s)

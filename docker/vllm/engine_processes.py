@@ -1,4 +1,4 @@
-"""What the processes of the engine do, from /proc."""
+"""The engine's processes: state and CPU time from /proc, and their end."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _ENGINE_NAMES = ("VLLM::Engine", "VLLM::Worker")  # vLLM's process titles
 
 @dataclass(frozen=True)
 class EngineProcess:
-    """One process: `cpu_s` is the CPU time that it has used, `state` the kernel's letter."""
+    """One process: `cpu_s` is its CPU time, `state` the kernel's letter (proc(5))."""
 
     pid: int
     name: str
@@ -24,24 +24,24 @@ class EngineProcess:
 
     @property
     def computes(self) -> bool:
-        """Whether it belongs to the engine rather than to the API server."""
+        """Return whether it belongs to the engine rather than to the API server."""
         return self.name.startswith(_ENGINE_NAMES)
 
     @property
     def trouble(self) -> str:
-        """Why it does not run, for a person; empty where it runs or sleeps."""
+        """Reason why it does not run, for the log; empty where it runs or sleeps."""
         return f"{self.name} {_STATES[self.state]}" if self.state in _STATES else ""
 
 
 def of_group(group: int) -> list[EngineProcess]:
-    """The living processes of a process group."""
+    """Living processes of a process group."""
     found = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
             text = stat.read_text()
         except (FileNotFoundError, ProcessLookupError):
-            continue  # it has ended meanwhile
-        # The name stands in brackets and may hold anything, brackets too.
+            continue  # ended meanwhile
+        # The name is in brackets and may contain brackets itself.
         pid_and_name, rest = text.rsplit(") ", 1)
         pid, name = pid_and_name.split(" (", 1)
         fields = rest.split()
@@ -52,7 +52,7 @@ def of_group(group: int) -> list[EngineProcess]:
 
 
 def kill_group(group: int, timeout_s: float) -> list[EngineProcess]:
-    """Kill all processes of a group and wait for their end; those that are left after `timeout_s` come back."""
+    """Kill a process group and wait for its end; return the processes left after `timeout_s`."""
     deadline = time.monotonic() + timeout_s
     while left := of_group(group):
         try:

@@ -1,6 +1,6 @@
-"""Settings of the engine container, from the environment to `vllm serve` flags.
+"""Settings of the engine's container: from the environment to `vllm serve` flags.
 
-The container runs in the official vLLM image, so only the standard library is used here.
+Uses the standard library only, because the container runs the official vLLM image.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ MODELS = Path("/models")
 CHAT_TEMPLATES = Path("/etc/headroom/chat-templates")
 PORT = 8000
 
-# float32 on CPUs: with bfloat16, vLLM 0.32 answers wrongly on CPUs that have AMX (the golden question of
-# scripts/smoke finds it), and float16 overflows in some models. On GPUs the model's own type is right.
+# float32 on CPUs: with bfloat16, vLLM 0.32 gives wrong answers on CPUs with AMX (scripts/smoke's golden question
+# detects it), and float16 overflows in some models. On GPUs the model's own type is right.
 DEFAULT_DTYPE = {"cpu": "float32", "gpu": "auto"}
 DTYPE_BYTES = {"float32": 4, "float": 4, "bfloat16": 2, "float16": 2, "half": 2}
 
-# Flags that a setting owns: given twice, the two would disagree without a word.
+# Flags that belong to a setting, which VLLM_EXTRA_ARGS must not override silently.
 OWNED_FLAGS = {
     "--api-key": "VLLM_API_KEY",
     "--chat-template": "CHAT_TEMPLATE",
@@ -52,10 +52,7 @@ class SettingError(Exception):
 
 @dataclass(frozen=True)
 class Settings:
-    """What the engine is asked to do; `gib`, `ms` and `s` are in the name of what has that unit.
-
-    `max_model_len` is in tokens.
-    """
+    """Settings of one engine; names end in their unit (`gib`, `ms`, `s`), `max_model_len` is in tokens."""
 
     device: str
     model_id: str
@@ -79,10 +76,7 @@ class Settings:
 
 
 def read(env: Mapping[str, str] = os.environ) -> Settings:
-    """Settings from the environment; an unset and an empty variable are the same.
-
-    Raises SettingError for a value that cannot work.
-    """
+    """Read the settings; an empty variable counts as unset. Raises SettingError for a value that cannot work."""
     device = env.get("ENGINE_DEVICE") or "cpu"
     if device not in DEFAULT_DTYPE:
         raise SettingError(f"ENGINE_DEVICE={device} is unknown: use {' or '.join(DEFAULT_DTYPE)}")
@@ -114,16 +108,16 @@ def arguments(settings: Settings) -> list[str]:
         f"--served-model-name={settings.served_model_name}",
         "--host=0.0.0.0",  # inside the container; compose.yaml publishes it on BIND_ADDRESS
         f"--port={PORT}",
-        # Refuses new requests while the engine stops; supervisor.py has let the running ones end before vLLM is told.
+        # Refuses new requests while the engine stops; supervisor.py lets running ones end before it stops vLLM.
         "--middleware=headroom_gate.Gate",
-        # The last is the outermost: what it refuses is not counted.
+        # The last is the outermost: the gate does not count a request that it refuses.
         "--middleware=headroom_api.OnlyTheApi",
         "--disable-access-log-for-endpoints=/health,/metrics",
         f"--custom-histogram-buckets={json.dumps(_histogram_edges(settings))}",
         *engine_arguments(settings),
     ]
     if settings.max_concurrent_requests:
-        # vLLM's name says queued; it counts what runs and what waits.
+        # Despite its name it counts running and waiting requests.
         args.append(f"--max-num-queued-reqs={settings.max_concurrent_requests}")
     if settings.chat_template:
         args.append(f"--chat-template={CHAT_TEMPLATES / settings.chat_template}")
@@ -131,10 +125,10 @@ def arguments(settings: Settings) -> list[str]:
 
 
 def engine_arguments(settings: Settings) -> list[str]:
-    """What of it is the engine's own: the jobs that run an engine without a server use the same."""
+    """Arguments of the engine without the server's; the jobs use them too."""
     args = [f"--max-model-len={settings.max_model_len}", f"--dtype={settings.dtype}"]
     if settings.device == "cpu":
-        # Compilation takes a minute and needs a compiler; with bfloat16 it also answered wrongly.
+        # Compilation takes a minute and needs a compiler; with bfloat16 it also gave wrong answers.
         kv_cache_bytes = int(settings.cpu_kv_cache_gib * 2**30)
         return [*args, "--enforce-eager", f"--kv-cache-memory-bytes={kv_cache_bytes}"]
     return [
@@ -160,7 +154,7 @@ def check_files(settings: Settings) -> None:
 
 
 def check_cpu(settings: Settings, cpu_flags: set[str]) -> None:
-    """Raise SettingError when the engine's CPU build cannot run on a CPU with these flags of /proc/cpuinfo."""
+    """Raise SettingError when the engine's CPU build cannot run with these flags of /proc/cpuinfo."""
     if settings.device == "cpu" and not cpu_flags & {"avx2", "avx512f"}:
         raise SettingError(
             "this CPU has neither AVX2 nor AVX-512, which vLLM needs: use another box, or a GPU (compose.gpu.yaml)"
@@ -170,13 +164,13 @@ def check_cpu(settings: Settings, cpu_flags: set[str]) -> None:
 def check_memory(settings: Settings, available_bytes: int) -> None:
     """Raise SettingError when a CPU engine cannot fit into `available_bytes`.
 
-    GPU memory is vLLM's own check: only it knows the card.
+    vLLM checks GPU memory itself.
     """
     if settings.device != "cpu":
         return
     gib = 2**30
     weights = _weight_bytes(settings) / gib
-    # Interpreter, torch and activations of the three processes, measured with vLLM 0.32 on a CPU.
+    # GiB for interpreter, torch and activations of three processes, measured with vLLM 0.32 on a CPU.
     processes = 2.0
     needed = weights + settings.cpu_kv_cache_gib + processes
     if needed > available_bytes / gib:
@@ -188,12 +182,12 @@ def check_memory(settings: Settings, available_bytes: int) -> None:
 
 
 def _histogram_edges(settings: Settings) -> dict[str, list[float]]:
-    """Bucket edges in seconds per family of vLLM, the SLO among them."""
+    """Bucket edges in seconds by vLLM's family, with the SLO as one of them."""
     return latency_buckets.families(settings.slo_ttft_ms / 1000, settings.slo_tpot_ms / 1000)
 
 
 def weight_bytes(on_disk: float, config: Mapping[str, object], dtype: str) -> float:
-    """Bytes that weights of `on_disk` bytes take in memory in the engine's dtype; `config` is the model's own."""
+    """Bytes in memory of weights that have `on_disk` bytes, loaded as `dtype`; `config` is the model's config.json."""
     stored = DTYPE_BYTES.get(str(config.get("dtype") or config.get("torch_dtype")), 0)
     loaded = DTYPE_BYTES.get(dtype, 0)
     return on_disk * (loaded / stored if stored and loaded else 1)

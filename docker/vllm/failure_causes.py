@@ -1,4 +1,4 @@
-"""From the log of an engine that failed to one line that names the setting and the fix."""
+"""Known causes of a failed start: from vLLM's log to one line that names the setting and the fix."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Cause:
-    """A failure that vLLM reports in its own words; `advice` may use the pattern's groups."""
+    """A pattern of vLLM's log, and advice that may use the pattern's groups."""
 
     pattern: re.Pattern[str]
     advice: str
@@ -18,7 +18,7 @@ def _cause(pattern: str, advice: str) -> Cause:
     return Cause(re.compile(pattern, re.IGNORECASE), advice)
 
 
-# The texts are those of vLLM 0.32.0; tests/unit/vllm/test_explain.py holds real log lines of each.
+# Texts of vLLM 0.32.0; tests/unit/vllm/test_failure_causes.py has real log lines of each.
 CAUSES = (
     _cause(
         r"unrecognized arguments: (?P<flags>.+)",
@@ -74,9 +74,9 @@ CAUSES = (
 
 
 def explain(log: str, exit_code: int) -> str:
-    """One line: why the engine stopped and which setting to change.
+    """Explain in one line why the engine stopped and which setting to change.
 
-    `log` is the end of its output; the last matching line of the first matching cause wins.
+    `log` is the end of its output; the first cause that matches wins, with its last matching line.
     """
     flat = re.sub(r"\s*\n\s*", "\n", log)
     for cause in CAUSES:
@@ -87,7 +87,7 @@ def explain(log: str, exit_code: int) -> str:
             "the engine was killed, most often because memory ran out: lower CPU_KV_CACHE_GIB, "
             "or choose a smaller MODEL_ID"
         )
-    # A warning may speak of errors that it fears.
+    # Warnings may mention errors that did not happen.
     errors = re.findall(r"^(?!.* WARNING ).*?((?:\w+\.)*\w*(?:Error|Exception): .+)$", flat, re.MULTILINE)
     cause_line = f": {errors[0]}" if errors else ""
     return f"the engine stopped with exit code {exit_code}; the log above says why{cause_line}"

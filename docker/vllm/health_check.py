@@ -1,7 +1,7 @@
-"""Health check of the `vllm` service: healthy once a chat was answered, then as long as the engine makes progress.
+"""Health check of the `vllm` service: a chat was answered once, and the engine makes progress.
 
-/health answers as soon as the engine has loaded; `docker compose up --wait` promises more, so the first success
-asks for one token. And it goes on answering when the engine behind it hangs; the watchdog knows that.
+/health succeeds once the engine has loaded, and still does when the engine hangs. So the first check asks for one
+token, and later ones also read the watchdog's state.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import api_client
 import state_files
 from engine_settings import SettingError
 
-TIMEOUT_S = 10  # a busy engine answers late; less would call it dead
+TIMEOUT_S = 10  # a busy engine answers late
 
 
 def main() -> int:

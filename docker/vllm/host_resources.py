@@ -1,4 +1,4 @@
-"""What the container finds: memory and instruction sets."""
+"""Memory and CPU instruction sets available to the container."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def available_memory_bytes() -> int:
-    """Memory that the container can still take: the host's free memory or its own limit, whichever is less."""
+    """Free memory for the container: the host's, or the container's limit where that is less."""
     meminfo = Path("/proc/meminfo").read_text()
     fields = dict(line.split(":", 1) for line in meminfo.splitlines())
     available = int(fields["MemAvailable"].split()[0]) * 1024

@@ -1,7 +1,7 @@
-"""Bucket edges of the engine's latency histograms: vLLM's own, and the SLO.
+"""Bucket edges of the engine's latency histograms: vLLM's defaults, and the SLO.
 
-With the SLO as an edge, the share of requests that met it is read off exactly, with no interpolation. No default edge
-is lost: dashboards that people bring along find what they know. loadtest/buckets.py has the same edges.
+With the SLO as an edge, the share of requests that met it is exact, without interpolation. All default edges stay, for
+people's own dashboards. loadtest/results/histogram_buckets.py has the same edges.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ REQUEST_LATENCY = (
     *(0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 60.0),
     *(120.0, 240.0, 480.0, 960.0, 1920.0, 7680.0),
 )
-# Ours: queue and prefill times lie below vLLM's first edge of 0.3 s, where any percentile would be made up.
+# Added: queue and prefill times lie below vLLM's first edge of 0.3 s, where percentiles would be guesses.
 SHORT_REQUEST_LATENCY = (0.005, 0.01, 0.025, 0.05, 0.1, 0.2)
 
 
 def families(slo_ttft: float, slo_tpot: float) -> dict[str, list[float]]:
-    """The value of `--custom-histogram-buckets`: edges in seconds, rising, per bucket family. The SLOs in seconds.
+    """Value of `--custom-histogram-buckets`: rising edges in seconds by family; the SLOs are in seconds.
 
-    `inter_token_latency` is the family of the time per output token too.
+    The time per output token belongs to `inter_token_latency` too.
     """
     return {
         "time_to_first_token": sorted({*TIME_TO_FIRST_TOKEN, slo_ttft}),

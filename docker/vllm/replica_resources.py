@@ -1,4 +1,4 @@
-"""Which of several engines on one box this is, and its share of the box: GPUs and a folder of the cache, or cores."""
+"""Number of this engine among several on one box, and its share: GPUs and a cache folder, or cores."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ CLAIMS = Path("/cache/engines")  # on a volume that the engines of one host shar
 
 
 def own_number(names: str, resolve: Callable[[str], set[str]], own: set[str]) -> int:
-    """The number in this container's name: `names` followed by 1, 2, ... as Compose counts.
+    """Number in this container's name, which Compose forms as `names` followed by 1, 2, ...
 
-    `resolve` gives the addresses of a name, `own` are those of this container. Raises SettingError.
+    `resolve` returns a name's addresses, `own` has this container's. Raises SettingError.
     """
     for number in range(1, MOST + 1):
         if resolve(f"{names}{number}") & own:
@@ -33,9 +33,9 @@ def own_number(names: str, resolve: Callable[[str], set[str]], own: set[str]) ->
 
 @functools.cache
 def claimed_number(folder: Path, engines: int) -> int | None:
-    """The first of 1 to `engines` that no other engine of this host has; None when all are taken.
+    """Claim the first free number of 1 to `engines` on this host; None when all are taken.
 
-    It is this process's until it ends, whatever ends it: a lock on a file. Swarm numbers its tasks over all hosts.
+    A file lock holds it until this process ends. For Swarm, which numbers tasks over all hosts.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for number in range(1, engines + 1):
@@ -50,7 +50,7 @@ def claimed_number(folder: Path, engines: int) -> int | None:
 
 
 def addresses(name: str) -> set[str]:
-    """IPv4 addresses of `name`; none when it does not resolve."""
+    """IPv4 addresses of `name`; empty when it does not resolve."""
     try:
         return {str(found[4][0]) for found in socket.getaddrinfo(name, None, socket.AF_INET)}
     except OSError:
@@ -63,7 +63,7 @@ def cards() -> int | None:
 
 
 def environment(settings: Settings, env: Mapping[str, str], number: int, cards: int | None) -> dict[str, str]:
-    """What engine `number` adds to its environment, so that no two engines share a card or write the same cache.
+    """Environment of engine `number`: GPUs and a cache folder of its own.
 
     Raises SettingError when the box has too few cards.
     """
@@ -82,9 +82,9 @@ def environment(settings: Settings, env: Mapping[str, str], number: int, cards: 
 
 @functools.cache
 def cores() -> list[frozenset[int]]:
-    """The box's cores that this container may use, in order, each with its logical CPUs.
+    """Cores that this container may use, in order, each with its logical CPUs.
 
-    Looked at once: `assign` takes some away, and an engine that starts again must not share out what is left.
+    Cached: `assign` narrows the affinity, and an engine that restarts must not divide the rest again.
     """
     allowed = os.sched_getaffinity(0)
     found: dict[str, set[int]] = {}
@@ -96,7 +96,7 @@ def cores() -> list[frozenset[int]]:
 
 
 def share(cores: Sequence[frozenset[int]], number: int, engines: int) -> Sequence[frozenset[int]]:
-    """The cores of engine `number` of `engines`: neighbours, and as many for each as can be, at least one."""
+    """Cores of engine `number` of `engines`: an even, contiguous share, at least one core."""
     place, count = (number - 1) % engines, len(cores)
     if count < engines:
         return [cores[place % count]]
@@ -104,7 +104,7 @@ def share(cores: Sequence[frozenset[int]], number: int, engines: int) -> Sequenc
 
 
 def assign(settings: Settings) -> None:
-    """Put this engine's share of the box into the environment, where several share it. Raises SettingError."""
+    """Restrict this engine to its share of the box, where several engines share it. Raises SettingError."""
     names = os.environ.get("ENGINE_NAMES")
     by_hand = "CUDA_VISIBLE_DEVICES" if settings.device == "gpu" else "VLLM_CPU_OMP_THREADS_BIND"
     if by_hand in os.environ:
@@ -115,7 +115,7 @@ def assign(settings: Settings) -> None:
             os.environ.update(environment(settings, os.environ, number, cards()))
         else:
             _keep_to(share(cores(), number, int(os.environ["ENGINES"])))
-    elif settings.device == "cpu":  # Swarm hands out the cards itself
+    elif settings.device == "cpu":  # Swarm assigns the cards itself
         engines = _engines_per_host()
         claimed = claimed_number(CLAIMS, engines) if engines > 1 else None
         if claimed is not None:
@@ -130,7 +130,7 @@ def _engines_per_host() -> int:
 
 
 def _keep_to(own: Sequence[frozenset[int]]) -> None:
-    # vLLM binds its threads to the first cores that it may use: two engines would both sit on the first, one starving.
+    # vLLM binds its threads to the first cores that it may use: without this, two engines would share them.
     os.sched_setaffinity(0, frozenset().union(*own))
     if len(own) == 1:
-        os.environ.setdefault("VLLM_CPU_NUM_OF_RESERVED_CPU", "0")  # by itself vLLM keeps one core free: there is none
+        os.environ.setdefault("VLLM_CPU_NUM_OF_RESERVED_CPU", "0")  # vLLM's default reserves one core

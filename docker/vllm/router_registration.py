@@ -1,8 +1,8 @@
-"""One of several engines behind vLLM's router: joins when it can answer, leaves before it stops and when it fails.
+"""Registers an engine with vLLM's router: joins when it can answer, leaves before it stops and when it fails.
 
-The router knows fixed addresses and its own API (/add_worker, /remove_worker), no name that stands for many. So each
-engine puts itself on the list, and does so again when the router has restarted. It joins under the name that Docker
-gives to every container, which leads to this one engine, also when its address changes; in a swarm by its address.
+The router resolves no name to several engines: it has fixed addresses and an API (/add_worker, /remove_worker). So each
+engine adds itself, again after a restart of the router. It uses its container's name, which survives a change of
+address, or in a swarm its address.
 """
 
 from __future__ import annotations
@@ -25,46 +25,46 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 PERIOD_S = 2.0
-# Of one call; adding waits for the router's own look at /health.
+# Of one call; /add_worker waits for the router's own check of /health.
 TIMEOUT_S = 10.0
-# Of a connection to another engine: the kernel answers, however busy that one is.
+# Of a connection to another engine: the kernel accepts it, however busy that engine is.
 CONNECT_S = 2.0
-# From the router's choice of this engine to the request's arrival here.
+# Longest way of a request from the router to this engine.
 LAST_REQUESTS_S = 1.0
 
 
 class Registration:
-    """Place of one engine on the list of every router that answers at `router`, a URL such as http://router:8000."""
+    """One engine's registration with every router behind `router`, a URL such as http://router:8000."""
 
     def __init__(self, router: str, own: Callable[[str], str], model: str) -> None:
-        """`own` says the engine's URL as the router at a URL reaches it; `model` is the name that it serves."""
+        """`own` maps a router's URL to this engine's URL as seen from there; `model` is the served name."""
         parts = urllib.parse.urlsplit(router)
         self._router_host, self._router_port = parts.hostname or "", parts.port or 80
         self._own = own
         self._model = model
         self._may_join = threading.Event()
         self._asking = threading.Lock()  # joining must not overtake leaving
-        self._said = ""
+        self._last_message = ""
         self._thread: threading.Thread | None = None
 
     def join(self) -> None:
-        """Join as soon as the engine answers, and stay joined until `leave`; returns at once."""
+        """Join as soon as the engine answers, and stay joined until `leave`. Does not block."""
         self._may_join.set()
         if self._thread is None:
             self._thread = threading.Thread(target=self._stay, daemon=True)
             self._thread.start()
 
     def leave(self, *, await_last: bool) -> None:
-        """Take this engine off every list. `await_last`: until the requests that were on their way must be here."""
+        """Leave every router. `await_last`: also wait for requests that are on their way here."""
         self._may_join.clear()
         try:
             with self._asking:
                 for router in self._routers():
                     self._ask(router, "remove_worker", self._own(router))
         except OSError as error:
-            self._say(f"cannot leave the router: {error}")
+            self._log_change(f"cannot leave the router: {error}")
             return
-        self._say("left the router")
+        self._log_change("left the router")
         if await_last:
             time.sleep(LAST_REQUESTS_S)
 
@@ -78,17 +78,17 @@ class Registration:
                 elif self._answers():
                     self._while_allowed(self._look)
             except (OSError, ValueError) as error:
-                self._say(f"cannot reach the router: {error}")
+                self._log_change(f"cannot reach the router: {error}")
 
     def _answers(self) -> bool:
-        """Whether the engine is alive and has answered once since its start."""
+        """Return whether the engine is alive and has answered once since its start."""
         try:
             api_client.request("/health", timeout_s=TIMEOUT_S)
             if not state_files.ANSWERED.exists():
                 api_client.ask_for_a_token(self._model, timeout_s=TIMEOUT_S)
                 state_files.ANSWERED.touch()
         except OSError:
-            return False  # it loads, or is ill: then the router's own health checks see it
+            return False  # it loads, or fails and the router's health checks notice
         return True
 
     def _while_allowed(self, act: Callable[[str], None]) -> None:
@@ -98,24 +98,24 @@ class Registration:
                     act(router)
 
     def _step_back(self, router: str) -> None:
-        """The engine stands still: leave until it moves."""
+        """Leave while the engine is stalled."""
         own = self._own(router)
         if own in self._known(router):
             self._ask(router, "remove_worker", own)
-            self._say("left the router: the engine makes no progress")
+            self._log_change("left the router: the engine makes no progress")
 
     def _look(self, router: str) -> None:
-        """Join `router` unless it knows us, and take one engine off its list that is not there; it may join again."""
+        """Join `router` unless it lists us, and remove one listed engine that is gone; that one may join again."""
         own, known = self._own(router), self._known(router)
         if own not in known:
             self._ask(router, "add_worker", own)
-            self._say(f"joined the router as {own}")
-        # One each time: together the engines look through the list in a few seconds, however many they are.
+            self._log_change(f"joined the router as {own}")
+        # One per round: together the engines check the whole list within seconds.
         if others := [url for url in known if url != own]:
             other = random.choice(others)  # noqa: S311  # no secret
             if not _listens(other):
                 self._ask(router, "remove_worker", other)
-                self._say(f"took {other} off the router's list: nothing listens there")
+                self._log_change(f"took {other} off the router's list: nothing listens there")
 
     def _known(self, router: str) -> list[str]:
         urls: list[str] = json.loads(self._ask(router, "list_workers"))["urls"]
@@ -127,7 +127,7 @@ class Registration:
         return sorted({f"http://{address[0]}:{int(address[1])}" for *_, address in found})
 
     def _ask(self, router: str, what: str, url: str = "") -> bytes:
-        """Call the router's API; raises OSError unless it agrees."""
+        """Call the router's API. Raises OSError unless it succeeds."""
         query = "?" + urllib.parse.urlencode({"url": url}) if url else ""
         headers = {"Authorization": f"Bearer {key}"} if (key := os.environ.get("VLLM_API_KEY")) else {}
         call = urllib.request.Request(  # noqa: S310  # http, as the setting says
@@ -137,18 +137,18 @@ class Registration:
             content: bytes = answer.read()
         return content
 
-    def _say(self, what: str) -> None:
-        """Log a change, once."""
-        if what != self._said:
-            say(what)
-            self._said = what
+    def _log_change(self, message: str) -> None:
+        """Log a message unless it repeats the last one."""
+        if message != self._last_message:
+            say(message)
+            self._last_message = message
 
 
 def own_url(router: str, port: int) -> str:
-    """URL of this container as `router` reaches it: by the container's id, which is its host name.
+    """URL of this container as `router` reaches it: by host name, which is the container's id.
 
-    With ENGINE_BY_ADDRESS by its address: a swarm forgets a task's name two seconds before it tells the task to stop,
-    and requests that come meanwhile would find nobody.
+    With ENGINE_BY_ADDRESS by address: a swarm removes a task's name two seconds before it stops the task, and requests
+    in between would fail.
     """
     host = socket.gethostname()
     if os.environ.get("ENGINE_BY_ADDRESS"):

@@ -1,7 +1,7 @@
-"""Start vLLM's OpenAI-compatible server from the settings in .env, and explain it when it fails.
+"""Start vLLM's OpenAI-compatible server from the settings in .env, and explain a failure.
 
-The entrypoint of the `vllm` service. vLLM runs as a child of it (supervisor.py), watched for stalls (watchdog.py).
-When a start fails, the last line of the log says which setting to change.
+Entrypoint of the `vllm` service. vLLM runs as a child (supervisor.py), watched for stalls (watchdog.py). When a start
+fails, the last line of the log names the setting to change.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from router_registration import Registration, own_url
 from supervisor import Supervisor, Watch
 from watchdog import say
 
-# Without a time limit of the user's own, the health check still says when the engine stands still.
+# With ENGINE_STALL_TIMEOUT_S=0 nothing ends a stalled engine, but the health check reports it.
 DEFAULT_STALL_S = 120.0
 
 
 def checked_command(settings: engine_settings.Settings) -> list[str]:
-    """The command that starts vLLM; raises SettingError when it could not work."""
+    """Command that starts vLLM. Raises SettingError when it could not work."""
     engine_settings.check_files(settings)
     engine_settings.check_cpu(settings, host_resources.cpu_flags())
     engine_settings.check_memory(settings, host_resources.available_memory_bytes())
@@ -35,7 +35,7 @@ def checked_command(settings: engine_settings.Settings) -> list[str]:
 
 
 def main() -> int:
-    """Check the settings, then serve; the exit code is the container's."""
+    """Check the settings, then serve; return the container's exit code."""
     try:
         settings = engine_settings.read()
         api_access.adopt_key()

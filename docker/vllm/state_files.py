@@ -1,19 +1,19 @@
-"""Files by which the engine container's programs tell each other how things stand; in its own tmpfs."""
+"""State that the engine container's programs share, as files in its tmpfs."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 _FOLDER = Path("/tmp")  # noqa: S108  # the container's own tmpfs
-# The health check has had its first token since the engine's start.
+# The engine has answered once since its start.
 ANSWERED = _FOLDER / "headroom-chat-answered"
-# The watchdog has seen no progress for a while; holds its words.
+# The engine makes no progress; holds the watchdog's message.
 STALLED = _FOLDER / "headroom-stalled"
-# The container was told to stop: the gate takes no new requests (it has this path itself; it imports nothing of ours).
+# The container is stopping. The gate, which must not import this module, repeats the path.
 STOPPING = _FOLDER / "headroom-stopping"
 
 
 def clear() -> None:
-    """Forget everything: another engine starts."""
+    """Delete all files, before another engine starts."""
     for marker in (ANSWERED, STALLED, STOPPING):
         marker.unlink(missing_ok=True)

@@ -1,8 +1,7 @@
-"""Runs vLLM as a child: passes its output through, stops it gently, and starts it again when it fails in service.
+"""Runs vLLM as a child: forwards its output, stops it gracefully, and restarts it after a failure in service.
 
-Docker's `restart: on-failure:5` counts for the whole life of a container and never forgets. It is kept for starts that
-fail, such as a wrong flag. An engine that was ready and then crashed or hung is started again here, as often as it
-takes, so that a hang a month does not use up the five.
+Docker's `restart: on-failure:5` counts over a container's whole life, so it is left to failed starts, such as a wrong
+flag. An engine that was ready and then crashed or hung is restarted here, without a limit.
 """
 
 from __future__ import annotations
@@ -31,15 +30,15 @@ if TYPE_CHECKING:
 
     from router_registration import Registration
 
-TAIL_LINES = 400  # a traceback of three processes, with room
-LAST_LINES_S = 2.0  # for what a process that has ended wrote last
-# compose.yaml's stop_grace_period is the sum and a little more.
+TAIL_LINES = 400  # more than the tracebacks of three processes
+LAST_LINES_S = 2.0  # for the last output of an ended process
+# compose.yaml's stop_grace_period is a little more than the sum.
 DRAIN_S = 30.0
-# The last requests are in Prometheus' data only once it has read them: its scrape interval and some time to answer.
+# For Prometheus to scrape the last requests: its interval, and time to answer.
 LAST_SCRAPE_S = 7.0
 END_S = 5.0
-KILLED_S = 30.0  # after SIGKILL; a process that waits for a broken driver may stay for ever
-# Pause before the next start: doubled each time, and forgotten after a while of good service.
+KILLED_S = 30.0  # after SIGKILL; a process in a broken driver may never end
+# Pause before a restart: doubled each time, reset after GOOD_SERVICE_S of service.
 BACKOFF_S, BACKOFF_MOST_S, GOOD_SERVICE_S = 1.0, 60.0, 600.0
 # Not 0: after a reboot Docker starts `on-failure` containers again only if they ended in failure.
 STOPPED = 128 + signal.SIGTERM
@@ -49,7 +48,7 @@ SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  # the container's own
 
 @dataclass(frozen=True)
 class Watch:
-    """How a running engine is watched: `limit_s` seconds without progress end it, where `restart` allows."""
+    """Settings of the watchdog: `limit_s` seconds without progress end the engine if `restart` is set."""
 
     model: str
     limit_s: float
@@ -58,10 +57,10 @@ class Watch:
 
 
 class Supervisor:
-    """The engine's life in this container."""
+    """Runs and restarts the engine of this container."""
 
     def __init__(self, watch: Watch | None, registration: Registration | None = None) -> None:
-        """Take over the stop signals; `watch` None: the engine is not watched, and not started again.
+        """Install the stop signals' handlers; without `watch` the engine is neither watched nor restarted.
 
         `registration`: the engine is one of several behind a router.
         """
@@ -75,14 +74,14 @@ class Supervisor:
 
     def _on_stop_signal(self, _signum: int, _frame: FrameType | None) -> None:
         if self._stop.is_set() and self._group is not None:
-            # Asked twice: now.
+            # Second signal: end at once.
             _kill(self._group)
         self._stop.set()
 
     def run(self, make_command: Callable[[], list[str]]) -> int:
-        """Run the engine until it is stopped or cannot start; the exit code for the container.
+        """Run the engine until it is stopped or cannot start; return the container's exit code.
 
-        `make_command` is asked before each start and may raise what its caller handles.
+        `make_command` is called before each start; its errors pass through.
         """
         backoff_s = BACKOFF_S
         while True:
@@ -99,7 +98,7 @@ class Supervisor:
             backoff_s = min(2 * backoff_s, BACKOFF_MOST_S)
 
     def _run_once(self, command: list[str]) -> tuple[int, bool]:
-        """Exit code, and whether it had been ready."""
+        """Run the engine once; return its exit code and whether it had been ready."""
         path = os.pathsep.join(filter(None, [str(GATE), os.environ.get("PYTHONPATH")]))
         child = subprocess.Popen(  # noqa: S603  # the command is built from checked settings
             command,
@@ -109,7 +108,7 @@ class Supervisor:
             errors="replace",
             bufsize=1,
             env={**os.environ, "PYTHONPATH": path},
-            # A group of its own, so that all of it can be ended.
+            # A process group of its own, so that all its processes can be killed.
             start_new_session=True,
         )
         self._group, self._stalled = child.pid, False
@@ -125,14 +124,14 @@ class Supervisor:
             watchdog.close()
         was_ready = watchdog is not None and watchdog.ready
         if self._registration is not None:
-            # Told to stop or ended by itself: nobody must send it anything now.
+            # Stopping or ended: the router must send no more requests.
             self._registration.leave(await_last=self._stop.is_set() and was_ready)
         if self._stop.is_set():
             _stop_gently(child, drain=was_ready)
         code = child.wait()
         left = engine_processes.kill_group(child.pid, KILLED_S)
         self._group = None
-        # Not until the output ends: whoever else holds it open does not count.
+        # With a timeout: another process may still hold the output open.
         reader.join(timeout=LAST_LINES_S)
         if left:
             names = ", ".join(process.name for process in left)
@@ -142,7 +141,7 @@ class Supervisor:
             return STOPPED, was_ready
         _forget_shared_memory()
         if not self._stalled:
-            # A server that ends by itself has failed, whatever code it chose.
+            # A server that ends by itself has failed, whatever its exit code.
             say(explain("".join(tail), code))
         return 128 - code if code < 0 else code or 1, was_ready
 
@@ -150,8 +149,8 @@ class Supervisor:
         if self._watch is None:
             return None
 
-        def end(words: str) -> None:
-            say(f"{words}: it is ended")
+        def end(reason: str) -> None:
+            say(f"{reason}: it is ended")
             self._stalled = True
             _kill(group)
 
@@ -160,7 +159,7 @@ class Supervisor:
 
 
 def _kill(group: int) -> None:
-    with contextlib.suppress(ProcessLookupError):  # it has just ended by itself
+    with contextlib.suppress(ProcessLookupError):  # it has just ended
         os.killpg(group, signal.SIGKILL)
 
 
@@ -172,7 +171,7 @@ def _pass_through(output: IO[str] | None, tail: deque[str]) -> None:
 
 
 def _stop_gently(child: subprocess.Popen[str], *, drain: bool) -> None:
-    """Let what runs end and be counted, then end the engine."""
+    """Let running requests end and be scraped, then end the engine."""
     if drain:
         state_files.STOPPING.touch()
         say(f"stopping: no new requests; what runs has {DRAIN_S:g} s")
@@ -189,19 +188,19 @@ def _stop_gently(child: subprocess.Popen[str], *, drain: bool) -> None:
 def _wait_for(
     child: subprocess.Popen[str], timeout_s: float, reached: Callable[[api_client.EngineMetrics], bool]
 ) -> None:
-    """Ask the API server's metrics until they say so, or it has ended, or the time is over."""
+    """Poll the API server's metrics until `reached`, the child's end, or the timeout."""
     deadline = time.monotonic() + timeout_s
     while (left_s := deadline - time.monotonic()) > 0 and child.poll() is None:
         try:
             if reached(api_client.parse_metrics(api_client.request("/metrics", timeout_s=left_s))):
                 return
         except (OSError, ValueError):
-            pass  # too busy to answer, or hung: the time runs
+            pass  # busy or hung: the timeout decides
         time.sleep(0.2)
 
 
 def _forget_shared_memory() -> None:
-    """Delete what killed processes left in shared memory; nobody else uses this container's."""
+    """Delete shared memory of killed processes; nothing else uses this container's."""
     for segment in SHARED_MEMORY.iterdir():
         if segment.is_file() and segment.stat().st_uid == os.getuid():
             segment.unlink()

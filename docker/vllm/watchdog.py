@@ -1,11 +1,11 @@
-"""Tells a stalled engine from a busy one, and ends the stalled one; the supervisor then starts it again.
+"""Watchdog: detects a stalled engine, as opposed to a busy one, and ends it; the supervisor then restarts it.
 
-A hung engine is not seen by /health, which asks the API server alone. What counts here is whether the engine reports
-any step while it has something to do: requests of its own count, or one token that we ask for when nothing has moved
-for a while. A saturated engine takes steps all the time, however long its queue is.
+/health checks the API server alone and misses a hung engine. An engine is stalled when it has work and reports no step;
+work is a request, or one token that the watchdog asks for after a quiet time (the canary). A saturated engine takes
+steps all the time, however long its queue is.
 
-On a CPU one step may last minutes (a long prompt, a large model, other programs on the cores): while the engine uses
-the CPU it is given ten times as long. On a GPU that says nothing, because the driver waits by spinning.
+On a CPU one step may take minutes (long prompt, large model, other programs), so the limit is ten times as long while
+the engine uses the CPU. On a GPU CPU time means nothing, because the driver waits by spinning.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ if TYPE_CHECKING:
 INTERVAL_S = 5.0
 READY_INTERVAL_S = 1.0
 ANSWER_TIMEOUT_S = 10.0
-# With nobody asking anything, ask for a token ourselves; soon, where a request waits that the engine does not report.
+# Quiet time before a canary; shorter when a request waits that the engine does not report.
 CANARY_IDLE_S = 300.0
 CANARY_WAITING_S = 10.0
-# While it computes (CPU), or while the API server is too busy to answer.
+# Factor on the limit while the engine computes (CPU) or the API server is busy.
 BUSY_FACTOR = 10
-# Share of a core from which a process counts as computing; an idle engine uses none.
+# Share of a core above which a process counts as computing; an idle engine uses none.
 COMPUTING = 0.1
 
 
 @dataclass(frozen=True)
 class Sample:
-    """What was seen at one moment; `metrics` is None when the API server did not answer."""
+    """One observation; `metrics` is None when the API server did not answer."""
 
     metrics: api_client.EngineMetrics | None
     engine_cpu_s: float
@@ -46,30 +46,29 @@ class Sample:
 
 @dataclass
 class Clock:
-    """For how long, in seconds, one party had something to do and did not move.
+    """Seconds for which an engine or the API server had work and made no progress.
 
-    `still_s` leaves out the time in which it computed, `silent_s` does not.
+    `still_s` excludes time in which it computed, `silent_s` does not.
     """
 
     still_s: float = 0.0
     silent_s: float = 0.0
 
     def add(self, elapsed_s: float, *, computing: bool) -> None:
-        """Count one more interval without a sign of progress."""
+        """Add an interval without progress."""
         self.silent_s += elapsed_s
         self.still_s = 0.0 if computing else self.still_s + elapsed_s
 
     def over(self, limit_s: float) -> bool:
-        """Whether that is too long."""
+        """Return whether a limit is exceeded."""
         return self.still_s >= limit_s or self.silent_s >= BUSY_FACTOR * limit_s
 
 
 @dataclass
 class EngineProgress:
-    """The judgement over the engines and their API server, from one sample after the other.
+    """Progress of the engines and their API server, from successive samples.
 
-    `idle_s` is for how long no engine has moved, whether it had something to do or not; `held` how many requests the
-    engines say they hold.
+    `idle_s`: seconds without a step of any engine, with or without work; `held`: requests that the engines report.
     """
 
     limit_s: float
@@ -78,12 +77,12 @@ class EngineProgress:
     idle_s: float = 0.0
     held: float = 0.0
     _clocks: dict[str, Clock] = field(default_factory=dict)
-    _said: dict[str, dict[str, float]] = field(default_factory=dict)
+    _previous: dict[str, dict[str, float]] = field(default_factory=dict)
     _last: Sample | None = None
 
     def observe(self, sample: Sample, elapsed_s: float) -> None:
-        """Take in a sample that was made `elapsed_s` seconds after the one before."""
-        # A box that slept, or a container that was paused, was not watched: that time does not count.
+        """Add a sample, taken `elapsed_s` seconds after the last one."""
+        # Cap the time: a box that slept or a container that was paused was not observed.
         elapsed_s = min(elapsed_s, INTERVAL_S + 2 * ANSWER_TIMEOUT_S)
         last, self._last = self._last or sample, sample
         if sample.metrics is None:
@@ -94,8 +93,8 @@ class EngineProgress:
         computing = self.cpu_counts and sample.engine_cpu_s - last.engine_cpu_s > COMPUTING * elapsed_s
         moved = False
         for number, engine in sample.metrics.engines.items():
-            if self._said.get(number) != engine.says:
-                self._said[number], moved = engine.says, True
+            if self._previous.get(number) != engine.values:
+                self._previous[number], moved = engine.values, True
                 self._clocks.pop(number, None)
             elif engine.held or self.canary_pending:
                 self._clocks.setdefault(number, Clock()).add(elapsed_s, computing=computing)
@@ -103,26 +102,26 @@ class EngineProgress:
         self.idle_s = 0.0 if moved else self.idle_s + elapsed_s
         if moved and self.canary_pending:
             self.canary_pending = False
-            self._clocks.clear()  # of engines that had nothing to do but might have had the canary
+            self._clocks.clear()  # of idle engines that might have had the canary
 
     @property
     def suspect(self) -> bool:
-        """Whether half of the time is over: the health check says so."""
+        """Return whether half of the limit is over, which the health check reports."""
         return any(clock.over(self.limit_s / 2) for clock in self._clocks.values())
 
     @property
     def stalled(self) -> bool:
-        """Whether an engine, or the API server, does nothing any more."""
+        """Return whether an engine or the API server is stalled."""
         return any(clock.over(self.limit_s) for clock in self._clocks.values())
 
     def wants_canary(self, metrics: api_client.EngineMetrics) -> bool:
-        """Whether only a request of our own can tell."""
+        """Return whether a canary is needed to tell stalled from idle."""
         if self.canary_pending or self.held:
             return False
         return self.idle_s >= (CANARY_WAITING_S if metrics.unanswered else CANARY_IDLE_S)
 
-    def words(self) -> str:
-        """What is known, for a person."""
+    def describe(self) -> str:
+        """Describe the state for the log."""
         silent_s = max((clock.silent_s for clock in self._clocks.values()), default=0.0)
         if "API server" in self._clocks:
             return f"the API server has not answered for {silent_s:.0f} s"
@@ -131,10 +130,10 @@ class EngineProgress:
 
 
 class Watchdog:
-    """Watches one run of the engine from a thread of its own; calls `end` once, when it has stalled."""
+    """Watches one run of the engine in a thread; calls `end` once when it has stalled."""
 
     def __init__(self, group: int, model: str, progress: EngineProgress, end: Callable[[str], None] | None) -> None:
-        """Watch the process group `group`, whose leader is the API server; `end` None: only mark it unhealthy."""
+        """Watch the process group `group`, led by the API server; without `end` only mark it unhealthy."""
         self.ready = False
         self._group = group
         self._model = model
@@ -144,7 +143,7 @@ class Watchdog:
         threading.Thread(target=self._watch, daemon=True).start()
 
     def close(self) -> None:
-        """Watch no longer: the engine is meant to stop, or has ended."""
+        """Stop watching, before or after the engine's end."""
         self._closed.set()
 
     def _watch(self) -> None:
@@ -153,7 +152,7 @@ class Watchdog:
         before = time.monotonic()
         while not self._closed.wait(INTERVAL_S):
             metrics = _read_metrics()
-            if metrics is not None and not any(api_client.STEPS in engine.says for engine in metrics.engines.values()):
+            if metrics is not None and not any(api_client.STEPS in one.values for one in metrics.engines.values()):
                 say("the engine reports no steps (--disable-log-stats?): it is not watched for stalls")
                 return
             now = time.monotonic()
@@ -170,7 +169,7 @@ class Watchdog:
             try:
                 api_client.request("/health", timeout_s=ANSWER_TIMEOUT_S)
             except OSError:
-                continue  # a start takes its time; when it fails, its process ends
+                continue  # still starting; a failed start ends the process
             self.ready = True
             return True
         return False
@@ -181,14 +180,14 @@ class Watchdog:
         return Sample(metrics, engine_cpu_s, sum(process.cpu_s for process in living) - engine_cpu_s)
 
     def _act(self) -> bool:
-        """Mark, unmark or end the engine; True when it was ended."""
+        """Mark, unmark or end the engine; return True when it was ended."""
         progress = self._progress
         if progress.stalled and self._end is not None and not self._closed.is_set():
             troubles = [process.trouble for process in engine_processes.of_group(self._group) if process.trouble]
-            self._end(f"{progress.words()}{''.join(f'; {trouble}' for trouble in troubles)}")
+            self._end(f"{progress.describe()}{''.join(f'; {trouble}' for trouble in troubles)}")
             return True
         if progress.suspect:
-            state_files.STALLED.write_text(progress.words())
+            state_files.STALLED.write_text(progress.describe())
         elif state_files.STALLED.exists():
             state_files.STALLED.unlink()
         return False
@@ -197,12 +196,12 @@ class Watchdog:
         try:
             api_client.ask_for_a_token(self._model, timeout_s=BUSY_FACTOR * self._progress.limit_s)
         except urllib.error.HTTPError as error:
-            # 503: full of requests that the engine does not report. Everything else tells nothing about the engine.
+            # 503: full of requests that the engine does not report. Other errors say nothing about the engine.
             if error.code != 503:
                 say(f"the watchdog's request for one token was refused: {error}")
                 self._progress.canary_pending = False
         except OSError:
-            pass  # no answer: the clock runs, and the supervisor sees when the server has ended
+            pass  # no answer: the limit decides, and the supervisor notices the server's end
 
 
 def _read_metrics() -> api_client.EngineMetrics | None:
@@ -213,5 +212,5 @@ def _read_metrics() -> api_client.EngineMetrics | None:
 
 
 def say(text: str) -> None:
-    """One line in the container's log."""
+    """Print one line to the container's log."""
     print(f"headroom: {text}", flush=True)

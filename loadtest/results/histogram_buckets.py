@@ -1,6 +1,6 @@
 """Histogram bucket edges in seconds, equal to the engine's, so that client and server can be compared.
 
-Source: docker/vllm/buckets.py, which adds edges for short request latencies to vLLM 0.32.0's default edges.
+Source: docker/vllm/latency_buckets.py, which adds edges for short request latencies to vLLM 0.32.0's default edges.
 """
 
 from __future__ import annotations

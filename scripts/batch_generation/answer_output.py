@@ -1,7 +1,7 @@
-"""Where answers go: text or JSONL on standard output, or a JSONL file that a later run goes on with.
+"""Outputs for answers: text or JSONL on standard output, or a JSONL file that a later run continues.
 
-The file only grows, a whole row at a time and in the order of the input. So its last row says how far a stopped run
-came, whatever stopped it; a row that was cut off in the middle is taken away and made again.
+The file grows by whole rows, in the order of the input, so its last row shows where a run stopped. A truncated last row
+is removed and generated again.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _BEGIN = b'{"line": '  # of every row
 
 
 class OutputError(Exception):
-    """An output file that cannot be gone on with; the message is one line."""
+    """An output file that cannot be continued; the message is one line."""
 
 
 class PrintedAnswers:
@@ -33,7 +33,7 @@ class PrintedAnswers:
         self._jsonl = jsonl
 
     def write(self, row: Row) -> None:
-        """Print one row; a wrong line has no text to show."""
+        """Print one row; as text, errors are left out."""
         if self._jsonl:
             self._out.write(_dump(row))
         elif "error" not in row:
@@ -41,14 +41,14 @@ class PrintedAnswers:
             self._out.write(f"Prompt: {prompt!r}, Generated text: {row['text']!r}\n")
 
     def flush(self) -> None:
-        """Hand everything to the reader."""
+        """Flush the stream."""
         self._out.flush()
 
 
 class AnswerFile:
-    """Answers in a file. `last` is the last whole row that an earlier run left, None in a new file.
+    """Answers in a file. `last` is the last whole row of an earlier run, None in a new file.
 
-    `run` is the fingerprint of all that decides an answer. Raises OutputError when the file's rows have another one,
+    `run` is the fingerprint of the settings that decide an answer. Raises OutputError when the file has another one,
     when another process writes to it, or when it cannot be written.
     """
 
@@ -66,7 +66,7 @@ class AnswerFile:
         self.last = self._recover(run)
 
     def _recover(self, run: str) -> Row | None:
-        """Return the last whole row and cut off a torn one after it; a file of something else is left as it is."""
+        """Return the last whole row and truncate a partial one after it; other files are not touched."""
         size = self._file.seek(0, os.SEEK_END)
         end = self._line_start(size)
         row: Row | None = None
@@ -110,11 +110,11 @@ class AnswerFile:
         return 0
 
     def write(self, row: Row) -> None:
-        """Add one row at the end."""
+        """Append one row."""
         self._file.write(_dump(row).encode())
 
     def flush(self) -> None:
-        """Hand everything to the kernel, where it outlives this process."""
+        """Flush to the kernel, so that rows outlive this process."""
         self._file.flush()
 
 

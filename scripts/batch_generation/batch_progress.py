@@ -1,4 +1,7 @@
-"""Progress on standard error: one line that is redrawn on a terminal, a line every ten seconds in a log."""
+"""Progress on standard error: a redrawn line on a terminal, a new line every ten seconds in a log.
+
+Not tqdm: without a terminal it redraws with carriage returns, which `docker compose logs` shows as one endless line.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +15,14 @@ if TYPE_CHECKING:
 
     from batch_generation.answer_output import Row
 
-_WINDOW_S = 30.0  # the rates are those of the last half minute: steady, yet they follow a change
+_WINDOW_S = 30.0  # for the rates: steady, yet follows a change
 _LOG_EVERY_S = 10.0
 _DRAW_EVERY_S = 0.5
 _BLOCK = 2**20
 
 
 def count_lines(path: Path) -> int:
-    """Lines in a file, a last one without its line end too."""
+    """Number of lines in a file, including a last one without line end."""
     count, last = 0, b"\n"
     with path.open("rb") as file:
         while block := file.read(_BLOCK):
@@ -29,7 +32,7 @@ def count_lines(path: Path) -> int:
 
 
 class BatchProgress:
-    """Counts lines and tokens. `total` is the number of lines, None when nobody can know; `first` were done before."""
+    """Counts lines and tokens. `total` lines, None when unknown; an earlier run did the `first` ones."""
 
     def __init__(self, total: int | None, first: int = 0, out: IO[str] = sys.stderr) -> None:
         self._total = total
@@ -41,7 +44,7 @@ class BatchProgress:
         self._window = deque([(self._start, first, 0)])
 
     def row(self, row: Row) -> None:
-        """A row was written: count it, report a wrong line, and print a line of progress if it is time for one."""
+        """Count a written row, report an error in it, and print the progress when due."""
         self._line = row["line"]
         if "error" in row:
             self._wrong += 1
@@ -62,7 +65,7 @@ class BatchProgress:
         return "\r\x1b[K" if self._out.isatty() else ""
 
     def line(self) -> str:
-        """Where the batch stands now."""
+        """Progress as one line."""
         (then, lines, tokens), (now, here, made) = self._window[0], self._window[-1]
         seconds = max(now - then, 1e-9)
         rate = (here - lines) / seconds
@@ -75,7 +78,7 @@ class BatchProgress:
         return text + (f"  {self._wrong} wrong" if self._wrong else "")
 
     def end(self) -> None:
-        """Clear what was drawn, print what was done."""
+        """Clear the progress and print the totals."""
         seconds = time.monotonic() - self._start
         before = f"lines up to {self._first} were done before, " if self._first else ""
         print(
@@ -87,7 +90,7 @@ class BatchProgress:
 
     @property
     def wrong(self) -> int:
-        """Lines that were wrong, in this run."""
+        """Number of wrong lines in this run."""
         return self._wrong
 
 

@@ -1,4 +1,4 @@
-"""From lines of text or JSONL to prompts, one at a time: a file of any length takes the memory of one line."""
+"""Parser of prompts from lines of text or JSONL, one at a time, in the memory of one line."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import IO, TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-LINE_LIMIT = 16 * 2**20  # bytes; a longer line is no prompt, and must not fill the memory
+LINE_LIMIT = 16 * 2**20  # bytes; a longer line is an error and must not fill the memory
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class BatchPrompt:
 
 @dataclass(frozen=True)
 class WrongLine:
-    """A line that holds no prompt, and why."""
+    """A line without a valid prompt, and the reason."""
 
     line: int
     reason: str
@@ -31,13 +31,13 @@ class WrongLine:
 
 
 def from_arguments(texts: Iterable[str]) -> Iterator[BatchPrompt | WrongLine]:
-    """Prompts from the command line; their numbers are their places."""
+    """Prompts from the command line, numbered from 1."""
     for number, text in enumerate(texts, 1):
         yield BatchPrompt(number, text) if text.strip() else WrongLine(number, "is empty")
 
 
 def from_stream(stream: IO[bytes], *, jsonl: bool) -> Iterator[BatchPrompt | WrongLine]:
-    """Prompts from a file, one a line. Blank lines are passed over, yet counted."""
+    """Prompts from a file, one per line. Blank lines are skipped, but counted."""
     for number, raw in enumerate(_lines(stream), 1):
         if raw is None:
             yield WrongLine(number, f"is longer than {LINE_LIMIT // 2**20} MiB")
@@ -52,7 +52,7 @@ def from_stream(stream: IO[bytes], *, jsonl: bool) -> Iterator[BatchPrompt | Wro
 
 
 def _lines(stream: IO[bytes]) -> Iterator[bytes | None]:
-    """Every line; None stands for one that is too long."""
+    """Lines; None for one that is too long."""
     while raw := stream.readline(LINE_LIMIT):
         if len(raw) == LINE_LIMIT and not raw.endswith(b"\n"):
             while (rest := stream.readline(LINE_LIMIT)) and not rest.endswith(b"\n"):
@@ -85,7 +85,7 @@ def _json_line(number: int, text: str) -> BatchPrompt | WrongLine:  # noqa: PLR0
 
 
 def _wrong_messages(messages: Any) -> str:
-    """What is wrong with a chat's messages; empty when nothing is."""
+    """Problem with a chat's messages; empty for none."""
     if not isinstance(messages, list) or not messages:
         return '"messages" is no list, or empty'
     for place, message in enumerate(messages, 1):

@@ -1,4 +1,4 @@
-"""The job `generate`: settings, engine, then the batch."""
+"""The job `generate`: reads settings, loads the engine, runs the batch."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ STOPPED = 130
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Exit code of the job."""
+    """Run the job; return its exit code."""
     args = parser().parse_intermixed_args(argv)
     args.chat = args.chat or bool(args.system)
     out = engine_job.clean_stdout()
@@ -80,21 +80,21 @@ def _chain(
 
 
 def _load(args: argparse.Namespace, settings: engine_settings.Settings) -> LLM:
-    """The engine, ready. Raises SettingError with one line, whatever went wrong."""
+    """Load the engine. Raises SettingError with one line for every failure."""
     try:
         engine_args = engine_job.engine_args(settings)
         _check_sampling(args)
-        engine_args.disable_log_stats = False  # each answer's timings come with them
+        engine_args.disable_log_stats = False  # they include each answer's timings
         return engine_job.start(engine_args)
     except engine_settings.SettingError:
         raise
-    except Exception:  # noqa: BLE001  # vLLM raises anything; its own words are in the log above
+    except Exception:  # noqa: BLE001  # vLLM raises any type; its traceback is printed
         traceback.print_exc()
         raise engine_settings.SettingError(explain(traceback.format_exc(), 1)) from None
 
 
 def _check_sampling(args: argparse.Namespace) -> None:
-    """Before the engine has loaded for a minute."""
+    """Check the sampling options before the engine loads."""
     from vllm import SamplingParams  # noqa: PLC0415  # takes seconds: not before the input was checked
 
     try:
@@ -104,7 +104,7 @@ def _check_sampling(args: argparse.Namespace) -> None:
 
 
 def _sampling(args: argparse.Namespace, llm: LLM) -> SamplingParams:
-    """The model's own sampling, as the server has it, with what was asked for on top."""
+    """The model's own sampling, like the server's, with the given options on top."""
     from vllm import SamplingParams  # noqa: PLC0415  # as above
     from vllm.sampling_params import RequestOutputKind  # noqa: PLC0415  # as above
 
@@ -113,7 +113,7 @@ def _sampling(args: argparse.Namespace, llm: LLM) -> SamplingParams:
 
 
 def _renderer(args: argparse.Namespace, settings: engine_settings.Settings, llm: LLM) -> Callable[[BatchPrompt], Any]:
-    """From a prompt to what the engine takes; raises ValueError for one that it cannot take."""
+    """Function from a prompt to the engine's input; it raises ValueError for an invalid prompt."""
     import jinja2  # noqa: PLC0415  # vLLM's image has it; the other jobs' image need not
 
     tokenizer: Any = llm.get_tokenizer()

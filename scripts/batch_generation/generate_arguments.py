@@ -1,4 +1,4 @@
-"""The command line of `generate`, and where its prompts come from."""
+"""Command line of `generate`, and its source of prompts."""
 
 from __future__ import annotations
 
@@ -55,22 +55,22 @@ def parser() -> argparse.ArgumentParser:
 
 
 def sampling(args: argparse.Namespace) -> dict[str, Any]:
-    """What was said about sampling, by the names of vLLM's SamplingParams."""
+    """The given sampling options, by the names of vLLM's SamplingParams."""
     names = ("max_tokens", "temperature", "top_p", "seed", "stop", "stop_token_ids")
     return {name: value for name in names if (value := getattr(args, name)) is not None}
 
 
 def fingerprint(args: argparse.Namespace, settings: engine_settings.Settings) -> str:
-    """Eight hex digits of all that decides an answer: rows of one file must agree in it."""
+    """Fingerprint, eight hex digits, of the settings that decide an answer: one file has one."""
     decides: list[Any] = [settings.model_id, settings.dtype, settings.max_model_len, settings.chat_template]
     decides += [args.chat, args.system, sampling(args)]
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def prompts(args: argparse.Namespace) -> tuple[Iterator[BatchPrompt | WrongLine], int | None]:
-    """All prompts, read as they are needed, and the number of lines where it can be known.
+    """Prompts as an iterator, and the number of lines where it is known.
 
-    Raises settings.SettingError when there is no such file, or nothing to read.
+    Raises engine_settings.SettingError when there is no such file, or nothing to read.
     """
     if args.prompt:
         if args.input:
@@ -90,15 +90,15 @@ def prompts(args: argparse.Namespace) -> tuple[Iterator[BatchPrompt | WrongLine]
 
 
 def after(items: Iterator[BatchPrompt | WrongLine], last: Row) -> Iterator[BatchPrompt | WrongLine]:
-    """What comes after the line of an earlier run's last row.
+    """Prompts after the last row of an earlier run.
 
-    Raises settings.SettingError when that line is not the one that was answered.
+    Raises engine_settings.SettingError when that row answers another prompt.
     """
     for item in items:
         if item.line < last["line"]:
             continue
-        said = last.get("prompt", last.get("messages"))
-        if item.line > last["line"] or ("error" not in last and getattr(item, "content", None) != said):
+        answered = last.get("prompt", last.get("messages"))
+        if item.line > last["line"] or ("error" not in last and getattr(item, "content", None) != answered):
             break
         return items
     raise engine_settings.SettingError(

@@ -1,7 +1,7 @@
-"""The batch: prompts into the engine as it has room, answers out in the order of the input.
+"""Batch of prompts: queued in the engine as it has room, answered in the order of the input.
 
-The engine works on many prompts at once and ends them in any order. Rows wait for the ones before them in a window of
-bounded size, so a file of any length takes the memory of the window.
+The engine ends prompts in any order. Rows wait for earlier ones in a window of bounded size, so memory does not grow
+with the file.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from vllm import LLM, SamplingParams
     from vllm.outputs import RequestOutput
 
-# In units of the sequences that the engine works on at once.
-_QUEUED = 2  # handed to the engine: it never waits for the next prompt
-_WINDOW = 16  # not yet written: one long answer does not stop the others
+# In multiples of the engine's maximum of concurrent sequences.
+_QUEUED = 2  # queued in the engine, so that it never waits for a prompt
+_WINDOW = 16  # not yet written, so that one long answer does not stop the others
 
 
 class Sink(Protocol):
-    """Takes rows; answers.PrintedAnswers and answers.AnswerFile do."""
+    """Output for rows, such as PrintedAnswers and AnswerFile."""
 
     def write(self, row: Row) -> None: ...  # see the classes
 
@@ -32,7 +32,7 @@ class Sink(Protocol):
 
 
 class PromptBatch:
-    """Runs prompts through `llm`. `render` turns one into what the engine takes, and may raise ValueError."""
+    """Runs prompts through `llm`. `render` converts one to the engine's input and may raise ValueError."""
 
     def __init__(self, llm: LLM, params: SamplingParams, render: Callable[[BatchPrompt], Any], run: str) -> None:
         self._engine = llm.llm_engine
@@ -46,7 +46,7 @@ class PromptBatch:
         self._held: OrderedDict[int, Row | None] = OrderedDict()
 
     def run(self, prompts: Iterator[BatchPrompt | WrongLine], sink: Sink, done: Callable[[Row], None]) -> None:
-        """Answer all `prompts`; `done` sees each row once it is written. Raises what the engine raises when it dies."""
+        """Answer all `prompts`; call `done` with each written row. Raises the engine's errors."""
         more = True
         while more or self._asked:
             while more and len(self._asked) < self._most_queued and len(self._held) < self._most_held:
@@ -66,7 +66,7 @@ class PromptBatch:
             try:
                 inputs = self._render(item)
                 self._engine.add_request(str(item.line), inputs, self._params)
-            except ValueError as error:  # too long, or not what the chat template takes: this line's fault alone
+            except ValueError as error:  # too long, or refused by the chat template: an error of this line alone
                 item = WrongLine(item.line, " ".join(str(error).split()), item.id)
             else:
                 self._asked[str(item.line)] = item
@@ -105,7 +105,7 @@ class PromptBatch:
 
 
 def _timings(output: RequestOutput) -> dict[str, float]:
-    """Seconds by the engine's clock: waiting, then to the first token, then all of it."""
+    """Seconds from the request's arrival, by the engine's clock."""
     times = output.metrics
     if times is None:
         return {}

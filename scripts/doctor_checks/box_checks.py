@@ -17,16 +17,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
 GB, GIB = 10**9, 2**30
-# Unpacked sizes of the images that compose.yaml and compose.gpu.yaml pull, rounded up.
+# Unpacked sizes of the images of compose.yaml and compose.gpu.yaml, rounded up.
 IMAGE_GB = {"cpu": 6, "gpu": 30}
 OWN_IMAGES_GB = 2
-# linux/timex.h: the kernel's clock is not steered by anything.
+# Flag in linux/timex.h: nothing disciplines the kernel's clock.
 _STA_UNSYNC = 0x0040
 _UNITS = {"": 1, "B": 1, "KB": 2**10, "MB": 2**20, "GB": 2**30, "TB": 2**40}
 
 
 def check_processor(*, on_gpu: bool) -> Iterator[CheckResult]:
-    """Architecture, and what the engine's CPU build needs."""
+    """Check the architecture, and the instruction sets of the engine's CPU build."""
     machine = platform.machine()
     if machine not in {"x86_64", "AMD64"}:
         yield fail("processor", machine, "x86-64", "use another box: the images are built for x86-64")
@@ -40,13 +40,13 @@ def check_processor(*, on_gpu: bool) -> Iterator[CheckResult]:
 
 
 def free_memory_bytes() -> int:
-    """Memory that programs can still take."""
+    """Free memory for programs."""
     found = re.search(r"(\d+) kB", _line("/proc/meminfo", "MemAvailable"))
     return int(found[1]) * 1024 if found else 0
 
 
 def check_memory(needed_gib: float, why: str, *, engine_runs: bool) -> Iterator[CheckResult]:
-    """Free memory against what the engine will take; nothing to compare once it runs."""
+    """Check the free memory against the engine's needs; always ok once it runs."""
     free = free_memory_bytes() / GIB
     needed = f"{needed_gib:.1f} GiB ({why})"
     if engine_runs:
@@ -58,21 +58,21 @@ def check_memory(needed_gib: float, why: str, *, engine_runs: bool) -> Iterator[
 
 
 def check_disk(folder: str, model: Mapping[str, Any], *, on_gpu: bool, model_bytes: float) -> Iterator[CheckResult]:
-    """Free disk under Docker's folder against images, model and metrics that are still to come."""
+    """Check the free disk in Docker's folder against missing images, model and metrics."""
     try:
         free = shutil.disk_usage(folder).free
-    except OSError:  # not ours to see, or Docker runs elsewhere
+    except OSError:  # no permission, or Docker runs elsewhere
         yield warn("disk", f"{folder} cannot be looked at", "", "run the doctor on the box that runs Docker")
         return
     kind = "gpu" if on_gpu else "cpu"
     images = 0 if compose_project.has_image(model["services"]["vllm"]["image"]) else IMAGE_GB[kind] + OWN_IMAGES_GB
     metrics = _retention_bytes(model["services"]["prometheus"]["command"])
     needed = images * GB + model_bytes + metrics
-    words = f"{needed / GB:.0f} GB (images {images}, model {model_bytes / GB:.0f}, metrics {metrics / GB:.0f})"
+    text = f"{needed / GB:.0f} GB (images {images}, model {model_bytes / GB:.0f}, metrics {metrics / GB:.0f})"
     if free < needed:
-        yield fail("disk", f"{free / GB:.0f} GB free in {folder}", words, "free space; `docker system df` shows what")
+        yield fail("disk", f"{free / GB:.0f} GB free in {folder}", text, "free space; `docker system df` shows what")
     else:
-        yield ok("disk", f"{free / GB:.0f} GB free", words)
+        yield ok("disk", f"{free / GB:.0f} GB free", text)
 
 
 def _retention_bytes(command: Sequence[str]) -> float:
@@ -84,7 +84,7 @@ def _retention_bytes(command: Sequence[str]) -> float:
 
 
 def check_ports(model: Mapping[str, Any], held: set[tuple[str, int]]) -> Iterator[CheckResult]:
-    """Every port to publish is free, or held by this stack's own container (`held`: address and port)."""
+    """Check that every published port is free, or held by this stack (`held`: address and port)."""
     wanted = [
         (name, port["host_ip"], int(port["published"]))
         for name, service in model["services"].items()
@@ -105,21 +105,21 @@ def check_ports(model: Mapping[str, Any], held: set[tuple[str, int]]) -> Iterato
 
 
 def _cannot_listen(address: str, number: int) -> str:
-    """Why nothing could listen there; empty when it could."""
+    """Reason why nothing can listen there; empty if it can."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((address, number))
         except PermissionError:
-            return ""  # below 1024: Docker may
+            return ""  # below 1024: Docker can
         except OSError as error:
             return f"cannot be used ({error.strerror})"
     return ""
 
 
 class _Timex(ctypes.Structure):
-    """The head of struct timex, and room for the rest of it."""
+    """Head of struct timex, with room for its rest."""
 
     _fields_ = (
         ("modes", ctypes.c_uint),
@@ -133,7 +133,7 @@ class _Timex(ctypes.Structure):
 
 
 def check_clock() -> Iterator[CheckResult]:
-    """Whether something keeps the clock right: latencies do not depend on it, but metrics and certificates do."""
+    """Check that the clock is synchronized: metrics and certificates depend on it, latencies do not."""
     timex = _Timex()
     if ctypes.CDLL(None, use_errno=True).adjtimex(ctypes.byref(timex)) < 0:
         return
@@ -144,7 +144,7 @@ def check_clock() -> Iterator[CheckResult]:
 
 
 def check_gpu(model: Mapping[str, Any], *, on_gpu: bool) -> Iterator[CheckResult]:
-    """A container that sees the cards, where the GPU layer is chosen; else whether a card lies idle."""
+    """With the GPU layer, check that a container sees the cards; without it, report an unused card."""
     card = Path("/dev/nvidia0").exists() or shutil.which("nvidia-smi") is not None
     if not on_gpu:
         if card:
@@ -170,7 +170,7 @@ def check_gpu(model: Mapping[str, Any], *, on_gpu: bool) -> Iterator[CheckResult
 
 
 def _line(file: str, start: str) -> str:
-    """The first line of a file that starts so; empty when there is none."""
+    """First line of a file that begins with `start`; empty for none."""
     try:
         lines = Path(file).read_text().splitlines()
     except OSError:

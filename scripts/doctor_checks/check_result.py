@@ -9,7 +9,7 @@ OK, WARN, FAIL = "ok", "warn", "FAIL"
 
 @dataclass(frozen=True)
 class CheckResult:
-    """What was looked at, what was found, what is needed, and what to do when the two differ."""
+    """Subject, finding, requirement, and the fix when the two differ."""
 
     verdict: str
     what: str
@@ -19,15 +19,15 @@ class CheckResult:
 
 
 def ok(what: str, found: str, needed: str = "") -> CheckResult:
-    """As it should be."""
+    """Result of a passed check."""
     return CheckResult(OK, what, found, needed)
 
 
 def warn(what: str, found: str, needed: str, fix: str) -> CheckResult:
-    """It runs like this, and a person should know."""
+    """Result that does not prevent running, but deserves attention."""
     return CheckResult(WARN, what, found, needed, fix)
 
 
 def fail(what: str, found: str, needed: str, fix: str) -> CheckResult:
-    """It cannot work like this."""
+    """Result that prevents running."""
     return CheckResult(FAIL, what, found, needed, fix)

@@ -1,4 +1,4 @@
-"""Docker and Compose: whether they are there and new enough, and what Compose makes of the settings."""
+"""Checks of Docker and Compose: present and recent enough."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 MIN_ENGINE, MIN_COMPOSE = (25, 0), (2, 24)
-# Older engines let the local network reach containers directly, past a port that is bound to 127.0.0.1.
+# Older engines let the local network bypass a port bound to 127.0.0.1.
 CLOSED_ENGINE = (28, 0)
 
 
 def version_of(text: str) -> tuple[int, int]:
-    """Major and minor number of a version such as v2.26.1-4; (0, 0) when there is none."""
+    """Major and minor number of a version such as v2.26.1-4; (0, 0) for none."""
     found = re.search(r"(\d+)\.(\d+)", text)
     return (int(found[1]), int(found[2])) if found else (0, 0)
 
 
 def check_versions() -> Iterator[CheckResult]:
-    """Docker Engine and Compose."""
+    """Check the versions of Docker Engine and Compose."""
     needed = f"{MIN_ENGINE[0]} or newer"
     try:
         engine = docker("version", "--format", "{{.Server.Version}}").strip()

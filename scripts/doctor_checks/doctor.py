@@ -1,4 +1,4 @@
-"""Runs the checks in the order in which one depends on the other, and prints the table."""
+"""Runs the checks in the order of their dependencies and prints the table."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from doctor_checks.check_result import FAIL, OK, WARN, CheckResult, fail, ok
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# Sizes of the two default models, in bytes, and the type that they are stored in, for before anything can say.
+# Sizes in bytes and stored type of the default models, for use before the download.
 _DEFAULT_MODEL_BYTES = {"cpu": 1e9, "gpu": 15.3e9}
 _DEFAULT_MODEL_CONFIG = {"torch_dtype": "bfloat16"}
 _DEFAULT_CACHE_GIB = 1.0
@@ -23,7 +23,7 @@ _COLOURS = {OK: "\x1b[32m", WARN: "\x1b[33m", FAIL: "\x1b[31m"}
 
 
 def examine() -> Iterator[CheckResult]:
-    """Every check that can be made."""
+    """Run every check that is possible here."""
     versions = list(docker_checks.check_versions())
     yield from versions
     yield from box_checks.check_clock()
@@ -63,7 +63,7 @@ def examine() -> Iterator[CheckResult]:
 
 
 def _gib(text: str | None) -> float:
-    """The KV cache's size; its default for what is no number, which check_values has told of."""
+    """KV cache size in GiB; the default if not a number, which check_values already reports."""
     try:
         return float(text or _DEFAULT_CACHE_GIB)
     except ValueError:
@@ -71,7 +71,7 @@ def _gib(text: str | None) -> float:
 
 
 def show(finding: CheckResult, width: int, *, colour: bool) -> str:
-    """One row: verdict, what, found and needed; the fix on a line of its own."""
+    """Format one row: verdict, subject, finding and requirement; the fix on a line of its own."""
     verdict = f"{finding.verdict:<4}"
     if colour:
         verdict = f"{_COLOURS[finding.verdict]}{verdict}\x1b[0m"
@@ -83,7 +83,7 @@ def show(finding: CheckResult, width: int, *, colour: bool) -> str:
 
 
 def main() -> int:
-    """Exit code: 0 when nothing fails, 1 when something does."""
+    """Run all checks; return 0 when nothing fails, else 1."""
     parser = argparse.ArgumentParser(
         prog="scripts/doctor",
         description="Say what is missing or wrong here, and how to mend it.",

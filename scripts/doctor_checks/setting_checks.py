@@ -1,4 +1,4 @@
-"""Values of .env that cannot work, or contradict each other: with the containers' own checks, before they start."""
+"""Checks of .env with the containers' own modules: wrong values, contradictions, secrets."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from repository import ROOT, import_from
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-# The containers' own modules, which need nothing but Python either.
+# The containers' own modules, which need only the standard library.
 import_from("docker/vllm", "docker/model")
 
 import api_access  # noqa: E402  # from the folders above
 import engine_settings  # noqa: E402
 from delivery import settings as delivery_settings  # noqa: E402
 
-# Settings of Compose itself, which .env.example does not list.
+# Settings of Compose itself, not in .env.example.
 _COMPOSE = re.compile(r"COMPOSE_\w+|DOCKER_\w+")
 # Name and value, as Compose reads a line.
 _LINE = re.compile(r"^\s*(?:export\s+)?([A-Za-z_]\w*)\s*[=:][ \t]*(\S*)", re.MULTILINE)
@@ -29,7 +29,7 @@ SECRETS = ("VLLM_API_KEY", "MODEL_TOKEN", "GRAFANA_ADMIN_PASSWORD", "EDGE_PASSWO
 
 
 def check_values(model: Mapping[str, Any]) -> Iterator[CheckResult]:
-    """Everything about the settings."""
+    """Check all settings."""
     found = [
         *_containers_own(model),
         *_contradictions(model),
@@ -41,7 +41,7 @@ def check_values(model: Mapping[str, Any]) -> Iterator[CheckResult]:
 
 
 def cpu_weight_bytes(model: Mapping[str, Any], on_disk: float, config: Mapping[str, Any]) -> float:
-    """Bytes that the weights take in an engine on a CPU, as it judges them itself before it starts."""
+    """Bytes of the weights in a CPU engine, by the engine's own estimate."""
     return engine_settings.weight_bytes(
         on_disk, config, _environment(model, "vllm").get("DTYPE") or engine_settings.DEFAULT_DTYPE["cpu"]
     )
@@ -53,9 +53,9 @@ def _environment(model: Mapping[str, Any], service: str) -> dict[str, str]:
 
 
 def _containers_own(model: Mapping[str, Any]) -> Iterator[CheckResult]:
-    """What the engine and the model step would refuse."""
+    """Check values that the engine or the model step would refuse."""
     env = _environment(model, "vllm")
-    # The file's place inside the container; its content is the user's own.
+    # The user's file: the variable has its path inside the container.
     env["VLLM_API_KEY_FILE"] = _secret_source(model, "vllm_api_key")
     model_env = {**_environment(model, "model"), "MODEL_TOKEN_FILE": ""}
     checks: list[Callable[[], object]] = [
@@ -72,7 +72,7 @@ def _containers_own(model: Mapping[str, Any]) -> Iterator[CheckResult]:
 
 
 def _refused(text: str) -> CheckResult:
-    """The container's own line: what is wrong up to the last colon, then the fix."""
+    """Result from a container's message: problem up to the last colon, then the fix."""
     problem, _, fix = text.rpartition(": ")
     return fail("settings", problem or text, "", fix if problem else "correct it in .env")
 
@@ -82,7 +82,7 @@ def _secret_source(model: Mapping[str, Any], name: str) -> str:
 
 
 def _contradictions(model: Mapping[str, Any]) -> Iterator[CheckResult]:
-    """Values that are each right and do not go together."""
+    """Check valid values that contradict each other."""
     engine_env, model_env = _environment(model, "vllm"), _environment(model, "model")
     mounts = model["services"]["model"].get("volumes", [])
     local = next((mount["source"] for mount in mounts if mount["target"] == "/local"), "/dev/null")
@@ -115,7 +115,7 @@ def _contradictions(model: Mapping[str, Any]) -> Iterator[CheckResult]:
 
 
 def _devices(model: Mapping[str, Any]) -> int | None:
-    """Cards that the engine's container gets; -1 for all, None for none."""
+    """Number of cards for the engine's container; -1 for all, None for none."""
     resources = (model["services"]["vllm"].get("deploy") or {}).get("resources") or {}
     devices = (resources.get("reservations") or {}).get("devices") or []
     return int(devices[0].get("count", -1)) if devices else None
@@ -129,7 +129,7 @@ def _content(file: str) -> str:
 
 
 def _secret_files(model: Mapping[str, Any]) -> Iterator[CheckResult]:
-    """Files that .env names for secrets: there, and readable for the containers' users, who are not the owner."""
+    """Check that the secret files of .env exist and that the containers' users can read them."""
     for name, secret in (model.get("secrets") or {}).items():
         path = Path(str(secret.get("file") or "/dev/null"))
         setting = f"{name.upper()}_FILE"
@@ -141,7 +141,7 @@ def _secret_files(model: Mapping[str, Any]) -> Iterator[CheckResult]:
 
 
 def _names(file: Path, example: Path) -> Iterator[CheckResult]:
-    """Names in .env that no service reads, most often misspelt."""
+    """Report names in .env that no service reads, most often misspelt."""
     known = set(re.findall(r"^#? ?([A-Z_]+)=", example.read_text(), re.MULTILINE))
     for name, _ in _LINE.findall(_content(str(file))):
         if name not in known and not _COMPOSE.fullmatch(name):
@@ -151,7 +151,7 @@ def _names(file: Path, example: Path) -> Iterator[CheckResult]:
 
 
 def _readable_secrets(file: Path) -> Iterator[CheckResult]:
-    """A .env that holds a secret and is open to every user of the box."""
+    """Report a .env with a secret that every user of the box can read."""
     given = {name for name, value in _LINE.findall(_content(str(file))) if value.strip("\"'")}
     held = [name for name in SECRETS if name in given]
     if held and file.stat().st_mode & stat.S_IROTH:

@@ -1,4 +1,4 @@
-"""The stack itself: the model on its volume, the containers, and what Prometheus says of its targets."""
+"""Checks of the stack: model on its volume, containers, Prometheus' targets and alerts."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ _SIZES = {"B": 1, "MB": 1e6, "GB": 1e9}
 
 @dataclass(frozen=True)
 class OnVolume:
-    """The wanted model on the volume; `bytes` is what lies there, `ready` whether it is complete."""
+    """State of the wanted model on the volume; `bytes` is its present size, `ready` means complete."""
 
     ready: bool
     bytes: float
-    known: bool  # False: the volume or the image is not there yet
-    config: Mapping[str, Any] | None = None  # the model's own, once it is complete
+    known: bool  # False: no volume or no image yet
+    config: Mapping[str, Any] | None = None  # config.json of a complete model
 
 
 def wanted_model(model: Mapping[str, Any]) -> OnVolume:
-    """Ask the model's own container what lies on the volume; it needs no network for that."""
+    """Look up the wanted model with the model's own container, without network."""
     service, volume = model["services"]["model"], model["volumes"]["models"]["name"]
-    # Without this, running the container would make the volume.
+    # Check first: running the container would create the volume.
     if not (compose_project.has_image(service["image"]) and compose_project.has_volume(volume)):
         return OnVolume(ready=False, bytes=0, known=False)
     environment = service["environment"]
@@ -62,7 +62,7 @@ def wanted_model(model: Mapping[str, Any]) -> OnVolume:
 
 
 def check_model(model: Mapping[str, Any], found: OnVolume) -> Iterator[CheckResult]:
-    """Whether the wanted model is complete, and where not, whether its source can be reached."""
+    """Check that the wanted model is complete, or that its source can be reached."""
     env = model["services"]["model"]["environment"]
     name = env["MODEL_ID"]
     if found.ready:
@@ -76,7 +76,7 @@ def check_model(model: Mapping[str, Any], found: OnVolume) -> Iterator[CheckResu
         return
     address = env.get(setting) or _HUB[source]
     if "." not in (urllib.parse.urlsplit(address).hostname or ""):
-        return  # a name inside the stack, such as the airgap layer's hub
+        return  # a name of the stack's network, such as the airgap layer's hub
     problem = _cannot_reach(address)
     if problem:
         fix = f"check network and proxy; a mirror: {setting}; other sources: docs/models.md"
@@ -86,7 +86,7 @@ def check_model(model: Mapping[str, Any], found: OnVolume) -> Iterator[CheckResu
 
 
 def _cannot_reach(address: str) -> str:
-    """Why the address does not answer at all; empty when it does, whatever it says."""
+    """Reason why the address does not answer; empty if it does, with any status."""
     try:
         with urllib.request.urlopen(address, timeout=_ASK_S):  # noqa: S310  # http(s): delivery/settings.py checks it
             return ""
@@ -97,7 +97,7 @@ def _cannot_reach(address: str) -> str:
 
 
 def check_containers(model: Mapping[str, Any], containers: Sequence[Mapping[str, Any]]) -> Iterator[CheckResult]:
-    """Every service that should run, runs and is healthy; a container that failed shows its last line."""
+    """Check that every service runs and is healthy; show a failed container's last line."""
     by_service: dict[str, list[Mapping[str, Any]]] = {}
     for container in containers:
         by_service.setdefault(service_of(container), []).append(container)
@@ -154,7 +154,7 @@ def _failed(name: str, state: Mapping[str, Any]) -> CheckResult:
 
 
 def prometheus_at(containers: Sequence[Mapping[str, Any]]) -> str:
-    """Prometheus' address: a published port, else its container's own, which a Linux box reaches; empty for none."""
+    """Prometheus' URL: its published port, else its container's address, reachable on Linux; empty for none."""
     for container in containers:
         if service_of(container) == "prometheus" and container["State"]["Running"]:
             settings = container["NetworkSettings"]
@@ -167,9 +167,9 @@ def prometheus_at(containers: Sequence[Mapping[str, Any]]) -> str:
 
 
 def runs(service: str, containers: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether a container of the service runs; behind the edge or the router it publishes no port."""
+    """Return whether a container of the service runs; it may publish no port."""
     return any(
-        # Docker says Running too of what has ended and waits for its next start.
+        # Docker also sets Running for a container that waits for its restart.
         container["State"]["Running"] and not container["State"].get("Restarting")
         for container in containers
         if service_of(container) == service
@@ -189,7 +189,7 @@ def published(containers: Sequence[Mapping[str, Any]]) -> dict[str, list[tuple[s
 
 
 def check_targets(prometheus: str) -> Iterator[CheckResult]:
-    """What Prometheus scrapes, and which alerts fire; `prometheus` is its address, empty when it does not run."""
+    """Check Prometheus' targets and alerts; `prometheus` is its URL, empty when it does not run."""
     if not prometheus:
         return
     try:
@@ -207,7 +207,7 @@ def check_targets(prometheus: str) -> Iterator[CheckResult]:
         else:
             yield fail(name, f"{target['scrapeUrl']}: {target['lastError']}", "up", "see its service above")
     for alert in alerts:
-        # One of severity info tells of no trouble: a load test runs.
+        # Severity info is no problem, such as a running load test.
         if alert["state"] == "firing" and alert["labels"].get("severity") != "info":
             name = alert["labels"]["alertname"]
             yield warn("alert", f"{name} fires", "none", f"docs/runbook.md#{name.lower()}")

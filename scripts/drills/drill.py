@@ -1,4 +1,4 @@
-"""The command line: which drills, the question before them, the table after them."""
+"""Command line of the drills: selection, question, table of results."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ READY_S = 120
 
 @dataclass(frozen=True)
 class Drill:
-    """A drill by its name; `costs` is what a person is asked to agree to."""
+    """One drill; `costs` is shown before the person agrees."""
 
     run: Callable[[Scene], None]
     costs: str
 
     @property
     def what(self) -> str:
-        """Its first line of documentation."""
+        """First line of the drill's docstring."""
         return (self.run.__doc__ or "").splitlines()[0]
 
 
@@ -61,7 +61,7 @@ DRILLS = {
 
 
 def main() -> int:
-    """Exit code of scripts/drill."""
+    """Run the chosen drills; return the exit code of scripts/drill."""
     options = read_options()
     if options.names == ["list"]:
         for name, drill in DRILLS.items():
@@ -84,7 +84,7 @@ def main() -> int:
 
 
 def read_options() -> argparse.Namespace:
-    """The command line; ends with a line when it is wrong."""
+    """Parse the command line; exit with one line when it is wrong."""
     parser = argparse.ArgumentParser(
         prog="drill", description="Break the running stack on purpose, and see whether it tells and comes back."
     )
@@ -102,7 +102,7 @@ def read_options() -> argparse.Namespace:
 
 
 def check_ready(stack: RunningStack) -> bool:
-    """True, or StackError: the stack must be well, so that what a drill finds broken is the drill's doing."""
+    """Return True when the stack is healthy, so that a failure is the drill's doing. Raises StackError."""
     for service in NEEDS:
         state = stack.state(service)
         if state["Status"] != "running" or state.get("Health", {}).get("Status", "healthy") != "healthy":
@@ -111,7 +111,7 @@ def check_ready(stack: RunningStack) -> bool:
 
 
 def agreed(stack: RunningStack, costs: dict[str, str], *, yes: bool) -> bool:
-    """Whether the person agrees to what this breaks."""
+    """Ask for consent; return whether it was given."""
     if yes:
         return True
     print(f"This breaks the running stack {stack.project} on purpose:")
@@ -126,7 +126,7 @@ def agreed(stack: RunningStack, costs: dict[str, str], *, yes: bool) -> bool:
 
 
 def run(name: str, stack: RunningStack) -> DrillResult:
-    """Run one drill; its result says how it went, whatever happens."""
+    """Run one drill; every failure becomes part of its result."""
     result = DrillResult(name)
     begun = time.monotonic()
 
@@ -136,7 +136,7 @@ def run(name: str, stack: RunningStack) -> DrillResult:
     say(DRILLS[name].what)
     try:
         scene = Scene(stack, result, say)
-        # What the drill before broke answers again; Docker's health checks say so a little later.
+        # Docker's health checks report the last drill's recovery a little late.
         scene.wait("the stack is well", lambda: check_ready(stack), READY_S)
         DRILLS[name].run(scene)
     except Skip as reason:

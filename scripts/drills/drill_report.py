@@ -1,4 +1,4 @@
-"""The table of what the drills found, for a terminal and for the docs."""
+"""Table of drill results, for a terminal and as Markdown."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _row(result: DrillResult) -> tuple[str, ...]:
 
 
 def table(results: Sequence[DrillResult]) -> str:
-    """Columns for a terminal; what failed, and notes, below. Times count from the break."""
+    """Format for a terminal: rows, then errors and notes. Times count from the break."""
     rows = [COLUMNS, *map(_row, results)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
@@ -42,7 +42,7 @@ def table(results: Sequence[DrillResult]) -> str:
 
 
 def markdown(results: Sequence[DrillResult]) -> str:
-    """The same for a document."""
+    """Format as Markdown."""
     lines = [f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|"]
     lines += [f"| {' | '.join(_row(result))} |" for result in results]
     lines += ["", *(f"- {result.name}: {result.verdict}: {result.error}" for result in results if result.error)]

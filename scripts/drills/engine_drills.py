@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from drills.scene import Scene
     from drills.stack import RunningStack
 
-# A start takes half a minute on a CPU with the small model, many minutes with a large one.
+# Half a minute on a CPU with the small model, many minutes with a large one.
 START_S = 1800
 DEFAULT_STALL_S = 120
 API_SERVER, ENGINE, WORKER = "vllm", "VLLM::Engine", "VLLM::Worker"
@@ -24,7 +24,7 @@ TOKENS = "sum(vllm:generation_tokens_total)"
 
 
 def history(scene: Scene) -> tuple[float, float]:
-    """A moment of the past, and what Prometheus says of it; to be asked again at the end."""
+    """A past time and Prometheus' value for it, to compare at the end."""
 
     def known() -> tuple[float, float] | None:
         at = time.time() - 5
@@ -35,26 +35,26 @@ def history(scene: Scene) -> tuple[float, float]:
 
 
 def expect_history(scene: Scene, before: tuple[float, float]) -> None:
-    """Prometheus still says the same of the past."""
+    """Check that Prometheus still has the same value for a past time."""
     at, value = before
     now = scene.wait("the past in Prometheus", lambda: scene.stack.query(TOKENS, at), 30)
     scene.expect(float(now[0]["value"][1]) == value, f"Prometheus had {value:.0f} tokens then and now says {now}")
 
 
 def streams_under_way(scene: Scene, count: int = 4) -> Streams:
-    """Long answers that have all begun."""
+    """Start long answers, and wait until all have begun."""
     streams = Streams(scene.stack, count, tokens=1500)
     scene.wait(f"{count} streams begin", lambda: len(streams.begun) == count, 120)
     return streams
 
 
 def engine_restarts(scene: Scene) -> int:
-    """Docker's count of restarts, which the engine's own restarts must not use up."""
+    """Docker's restart count, which restarts inside the container must not use up."""
     return int(scene.stack.state("vllm")["RestartCount"])
 
 
 def expect_cut(scene: Scene, streams: Streams, within_s: float) -> None:
-    """No stream looks whole that was not."""
+    """Check that every stream ended visibly truncated."""
     ends = streams.ended(within_s)
     scene.expect(set(ends) == {"truncated"}, f"streams under way ended otherwise than cut off: {dict(ends)}")
     scene.result.lost = f"{ends.total()} streams under way, seen as cut off"
@@ -92,7 +92,7 @@ def frozen(scene: Scene) -> None:
             scene.wait_for_alert("EngineStalled", DEFAULT_STALL_S + 30)
         scene.wait(
             "the watchdog ends it",
-            lambda: any("has made no step" in line for line in scene.stack.said_since("vllm", scene.broken_unix)),
+            lambda: any("has made no step" in line for line in scene.stack.messages_since("vllm", scene.broken_unix)),
             limit_s + 60,
         )
         scene.result.notes.append(f"ended by the watchdog after {scene.since():.0f} s")
@@ -116,13 +116,13 @@ def out_of_memory(scene: Scene) -> None:
     restarts = engine_restarts(scene)
     with scene.watched():
         with memory_limit(stack, container, used + 200 * 2**20) as limit:
-            # It ends at once: the engine that starts again must find its memory.
+            # It ends at once, so that the restarted engine finds its memory.
             hog = "held = bytearray(1 << 30); held[::4096] = bytes(len(held[::4096]))"
             scene.broken(f"limit of {limit / 2**30:.1f} GiB, and a process in the container takes 1 GiB")
             container.exec_run(["python3", "-c", hog])
         scene.wait(
             "the kernel ends a process, and the engine starts again",
-            lambda: any("starts again" in line for line in stack.said_since("vllm", scene.broken_unix)),
+            lambda: any("starts again" in line for line in stack.messages_since("vllm", scene.broken_unix)),
             60,
         )
         scene.wait_for_answers(START_S, since=time.monotonic())
@@ -135,14 +135,14 @@ def out_of_memory(scene: Scene) -> None:
 
 @contextlib.contextmanager
 def memory_limit(stack: RunningStack, container: Container, limit: int) -> Iterator[int]:
-    """The container has this limit for a while, in bytes, and then its own again; none is said as all of the box."""
+    """Set a memory limit in bytes, then restore the container's own; no limit is the host's total memory."""
     host = container.attrs["HostConfig"]
     memory, swap = host["Memory"] or int(stack.client.info()["MemTotal"]), host["MemorySwap"]
     container.update(mem_limit=limit, memswap_limit=limit)
     try:
         yield limit
     finally:
-        # In two steps: with cgroups v1 the kernel refuses a limit of memory above that of memory and swap.
+        # In two steps: cgroups v1 refuses a memory limit above that of memory and swap.
         container.update(mem_limit=memory, memswap_limit=max(memory, swap))
         if swap <= 0:
             container.update(mem_limit=memory, memswap_limit=-1)
@@ -165,9 +165,9 @@ def bad_flag(scene: Scene) -> None:
                 return copy.status == "exited" and copy.attrs["RestartCount"] == 5
 
             scene.wait("five tries, then an end", given_up, 300)
-            said = [line for line in copy.logs().decode().splitlines() if line.startswith("headroom: ")][-1]
-            scene.expect("VLLM_EXTRA_ARGS" in said and "--no-such-flag" in said, f"the last line is: {said}")
-            scene.say(said)
+            message = [line for line in copy.logs().decode().splitlines() if line.startswith("headroom: ")][-1]
+            scene.expect("VLLM_EXTRA_ARGS" in message and "--no-such-flag" in message, f"the last line is: {message}")
+            scene.say(message)
             scene.wait_for_alert("EngineDown", 180)
         mended_at = time.monotonic()
         scene.wait_for_answers(START_S, since=mended_at)
@@ -179,10 +179,10 @@ def bad_flag(scene: Scene) -> None:
 
 
 class Shelf:
-    """The model's files put aside on their own volume, and back."""
+    """Moves the model's files aside on their own volume, and back."""
 
     def __init__(self, stack: RunningStack) -> None:
-        """Use the image and the volume of the service that downloads."""
+        """Take image, volume and user from the `model` service."""
         self._stack = stack
         model = stack.container("model")
         self._image = model.attrs["Config"]["Image"]
@@ -204,11 +204,11 @@ class Shelf:
         )
 
     def put_aside(self) -> None:
-        """Empty the volume, for the engine and for the download: links, and the store of files that they point to."""
+        """Hide all links and files from the engine and the download."""
         self._run('set -e; mkdir .drill; for one in * .store; do [ ! -e "$one" ] || mv "$one" .drill/; done')
 
     def put_back(self) -> None:
-        """Undo it, other models and revisions included; what was downloaded meanwhile makes way."""
+        """Restore all models and revisions, replacing what was downloaded meanwhile."""
         self._run(
             'set -e; for one in .drill/* .drill/.store; do [ -e "$one" ] || continue; rm -rf "${one#.drill/}"; '
             'mv "$one" .; done; rmdir .drill'
@@ -248,18 +248,18 @@ def model_emptied_before_start(scene: Scene) -> None:
             scene.broken("the volume is empty, the engine starts")
             engine.start()
             scene.wait("the engine gives up", lambda: stack.state("vllm")["Status"] == "exited", 120)
-            said = stack.said("vllm")
-            scene.expect("MODEL_ID" in said and "up -d model" in said, f"the last line is: {said}")
-            scene.say(said)
+            message = stack.last_message("vllm")
+            scene.expect("MODEL_ID" in message and "up -d model" in message, f"the last line is: {message}")
+            scene.say(message)
             scene.wait_for_alert("EngineDown", 180)
             mended_at = time.monotonic()
             download = stack.container("model")
             download.start()
             code = download.wait(timeout=3600)["StatusCode"]
             scene.expect(code == 0, f"the download ended with {code}: {stack.logs('model', 5)}")
-            # Else it says "on the volume".
-            said = stack.logs("model", 1).strip()
-            scene.expect(said.endswith("READY"), f"nothing was downloaded: {said}")
+            # Without a download it logs "on the volume".
+            message = stack.logs("model", 1).strip()
+            scene.expect(message.endswith("READY"), f"nothing was downloaded: {message}")
             engine.start()
             scene.wait_for_answers(START_S, since=mended_at)
         finally:

@@ -1,4 +1,4 @@
-"""Drills on the load test and by load: worker, master and network lost, too many requests, streams nobody reads."""
+"""Drills on the load test and by load: lost worker, master and network, overload, unread streams."""
 
 from __future__ import annotations
 
@@ -72,14 +72,14 @@ def master_killed(scene: Scene) -> None:
 
 
 def expect_a_run(scene: Scene) -> None:
-    """A new load test works from start to report."""
+    """Check that a new load test works from start to report."""
     summary = LoadTestRun(scene.stack, max_requests="32").summary(300)
     scene.expect(summary["requests"]["ok"] >= 8, f"a new run ended {summary['requests']}")
 
 
 @contextlib.contextmanager
 def cut_off(scene: Scene, service: str) -> Iterator[None]:
-    """The service's first container without a network."""
+    """Disconnect the service's first container from its network for a while."""
     container = scene.stack.container(service)
     name, settings = next(iter(container.attrs["NetworkSettings"]["Networks"].items()))
     network = scene.stack.client.networks.get(name)
@@ -183,7 +183,7 @@ def unread_streams(scene: Scene) -> None:
             scene.wait("longer than a stall passes", lambda: time.monotonic() - done_at > limit_s + 30, limit_s + 60)
             scene.wait_for_answers(120, since=time.monotonic())
             scene.note_users()
-            # While the engine works them off, others wait behind them, as behind any 500 requests.
+            # Only afterwards: before, others wait behind them as behind any 500 requests.
             seen = Counter(one.outcome for one in scene.asker.answers if one.asked_at > done_at) if scene.asker else {}
             scene.expect(set(seen) == {"ok"}, f"afterwards other users saw {dict(seen)}")
         finally:
@@ -202,7 +202,7 @@ def unread_streams(scene: Scene) -> None:
 
 
 def open_stream(scene: Scene, number: int) -> socket.socket:
-    """A stream that was asked for and will not be read."""
+    """Open a stream that nobody will read."""
     stack = scene.stack
     address = urlsplit(stack.url("vllm", 8000))
     body = json.dumps(
@@ -219,5 +219,5 @@ def open_stream(scene: Scene, number: int) -> socket.socket:
 
 
 def open_files(scene: Scene) -> int:
-    """Descriptors that the engine's processes hold."""
+    """Number of open descriptors of the engine's processes."""
     return int(scene.stack.shell("vllm", "ls -d /proc/[0-9]*/fd/* 2>/dev/null | wc -l"))

@@ -1,4 +1,4 @@
-"""Load tests as a person starts them from Locust's page, and their reports."""
+"""Load tests started by Locust's page, and their reports."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from drills.stack import StackError, wait_for
 if TYPE_CHECKING:
     from drills.stack import RunningStack
 
-# Short requests: many end in a drill's few seconds, on a CPU too. The rest is what Locust's page has at first: a field
-# that is not sent keeps the value of the run before.
+# Short requests, so that many end within a drill, on a CPU too. All fields of Locust's page are set: one that is not
+# sent keeps the last run's value.
 SHAPE = {
     "prompt_tokens": "32",
     "output_tokens": "32",
@@ -35,7 +35,7 @@ class LoadTestRun:
     """One load test, from its start to its report."""
 
     def __init__(self, stack: RunningStack, **options: object) -> None:
-        """Start it with Locust's options on top of SHAPE; raises StackError when Locust refuses."""
+        """Start it with Locust's options on top of SHAPE. Raises StackError when Locust refuses."""
         self._stack = stack
         self._root = stack.url("locust", 8089)
         self._before = set(reports(stack))
@@ -54,11 +54,11 @@ class LoadTestRun:
             raise StackError(f"the load test does not start: {answer['message']}")
 
     def status(self) -> dict[str, Any]:
-        """What Locust's page shows."""
+        """The master's statistics, as shown on Locust's page."""
         return status(self._stack)
 
     def requests_ended(self) -> int:
-        """Requests that have ended so far."""
+        """Number of requests that have ended."""
         rows = self.status()["stats"]
         return int(next(row["num_requests"] for row in rows if row["name"] == "Aggregated"))
 
@@ -67,7 +67,7 @@ class LoadTestRun:
         wait_for(f"{ended} requests of the load test have ended", lambda: self.requests_ended() >= ended, within_s)
 
     def stop(self) -> None:
-        """Stop it, as the page's button does."""
+        """Stop it, like the page's button."""
         requests.post(f"{self._root}/stop", timeout=120).raise_for_status()
 
     def summary(self, within_s: float) -> dict[str, Any]:
@@ -78,7 +78,7 @@ class LoadTestRun:
 
 
 def reasons(summary: dict[str, Any]) -> list[str]:
-    """Why a run is invalid, a slow client left out: engine and load share this box's cores."""
+    """Reasons why a run is invalid, except a slow client: engine and load share this box's cores."""
     return [
         reason
         for reason in summary["verdict"]["reasons"]
@@ -87,7 +87,7 @@ def reasons(summary: dict[str, Any]) -> list[str]:
 
 
 def status(stack: RunningStack) -> dict[str, Any]:
-    """What Locust's page shows."""
+    """The master's statistics, as shown on Locust's page."""
     page = requests.get(f"{stack.url('locust', 8089)}/stats/requests", timeout=10)
     page.raise_for_status()
     shown: dict[str, Any] = page.json()
@@ -95,15 +95,15 @@ def status(stack: RunningStack) -> dict[str, Any]:
 
 
 def worker_ids(stack: RunningStack) -> set[str]:
-    """Workers that the master knows and hears; one that was killed is heard for some seconds more."""
+    """Ids of the master's connected workers; a killed one stays for some seconds."""
     return {str(one["id"]) for one in status(stack)["workers"] if one["state"] not in {"missing", "stopped"}}
 
 
 def workers(stack: RunningStack) -> int:
-    """How many those are."""
+    """Number of connected workers."""
     return len(worker_ids(stack))
 
 
 def reports(stack: RunningStack) -> list[str]:
-    """Paths of all summaries on the volume."""
+    """Paths of all summaries on the reports volume."""
     return stack.shell("locust", "find /reports -mindepth 2 -maxdepth 2 -name summary.json").split()

@@ -1,4 +1,4 @@
-"""The drill on the box: everything ends at once and starts in any order, as after a power cut."""
+"""Drill on the box: everything ends at once and starts in any order, as after a power cut."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def restarted(scene: Scene) -> None:
 
 
 def at_once(containers: list[Container], what: str) -> None:
-    """`kill` or `start` all of them, each in a thread."""
+    """Call `kill` or `start` on all containers at the same time."""
     threads = [threading.Thread(target=getattr(one, what)) for one in containers]
     for thread in threads:
         thread.start()

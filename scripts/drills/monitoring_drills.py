@@ -1,4 +1,4 @@
-"""Drills on what watches: Prometheus killed, its disk full, Grafana killed."""
+"""Drills on the monitoring: Prometheus killed, its disk full, Grafana killed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ RUN_S = 60
 
 
 def newest(scene: Scene) -> float:
-    """Unix time of the newest sample of the engine in Prometheus; 0 where it has none of the last five minutes."""
+    """Unix time of Prometheus' newest sample of the engine; 0 for none in the last five minutes."""
     found = scene.stack.query(f"max(timestamp({TOKENS.removeprefix('sum(').removesuffix(')')}))")
     return float(found[0]["value"][1]) if found else 0.0
 
@@ -63,10 +63,10 @@ def prometheus_disk_full(scene: Scene) -> None:
         shell(copy, "cd /prometheus; for size in 64k 1k; do dd if=/dev/zero bs=$size 2>/dev/null >>filler; done; true")
         scene.broken("its disk is full")
         stuck = newest(scene)
-        time.sleep(20)  # four scrapes: what is watched for is that nothing comes
+        time.sleep(20)  # four scrapes, of which none may arrive
         scene.result.user_saw = "graphs stand still; asking still works" if newest(scene) == stuck else "nothing"
         scene.say(scene.result.user_saw)
-        _expect_said(scene, copy)
+        _expect_disk_full_logged(scene, copy)
         alerts = sorted({alert["labels"]["alertname"] for alert in scene.stack.alerts() if alert["state"] == "firing"})
         scene.result.alert = ", ".join(alerts) or "none: it is what alerts; DiskLow (profile host) comes before"
         shell(copy, "rm /prometheus/filler")
@@ -79,9 +79,9 @@ def prometheus_disk_full(scene: Scene) -> None:
     scene.result.lost = "the time of the full disk; nothing from before"
 
 
-def _expect_said(scene: Scene, copy: Container) -> None:
-    said = [line for line in copy.logs().decode("utf-8", "replace").splitlines() if "no space left on device" in line]
-    scene.expect(said, "its log does not say that the disk is full")
+def _expect_disk_full_logged(scene: Scene, copy: Container) -> None:
+    full = [line for line in copy.logs().decode("utf-8", "replace").splitlines() if "no space left on device" in line]
+    scene.expect(full, "its log does not say that the disk is full")
 
 
 def grafana_killed(scene: Scene) -> None:

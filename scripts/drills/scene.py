@@ -1,4 +1,4 @@
-"""One drill while it runs: its clock, what was seen, and how its assertions fail."""
+"""State and helpers of a running drill: clock, alerts, users, assertions."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 
 class DrillError(Exception):
-    """An assertion that did not hold; the message says what was seen instead."""
+    """A failed assertion; the message has the observation."""
 
 
 class Skip(Exception):  # noqa: N818  # no error: the stack has nothing to break there
@@ -31,13 +31,13 @@ class Skip(Exception):  # noqa: N818  # no error: the stack has nothing to break
 
 @dataclass
 class DrillResult:
-    """A row of the table; times in seconds from the break, None where there is nothing to time."""
+    """A row of the table; times in seconds from the break, None where there is none."""
 
     name: str
     verdict: str = "passed"
     user_saw: str = ""
     alert: str = ""
-    noticed_s: float | None = None  # the first thing that went wrong for a user
+    noticed_s: float | None = None  # first failure for a user
     detected_s: float | None = None  # the alert fires
     recovered_s: float | None = None  # users are served again
     lost: str = ""
@@ -47,10 +47,10 @@ class DrillResult:
 
 
 class Alerts:
-    """Notes from a thread when which alert began to fire."""
+    """Records, in a thread, when each alert began to fire."""
 
     def __init__(self, stack: RunningStack) -> None:
-        """Start looking."""
+        """Start polling."""
         self._stack = stack
         self._stop = threading.Event()
         self.fired: dict[str, float] = {}  # name to monotonic seconds
@@ -59,7 +59,7 @@ class Alerts:
         self._thread.start()
 
     def _firing(self) -> dict[tuple[tuple[str, str], ...], float] | None:
-        """Value of every alert that fires, by its labels; None when Prometheus, maybe broken itself, does not say."""
+        """Value of each firing alert by its labels; None when Prometheus does not answer."""
         with contextlib.suppress(requests.RequestException):
             return {
                 tuple(sorted(alert["labels"].items())): float(alert["value"])
@@ -74,22 +74,22 @@ class Alerts:
             if firing is None:
                 continue
             for labels, value in firing.items():
-                # One that fired before the drill counts when it rises: a restart more, for example.
+                # An alert that fired before counts when its value rises, such as one more restart.
                 if labels not in self._known or value > self._known[labels]:
                     self.fired.setdefault(dict(labels)["alertname"], time.monotonic())
-            # Not what fired earlier: an alert that was resolved counts when it fires again.
+            # Replaced, not merged: a resolved alert counts when it fires again.
             self._known = firing
 
     def stop(self) -> None:
-        """Look no more."""
+        """Stop polling."""
         self._stop.set()
 
 
 class Scene:
-    """What a drill works with."""
+    """Context of one drill: stack, result, clock."""
 
     def __init__(self, stack: RunningStack, result: DrillResult, say: Callable[[str], None]) -> None:
-        """Set the scene for one drill; `say` shows progress."""
+        """Prepare one drill; `say` shows progress."""
         self.stack = stack
         self.result = result
         self.say = say
@@ -100,7 +100,7 @@ class Scene:
 
     @contextlib.contextmanager
     def watched(self, *, asking: bool = True) -> Iterator[None]:
-        """Look at the alerts and, with `asking`, be a user meanwhile."""
+        """Record alerts and, with `asking`, a user's requests meanwhile."""
         self.alerts = Alerts(self.stack)
         if asking:
             self.asker = Asker(self.stack)
@@ -115,7 +115,7 @@ class Scene:
                 self.asker.stop()
 
     def broken(self, what: str) -> None:
-        """The clock starts now."""
+        """Start the clock: something is broken now."""
         self.broken_at, self.broken_unix = time.monotonic(), time.time()
         self.say(what)
 
@@ -136,7 +136,7 @@ class Scene:
             raise DrillError(str(error)) from None
 
     def wait_for_alert(self, name: str, within_s: float) -> None:
-        """Wait until the alert fires, and note when."""
+        """Wait until the alert fires, and record when."""
         self.result.alert = name
         assert self.alerts is not None  # noqa: S101  # for the type checker: only within `watched`
         fired = self.alerts.fired
@@ -145,7 +145,7 @@ class Scene:
         self.say(f"alert {name} after {self.result.detected_s:.0f} s")
 
     def wait_for_answers(self, within_s: float, *, since: float | None = None) -> None:
-        """Wait until three questions in a row are answered, and note when users were served again."""
+        """Wait for three answers in a row, and record when users were served again."""
         asker = self.asker
         assert asker is not None  # noqa: S101  # for the type checker: only within `watched`
         begun = self.broken_at if since is None else since
@@ -154,7 +154,7 @@ class Scene:
         self.say(f"served again after {self.result.recovered_s:.0f} s")
 
     def note_users(self) -> None:
-        """Put into the result how users fared since the break, and when the first of them noticed."""
+        """Record users' outcomes since the break, and the time of the first failure."""
         asker = self.asker
         assert asker is not None  # noqa: S101  # for the type checker: only within `watched`
         bad = [one for one in asker.answers if not one.ok and one.ended_at >= self.broken_at]

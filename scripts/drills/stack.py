@@ -1,4 +1,4 @@
-"""The running stack, as Docker sees it: its containers, addresses and processes."""
+"""The running stack by Docker's SDK: containers, addresses, processes, metrics."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 class StackError(Exception):
-    """The stack is not there, or not as a drill needs it; the message is one line."""
+    """The stack is missing or unfit for a drill; the message is one line."""
 
 
 class RunningStack:
@@ -54,22 +54,22 @@ class RunningStack:
         return [one for one in listed if one.labels.get(ONE_OFF_LABEL, "False") == "False"]
 
     def containers(self, service: str = "") -> list[Container]:
-        """Containers of one service, or of all, in the order of their names; jobs that were `run` are left out."""
+        """Containers of one service, or of all, sorted by name, without jobs of `docker compose run`."""
         return sorted(self._list(service), key=lambda one: str(one.name))
 
     def has(self, service: str) -> bool:
-        """Whether the service has a container."""
+        """Return whether the service has a container."""
         return bool(self._list(service))
 
     def container(self, service: str) -> Container:
-        """The service's first container, with its present state; raises StackError when it has none."""
+        """The service's first container, freshly inspected. Raises StackError when it has none."""
         found = self.containers(service)
         if not found:
             raise StackError(f"{self.project} has no container of {service}")
         return found[0]
 
     def state(self, service: str) -> dict[str, Any]:
-        """Docker's `State` of the service's first container, and `RestartCount` in it."""
+        """Docker's `State` of the service's first container, with its `RestartCount`."""
         attributes = self.container(service).attrs
         return {**attributes["State"], "RestartCount": attributes["RestartCount"]}
 
@@ -79,7 +79,7 @@ class RunningStack:
         return str(variables.get(name, ""))
 
     def url(self, service: str, port: int) -> str:
-        """Where the service listens: its published port, or the container's own address where none is published."""
+        """URL of the service: its published port, or the container's address where none is published."""
         attributes = self.container(service).attrs
         bindings = attributes["HostConfig"]["PortBindings"] or {}
         for binding in bindings.get(f"{port}/tcp") or ():
@@ -91,14 +91,13 @@ class RunningStack:
         raise StackError(f"{service} has no address: is it up?")
 
     def shell(self, service: str, script: str, **env: str) -> str:
-        """Output of a shell script in the service's container; raises StackError when it fails."""
+        """Output of a shell script in the service's container. Raises StackError when it fails."""
         return shell(self.container(service), script, **env)
 
     def signal(self, service: str, signal: str, *names: str) -> int:
-        """Send a signal to the processes of a container whose names begin so; returns to how many.
+        """Signal a container's processes whose names begin with one of `names`; return their number.
 
-        From inside, as the container's own user: that needs no right on the host, and Docker does not take it for a
-        stop that somebody wanted.
+        From inside the container: that needs no permission on the host, and Docker does not count it as a stop.
         """
         script = """
             sent=0
@@ -116,30 +115,28 @@ class RunningStack:
         return sent
 
     def logs(self, service: str, lines: int = 200) -> str:
-        """The end of the service's log."""
+        """Last lines of the service's log."""
         return self.container(service).logs(tail=lines).decode("utf-8", "replace")
 
-    def said(self, service: str) -> str:
-        """The last line of the service's log that the project itself wrote, the command line left out."""
+    def last_message(self, service: str) -> str:
+        """Last line of the service's log that the project itself wrote, except the command line."""
         lines = [line for line in self.logs(service).splitlines() if line.startswith("headroom: ")]
         lines = [line for line in lines if not line.startswith("headroom: vllm serve")]
         return lines[-1] if lines else ""
 
-    def said_since(self, service: str, unix_s: float) -> list[str]:
-        """Lines of the service's log that the project itself wrote since then."""
+    def messages_since(self, service: str, unix_s: float) -> list[str]:
+        """Lines of the service's log that the project itself wrote since `unix_s`."""
         text = self.container(service).logs(since=int(unix_s)).decode("utf-8", "replace")
         return [line for line in text.splitlines() if line.startswith("headroom: ")]
 
-    # What its users reach.
-
     @property
     def key(self) -> str:
-        """The API's key, from the environment or from the file that .env names; empty when there is none."""
+        """The API's key, from the environment or the file named in .env; empty for none."""
         given = os.environ.get("VLLM_API_KEY") or self.env("vllm", "VLLM_API_KEY")
         return given or self._mounted("vllm", self.env("vllm", "VLLM_API_KEY_FILE"))
 
     def _mounted(self, service: str, path: str) -> str:
-        """Text of this box's file that the service sees under `path`; empty when there is none."""
+        """Text of the host's file that is mounted at `path`; empty for none."""
         for mount in self.container(service).attrs["Mounts"]:
             if mount["Destination"] == path:
                 try:
@@ -153,11 +150,11 @@ class RunningStack:
         return {"Authorization": f"Bearer {self.key}"} if self.key else {}
 
     def model(self) -> str:
-        """The name under which the model is served."""
+        """The served model's name."""
         return self.env("vllm", "SERVED_MODEL_NAME") or self.env("vllm", "MODEL_ID")
 
     def query(self, promql: str, at: float | None = None) -> list[dict[str, Any]]:
-        """Result of an instant query, `at` Unix seconds or now; raises requests' errors."""
+        """Result of an instant query, at Unix time `at` or now. Raises requests' errors."""
         parameters: dict[str, Any] = {"query": promql} | ({} if at is None else {"time": at})
         url = f"{self.url('prometheus', 9090)}/api/v1/query"
         answer = requests.get(url, params=parameters, timeout=HTTP_TIMEOUT_S)
@@ -166,12 +163,12 @@ class RunningStack:
         return result
 
     def value(self, promql: str, at: float | None = None) -> float | None:
-        """The only value of an instant query; None when it is empty."""
+        """Single value of an instant query; None for none."""
         result = self.query(promql, at)
         return float(result[0]["value"][1]) if result else None
 
     def alerts(self) -> list[dict[str, Any]]:
-        """Active alerts; raises requests' errors."""
+        """Active alerts. Raises requests' errors."""
         answer = requests.get(f"{self.url('prometheus', 9090)}/api/v1/alerts", timeout=5)
         answer.raise_for_status()
         found: list[dict[str, Any]] = answer.json()["data"]["alerts"]
@@ -179,9 +176,9 @@ class RunningStack:
 
     @contextlib.contextmanager
     def stand_in(self, service: str, change: Callable[[dict[str, Any]], None]) -> Iterator[Container]:
-        """Run a changed copy of a service's container in its place, and the container itself again afterwards.
+        """Replace a service's container by a changed copy for a while.
 
-        `change` gets the copy's configuration, as Docker's API takes it, before it is made.
+        `change` edits the copy's configuration, in the form of Docker's API.
         """
         original = self.container(service)
         attributes = original.attrs
@@ -228,7 +225,7 @@ def wait_for(what: str, probe: Callable[[], T | None], within_s: float) -> T:
 
 
 def shell(container: Container, script: str, **env: str) -> str:
-    """Output of a shell script in a container; raises StackError when it fails."""
+    """Output of a shell script in a container. Raises StackError when it fails."""
     done: Any = container.exec_run(["sh", "-c", script], environment=env)  # output is bytes, as nothing is streamed
     text: str = done.output.decode("utf-8", "replace")
     if done.exit_code:

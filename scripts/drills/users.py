@@ -1,4 +1,4 @@
-"""What a user of the API sees while a drill goes on: short questions all the time, and long answers under way."""
+"""Users of the API during a drill: repeated short questions, and long streams."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PATIENCE_S = 60.0
 
 @dataclass(frozen=True)
 class UserAnswer:
-    """One question's end; times are monotonic seconds."""
+    """Outcome of one question; times are monotonic seconds."""
 
     asked_at: float
     ended_at: float
@@ -28,12 +28,12 @@ class UserAnswer:
 
     @property
     def ok(self) -> bool:
-        """Whether it was answered."""
+        """Return whether it was answered."""
         return self.outcome == "ok"
 
 
 class Asker:
-    """A user who asks for four tokens again and again and gives up after a minute."""
+    """A user who repeatedly asks for four tokens, with a timeout of a minute."""
 
     def __init__(self, stack: RunningStack) -> None:
         """Start asking."""
@@ -49,7 +49,7 @@ class Asker:
         number = 0
         while not self._stop.is_set():
             asked_at = time.monotonic()
-            # A question of its own each time: the prefix cache has no answer ready.
+            # A new question each time, because of the prefix cache.
             number += 1
             body = {"model": self._model, "prompt": f"{number} {asked_at}: tell me", "max_tokens": 4}
             outcome = ask(self._url, body, self._headers, PATIENCE_S)
@@ -57,11 +57,11 @@ class Asker:
             self._stop.wait(PAUSE_S)
 
     def stop(self) -> None:
-        """Ask no more."""
+        """Stop asking."""
         self._stop.set()
 
     def answered_since(self, begun: float, count: int = 1) -> float | None:
-        """When the first of `count` answers in a row, all asked after `begun`, came; None before that."""
+        """Time of the first of `count` answers in a row, all asked after `begun`; None for no such row."""
         row: list[UserAnswer] = []
         for answer in list(self.answers):
             if answer.asked_at < begun:
@@ -72,12 +72,12 @@ class Asker:
         return None
 
     def seen_since(self, begun: float) -> Counter[str]:
-        """How the questions that ended after `begun` ended."""
+        """Outcomes of the questions that ended after `begun`."""
         return Counter(answer.outcome for answer in list(self.answers) if answer.ended_at >= begun)
 
 
 def ask(url: str, body: dict[str, object], headers: dict[str, str], patience_s: float) -> str:
-    """One question: "ok", or in a few words what came instead."""
+    """Ask one question; return "ok", or a short description of the failure."""
     try:
         answer = requests.post(url, json=body, headers=headers, timeout=patience_s)
     except requests.Timeout:
@@ -90,7 +90,7 @@ def ask(url: str, body: dict[str, object], headers: dict[str, str], patience_s: 
 
 
 class Streams:
-    """Long answers under way, each in a thread."""
+    """Long streams, each read in a thread."""
 
     def __init__(self, stack: RunningStack, count: int, tokens: int) -> None:
         """Ask for `count` streams of `tokens` tokens."""
@@ -98,7 +98,7 @@ class Streams:
         self._headers = stack.headers()
         self._model = stack.model()
         self._tokens = tokens
-        self.begun: set[int] = set()  # those that have had a token
+        self.begun: set[int] = set()  # streams that have received a token
         self.ends: list[str] = []
         self._threads = [threading.Thread(target=self._read, args=(number,), daemon=True) for number in range(count)]
         for thread in self._threads:
@@ -132,7 +132,7 @@ class Streams:
             self.ends.append(end)
 
     def ended(self, within_s: float) -> Counter[str]:
-        """How they ended; those that had not after `within_s` are "open"."""
+        """Outcomes of the streams; "open" for those that last longer than `within_s`."""
         deadline = time.monotonic() + within_s
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))

@@ -1,7 +1,7 @@
-"""What this hardware allows (floors.py says how): `python3 -m speed_test.hardware_limits WORK RESULT`.
+"""Limits of this hardware for the work (time_floors.py): `python3 -m speed_test.hardware_limits WORK RESULT`.
 
-Bandwidth and rate are measured on the spot: the better of a copy (bytes read plus bytes written) and a pure read, and a
-product in the dtype that is tested.
+Measures bandwidth, the better of a copy (bytes read plus written) and a read, and the rate of a matrix product in the
+tested dtype.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from speed_test.work import Work
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-FP8_BYTES = 1  # linear layers only: vLLM leaves the output layer as it is
+FP8_BYTES = 1  # of linear layers only: vLLM does not quantize the output layer
 TRIALS = 20
 
 
 @dataclass(frozen=True)
 class HardwareLimits:
-    """What was measured, and the two floors in seconds for the whole work.
+    """Measured rates, and the two floors in seconds for the whole work.
 
-    No floors for a mixture of experts, of which a step reads an unknown part; none of operations for fp8, whose rate is
-    another than the one measured.
+    No floors for a mixture of experts, where a step reads an unknown part; no floor of operations for fp8, whose rate
+    is not measured.
     """
 
     device: str
@@ -42,7 +42,7 @@ class HardwareLimits:
 
 
 def shape(work: Work) -> ModelShape | None:
-    """Sizes by building the model without memory (torch's meta device); None when not every step needs all weights."""
+    """Sizes of the model, built on torch's meta device; None for a mixture of experts."""
     config = transformers.AutoConfig.from_pretrained(work.model)
     if any(getattr(config, name, None) for name in ("num_experts", "num_local_experts", "n_routed_experts")):
         return None
@@ -60,7 +60,7 @@ def shape(work: Work) -> ModelShape | None:
 
 
 def best_s(action: Callable[[], object], device: str) -> float:
-    """Seconds of the fastest of several runs: other work on the machine can only make it slower."""
+    """Seconds of the fastest of several runs: other load only slows them down."""
     times = []
     for _ in range(TRIALS):
         if device == "cuda":
@@ -70,11 +70,11 @@ def best_s(action: Callable[[], object], device: str) -> float:
         if device == "cuda":
             torch.cuda.synchronize()
         times.append(time.perf_counter() - start)
-    return min(times[2:])  # the first ones load what they need
+    return min(times[2:])  # the first ones include loading
 
 
 def bandwidth(device: str) -> float:
-    """Bytes per second of the device's memory, over buffers that no cache holds."""
+    """Bytes per second of the device's memory, over buffers larger than any cache."""
     size = 8 * 2**30 if device == "cuda" else 2**30
     source = torch.ones(size // 4, dtype=torch.float32, device=device)
     target = torch.empty_like(source)
@@ -84,7 +84,7 @@ def bandwidth(device: str) -> float:
 
 
 def operations(device: str, dtype: torch.dtype) -> float:
-    """Operations per second of a square matrix product on random numbers."""
+    """Operations per second of a square matrix product of random numbers."""
     side = 8192 if device == "cuda" else 2048
     left = torch.randn(side, side, device=device).to(dtype)
     right = torch.randn(side, side, device=device).to(dtype)
@@ -100,7 +100,7 @@ def _name(device: str) -> str:
 
 
 def run(work: Work) -> HardwareLimits:
-    """Measure, then calculate."""
+    """Measure the hardware and compute the floors."""
     device = "cuda" if work.device == "gpu" else "cpu"
     dtype = DTYPES.get(work.dtype) or transformers.AutoConfig.from_pretrained(work.model).dtype or torch.float32
     moved, done = bandwidth(device), operations(device, dtype)

@@ -1,4 +1,4 @@
-"""The figures as a table, and as JSON."""
+"""Results as a table, and as JSON."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def figures(work: Work, results: list[SideResult], limits: dict[str, Any]) -> dict[str, Any]:
-    """Everything that was measured, in seconds, requests, tokens and bytes."""
+    """All results, in seconds, requests, tokens and bytes."""
     return {
         "work": {
             "model": work.model,
@@ -43,9 +43,9 @@ def _side(work: Work, result: SideResult, limits: dict[str, Any]) -> dict[str, A
     }
 
 
-def table(told: dict[str, Any]) -> str:
-    """The table: medians over the repeats, spread (slowest - fastest) / median."""
-    work, limits = told["work"], told["limits"]
+def table(results: dict[str, Any]) -> str:
+    """Format the table: medians over the repeats, spread (slowest - fastest) / median."""
+    work, limits = results["work"], results["limits"]
     mean_in = (work["total_tokens"] - work["output_tokens"]) / work["requests"]
     made = work["output_tokens"] / work["requests"]
     weights = f"{work['quantization'] or work['dtype']}{', random weights' if work['load_format'] == 'dummy' else ''}"
@@ -66,16 +66,16 @@ def table(told: dict[str, Any]) -> str:
         f"{side['backend']:<6}{side['requests_per_s']:>10.2f}{side['total_tokens_per_s']:>11.2f}"
         f"{side['output_tokens_per_s']:>14.2f}{side['spread']:>8.1%}"
         f"{_share(side['share_of_bandwidth_limit']):>11}{_share(side['share_of_operations_limit']):>11}"
-        for side in told["results"]
+        for side in results["results"]
     ]
-    if told["ratio"]:
-        fast, slow = told["results"]
+    if results["ratio"]:
+        fast, slow = results["results"]
         requests, tokens = (fast[name] - slow[name] for name in ("requests_per_s", "total_tokens_per_s"))
-        lines.append(f"vllm / hf: {told['ratio']:.2f}; difference {requests:.2f} requests/s, {tokens:.2f} tokens/s")
+        lines.append(f"vllm / hf: {results['ratio']:.2f}; difference {requests:.2f} requests/s, {tokens:.2f} tokens/s")
     lines.append("")
     lines += [
         f"{side['backend']}: version {side['version']}, {side['how']}; median of {len(side['seconds'])} repeats"
-        for side in told["results"]
+        for side in results["results"]
     ]
     lines.append(
         "tokens/s counts prompt and output; bandwidth and operations are the shares of what the hardware allows"

@@ -1,4 +1,4 @@
-"""What a side hands back, and what is made of it."""
+"""Result of one side, as passed between processes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SideResult:
-    """Seconds of each repeat of the whole work; `how` says what the side chose."""
+    """Seconds of each repeat of the whole work; `how` describes the side's choices."""
 
     backend: str
     version: str

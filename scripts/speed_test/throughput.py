@@ -1,4 +1,4 @@
-"""The job `throughput`: settings, prompts, then each side in a process of its own."""
+"""The job `throughput`: reads settings, draws prompts, runs each side in a process of its own."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ SIDES = {"vllm": "vllm_side", "hf": "transformers_side"}
 
 
 class SideError(Exception):
-    """A side that ended in error; its own words are above in the log."""
+    """A failed side; its output is in the log."""
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Exit code of the job."""
+    """Run the job; return its exit code."""
     args = parser().parse_args(argv)
     out = engine_job.clean_stdout()
     signal.signal(signal.SIGTERM, _stop)
     try:
-        told = _measure(args)
+        results = _measure(args)
     except (engine_settings.SettingError, WorkError) as error:
         print(f"throughput: {error}", file=sys.stderr)
         return 2
@@ -48,8 +48,8 @@ def main(argv: list[str] | None = None) -> int:
         print("throughput: stopped", file=sys.stderr)
         return 130
     if args.json and args.json != "-":
-        Path(args.json).write_text(json.dumps(told, indent=1) + "\n")
-    print(json.dumps(told) if args.json == "-" else table(told), file=out)
+        Path(args.json).write_text(json.dumps(results, indent=1) + "\n")
+    print(json.dumps(results) if args.json == "-" else table(results), file=out)
     return 0
 
 
@@ -108,7 +108,7 @@ def _requests(args: argparse.Namespace, settings: engine_settings.Settings) -> l
 
 
 def _process(module: str, order: Path, settings: engine_settings.Settings) -> Path:
-    """Run one module on `order` in a process of its own, whose memory is free afterwards; return its answer's file."""
+    """Run one module on `order` in a process of its own, which frees its memory; return the result's file."""
     answer = order.with_name(f"{module}.json")
     print(f"throughput: {module.removesuffix('_side')} ...", file=sys.stderr, flush=True)
     env = {"VLLM_LOGGING_LEVEL": "WARNING", "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", **os.environ}

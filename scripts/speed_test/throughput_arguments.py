@@ -1,4 +1,4 @@
-"""The command line of `throughput`: the names and defaults of the speed test that this grew from."""
+"""Command line of `throughput`; names and defaults are those of an earlier speed test."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ BACKENDS = ("vllm", "hf")
 
 
 def count(text: str) -> int:
-    """A whole number above 0."""
+    """Parse a whole number above 0."""
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text} is not above 0")

@@ -1,9 +1,9 @@
-"""Two floors under the time of any implementation, whatever its batching.
+"""Lower bounds of the time of any implementation, independent of its batching.
 
-- bytes: every step reads all weights once (without the embedding table, of which it takes a row a token), and every new
-  token reads the keys and values before it. Steps: as many as the longest output. Over the measured memory bandwidth.
-- operations: two for each weight and token (without attention, so it is a little too low), the output layer only for
-  tokens that are made. Over the measured rate of a large matrix product.
+- bytes / measured memory bandwidth: each step reads all weights once (of the embedding table one row per token only),
+  and each new token reads the keys and values before it. Steps: the longest output's tokens.
+- operations / measured rate of a large matrix product: two per weight and token (without attention, so slightly too
+  low), for the output layer only on generated tokens.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ModelShape:
-    """The model in numbers that decide its speed. `kv_bytes` is for one token."""
+    """Sizes of a model that decide its speed. `kv_bytes` is for one token."""
 
     body_weights: int
     head_weights: int
@@ -27,12 +27,12 @@ class ModelShape:
 
 
 def floors(work: Work, model: ModelShape, bandwidth: float, rate: float) -> tuple[float, float]:
-    """(bytes, operations): seconds below which nothing can do the work; see the module's text."""
+    """(bytes, operations): lower bounds of the time in seconds; formulas in the module's docstring."""
     steps = max(request.output_len for request in work.requests)
     # Token number i of an answer reads the prompt and the i tokens before it.
     read = sum(r.output_len * len(r.prompt) + r.output_len * (r.output_len - 1) // 2 for r in work.requests)
     moved = steps * (model.body_bytes + model.head_bytes) + read * model.kv_bytes
-    # The last token made is never fed back.
+    # The last generated token is never an input.
     body = sum(request.tokens - 1 for request in work.requests)
     operations = 2 * (body * model.body_weights + work.output_tokens * model.head_weights)
     return moved / bandwidth, operations / rate

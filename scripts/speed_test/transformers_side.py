@@ -1,8 +1,8 @@
-"""transformers' side at its fair best: `python3 -m speed_test.transformers_side WORK RESULT`.
+"""transformers' side, with its best settings: `python3 -m speed_test.transformers_side WORK RESULT`.
 
-`generate` in batches, longest first so that a batch has little padding; padded on the left; no end token, so nothing is
-checked for it; the whole distribution drawn from with no filter on the logits; text made once a batch. Which cache is
-faster, a growing one or a static one (on a GPU compiled, with CUDA graphs), is tried in the warm-up.
+Calls `generate` in batches: sorted by length for little padding, padded on the left, no end token to check for, no
+filter on the logits, text decoded once per batch. The warm-up chooses the faster cache: dynamic, or static (on a GPU
+compiled, with CUDA graphs).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from speed_test.side_result import SideResult, save
 from speed_test.work import Request, Work
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "half": torch.float16, "bfloat16": torch.bfloat16}
-PAD = 0  # any id: the attention mask hides it
+PAD = 0  # any id: the attention mask excludes it
 
 
 def batches(work: Work) -> list[list[Request]]:
@@ -28,7 +28,7 @@ def batches(work: Work) -> list[list[Request]]:
 
 
 class Side:
-    """A loaded model; `cache` None is transformers' growing one."""
+    """A loaded model; `cache` None is transformers' dynamic one."""
 
     def __init__(self, work: Work) -> None:
         torch.manual_seed(work.seed)
@@ -42,13 +42,13 @@ class Side:
             else:
                 self.model = model.from_pretrained(work.model, dtype=dtype)
         self.model.eval().to(self.device)
-        # What a call leaves unset is filled in from here, end tokens and penalties among it.
+        # Defaults for unset options of a call, such as end tokens and penalties.
         self.model.generation_config = transformers.GenerationConfig(pad_token_id=PAD)
         self.tokenizer = transformers.AutoTokenizer.from_pretrained(work.model)
         self.batches = batches(work)
 
     def once(self, cache: str | None) -> float:
-        """Seconds for the whole work."""
+        """Do the whole work once; return seconds."""
         self._wait()
         start = time.perf_counter()
         for batch in self.batches:
@@ -74,7 +74,7 @@ class Side:
                 raise RuntimeError(
                     f"transformers made {tuple(made.shape)} tokens, {(len(batch), length)} were asked for"
                 )
-            # A batch runs until its longest request is done; the others' surplus is thrown away.
+            # A batch runs until its longest request is done; surplus tokens of the others are dropped.
             self.tokenizer.batch_decode([row[: r.output_len] for row, r in zip(made, batch, strict=True)])
         self._wait()
         return time.perf_counter() - start
@@ -85,36 +85,36 @@ class Side:
 
 
 def faster_cache(side: Side) -> tuple[str | None, str]:
-    """The cache that did the work faster, each warmed up by a whole round, and what was seen."""
+    """The faster cache, each tried after a warm-up round, and a description of the trial."""
     took: dict[str | None, float] = {}
-    said = []
+    trials = []
     for cache in (None, "static"):
         name = cache or "dynamic"
         try:
             first = side.once(cache)
             took[cache] = side.once(cache)
         except Exception as error:  # noqa: BLE001  # no compiler in the image, an architecture without a static cache, ...
-            said.append(f"{name} cache failed: {type(error).__name__}")
+            trials.append(f"{name} cache failed: {type(error).__name__}")
             print(f"throughput: hf {name} cache failed: {' '.join(str(error).split())[:300]}", flush=True)
         else:
-            said.append(f"{name} cache {took[cache]:.2f} s")
+            trials.append(f"{name} cache {took[cache]:.2f} s")
             print(f"throughput: hf warm-up, {name} cache: {first:.3f} s, then {took[cache]:.3f} s", flush=True)
     if not took:
         raise RuntimeError("transformers could not do the work with any cache; the lines above say why")
     best = min(took, key=lambda cache: took[cache])
-    return best, f"{best or 'dynamic'} cache chosen ({', '.join(said)})"
+    return best, f"{best or 'dynamic'} cache chosen ({', '.join(trials)})"
 
 
 def run(work: Work) -> SideResult:
-    """Load, find the faster way, measure it."""
+    """Load the model, choose the faster cache, measure."""
     side = Side(work)
-    cache, said = faster_cache(side)
+    cache, choice = faster_cache(side)
     seconds = []
     for round_ in range(work.repeats):
         seconds.append(side.once(cache))
         print(f"throughput: hf repeat {round_ + 1}: {seconds[-1]:.3f} s", flush=True)
     attention = getattr(side.model.config, "_attn_implementation", "default")
-    how = f"{said}, {attention} attention, batches of up to {max(map(len, side.batches))}"
+    how = f"{choice}, {attention} attention, batches of up to {max(map(len, side.batches))}"
     return SideResult("hf", transformers.__version__, how, seconds)
 
 

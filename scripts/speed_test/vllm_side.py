@@ -1,8 +1,8 @@
 """vLLM's side: `python3 -m speed_test.vllm_side WORK RESULT`.
 
-What `vllm bench throughput` measures (`LLM.generate` on all prompts at once, every token made and detokenized), on
-prompts that the other side gets too, and several times in one engine, which it cannot do. The prefix cache is off: a
-repeat would find its prompts there.
+Measures what `vllm bench throughput` does (`LLM.generate` on all prompts at once, every token detokenized), but on the
+same prompts as the other side, and repeatedly in one engine. The prefix cache is off, because repeats use the same
+prompts.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from speed_test.work import Work
 
 
 def run(work: Work) -> SideResult:
-    """Load, warm up with the whole work, measure."""
+    """Load the model, warm up with the whole work, measure."""
     import vllm  # noqa: PLC0415  # seconds
     from vllm import LLM, SamplingParams, TokensPrompt  # noqa: PLC0415  # as above
     from vllm.engine.arg_utils import EngineArgs  # noqa: PLC0415  # as above
@@ -34,7 +34,7 @@ def run(work: Work) -> SideResult:
     args, _ = parser.parse_known_args([*flags, *work.engine_flags])
     llm = LLM.from_engine_args(EngineArgs.from_cli_args(args))
     prompts = [TokensPrompt(prompt_token_ids=request.prompt) for request in work.requests]
-    # temperature 1 with nothing cut off: the whole distribution is drawn from, on both sides.
+    # Both sides sample from the whole distribution: temperature 1, no top-p.
     params = [
         SamplingParams(temperature=1.0, top_p=1.0, ignore_eos=True, max_tokens=request.output_len)
         for request in work.requests

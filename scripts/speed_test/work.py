@@ -1,4 +1,4 @@
-"""What both sides do: the same prompts as token ids, the same number of tokens to make."""
+"""Work of both sides: the same prompts as token ids, the same number of output tokens."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ class WorkError(Exception):
 
 @dataclass(frozen=True)
 class Request:
-    """One prompt, and how many tokens to make of it, no fewer and no more."""
+    """One prompt, and the exact number of output tokens."""
 
     prompt: list[int]
     output_len: int
 
     @property
     def tokens(self) -> int:
-        """Prompt and output."""
+        """Prompt and output tokens."""
         return len(self.prompt) + self.output_len
 
 
 @dataclass(frozen=True)
 class Work:
-    """A side's whole order. `engine_flags` are vLLM's; `max_batch_size` is transformers'."""
+    """Work and settings of a side. `engine_flags` are for vLLM, `max_batch_size` for transformers."""
 
     model: str
     device: str
@@ -45,12 +45,12 @@ class Work:
 
     @property
     def output_tokens(self) -> int:
-        """Of all requests together."""
+        """Output tokens of all requests."""
         return sum(request.output_len for request in self.requests)
 
     @property
     def total_tokens(self) -> int:
-        """Prompts and output of all requests together."""
+        """Prompt and output tokens of all requests."""
         return sum(request.tokens for request in self.requests)
 
     def save(self, path: Path) -> None:
@@ -66,7 +66,7 @@ class Work:
 
 
 def random_requests(count: int, input_len: int, output_len: int, tokens: list[int], seed: int) -> list[Request]:
-    """Prompts of `input_len` ids drawn from `tokens`. Text would not do: encoded again it has other lengths."""
+    """Prompts of `input_len` ids drawn from `tokens`; ids, because text encodes to other lengths."""
     draw = random.Random(seed)  # noqa: S311  # a workload that must repeat, no secret
     return [Request(draw.choices(tokens, k=input_len), output_len) for _ in range(count)]
 
@@ -74,10 +74,10 @@ def random_requests(count: int, input_len: int, output_len: int, tokens: list[in
 def dataset_requests(  # noqa: PLR0913, PLR0917  # a file, and all that picks from it
     path: Path, count: int, lengths: tuple[int | None, int | None], tokenizer: Any, most: int, seed: int
 ) -> list[Request]:
-    """The first two turns of `count` conversations of a ShareGPT file, in seeded order.
+    """Requests from the first two turns of `count` conversations of a ShareGPT file, in seeded order.
 
-    `lengths` cut prompts, and set the output's length in place of the answer's own. What does not fit into `most`
-    tokens, or is shorter than four, is passed over, as vLLM's benchmark does. Raises WorkError.
+    `lengths` truncate prompts and replace the answers' lengths. Conversations of more than `most` tokens, or parts
+    shorter than four, are skipped, like in vLLM's benchmark. Raises WorkError.
     """
     try:
         rows = json.loads(path.read_text())

@@ -1,4 +1,4 @@
-"""The half of scripts/backup that runs here: which volumes, whom to pause, and where the copies lie."""
+"""Saves and restores volumes: which ones, services to pause, and the folder of copies."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ _LINE_EVERY_S = 5.0
 
 
 class BackupError(Exception):
-    """One line: what is wrong and how to fix it."""
+    """A failed save or restore; the message is one line with problem and fix."""
 
 
 @dataclass(frozen=True)
 class VolumeSpec:
-    """A volume that is worth keeping: its key in the compose files, its owner and service, and when that must pause."""
+    """A volume to save: its key in the compose files, its owner and service, and when that must pause."""
 
     volume: str
     user: str
@@ -47,9 +47,9 @@ VOLUMES = (
     VolumeSpec("prometheus-data", "65534:65534", "prometheus", pauses_to_save=True, pauses_to_restore=True),
     VolumeSpec("reports", "1000:1000", "locust", pauses_to_save=False, pauses_to_restore=False),
     VolumeSpec("grafana-data", "472:0", "grafana", pauses_to_save=True, pauses_to_restore=True),
-    # Writes its silences to the disk when it stops, else every 15 minutes.
+    # Writes its silences to disk when it stops, else every 15 minutes.
     VolumeSpec("alertmanager-data", "65534:65534", "alertmanager", pauses_to_save=True, pauses_to_restore=True),
-    # Certificates, and the key of the authority that clients trust. Nobody's request waits for a copy of them.
+    # Certificates, and the key of the authority that clients trust. Not paused to save: users' requests pass through.
     VolumeSpec("edge-data", "1000:1000", "edge", pauses_to_save=False, pauses_to_restore=True),
 )
 
@@ -118,7 +118,7 @@ class ProjectVolumes:
 
 
 def save(project: ProjectVolumes, folder: Path) -> None:
-    """Copy every volume that is there into a new folder. Raises BackupError or DockerError; leaves no half of one."""
+    """Copy every existing volume into a new folder, or nothing. Raises BackupError or DockerError."""
     chosen = [spec for spec in VOLUMES if project.has(spec)]
     if not chosen:
         raise BackupError("nothing to save: this project has no volume yet; look at COMPOSE_PROJECT_NAME")
@@ -169,15 +169,15 @@ def _save_one(project: ProjectVolumes, spec: VolumeSpec, folder: Path) -> dict[s
             if time.monotonic() - shown > _LINE_EVERY_S:
                 shown = time.monotonic()
                 print(f"{spec.volume}: {size / 1e6:.0f} MB", flush=True)
-        said = copy.stderr.read().decode(errors="replace").strip()
+        errors = copy.stderr.read().decode(errors="replace").strip()
     if copy.returncode:
-        raise BackupError(f"{spec.volume} cannot be copied: {said.splitlines()[-1] if said else copy.returncode}")
+        raise BackupError(f"{spec.volume} cannot be copied: {errors.splitlines()[-1] if errors else copy.returncode}")
     print(f"{spec.volume}: {size / 1e6:.1f} MB", flush=True)
     return {"bytes": size, "sha256": digest.hexdigest()}
 
 
 def restore(project: ProjectVolumes, folder: Path, *, replace: bool) -> None:
-    """Bring every volume of a backup back. Raises BackupError or DockerError before anything is changed."""
+    """Restore every volume of a backup. Raises BackupError or DockerError before anything is changed."""
     volumes = _verified(folder)
     chosen = [spec for spec in VOLUMES if spec.volume in volumes]
     on = project.services_on()
@@ -187,7 +187,8 @@ def restore(project: ProjectVolumes, folder: Path, *, replace: bool) -> None:
             print(f"{spec.volume}: left out, {spec.service} is off here (COMPOSE_FILE, COMPOSE_PROFILES)", flush=True)
     if not present:
         raise BackupError(f"{folder} holds nothing for this stack: look at COMPOSE_FILE")
-    # A volume takes its owner from the image of the service that mounts it first: let that be its own service.
+    # A volume takes its owner from the image of the first service that mounts it. Create all containers: Compose also
+    # makes the volumes of services without one.
     services = [spec.service for spec in present]
     compose("create", "--no-recreate", *services, every_profile=True, timeout_s=600)
     with project.paused([spec.service for spec in present if spec.pauses_to_restore]):
@@ -213,7 +214,7 @@ def _require_empty(project: ProjectVolumes, chosen: Sequence[VolumeSpec]) -> Non
 
 
 def _verified(folder: Path) -> dict[str, Any]:
-    """The manifest's volumes, once every byte was compared."""
+    """Check every copy's digest; return the manifest's volumes."""
     try:
         volumes: dict[str, Any] = json.loads((folder / MANIFEST).read_text())["volumes"]
         for name, about in volumes.items():
@@ -233,7 +234,7 @@ def _now() -> str:
 
 
 def main() -> int:
-    """Exit code: 0 when all is done, 1 with one line on standard error for each thing that is not."""
+    """Run one command; return 0, or 1 with a line on standard error for each failure."""
     parser = argparse.ArgumentParser(
         prog="scripts/backup", description="Save metrics, reports, users and certificates."
     )

@@ -1,8 +1,8 @@
-"""The half of scripts/backup that runs in a container, as the volume's own user: a volume to and from a tar stream.
+"""Part of scripts/backup that runs in a container, as the volume's owner: a volume to and from a tar stream.
 
 volume_archive.py save       the volume at /volume, to standard output
 volume_archive.py check      exit code 0 when no file is in the volume, 3 when one is
-volume_archive.py restore    from standard input; what was there is deleted once all has arrived
+volume_archive.py restore    from standard input; the old content is deleted once all has arrived
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ if TYPE_CHECKING:
 
 VOLUME = Path("/volume")
 INCOMING = ".incoming"
-# A lock of a running Prometheus, its list of running queries, and what this program makes itself.
+# Prometheus' lock and list of running queries, and this program's own folder.
 LEFT_OUT = {"lock", "queries.active", INCOMING, "lost+found"}
 NOT_EMPTY = 3
 _BLOCK = 1 << 20
 
 
 class CopyError(Exception):
-    """One line: what is wrong."""
+    """A failed copy; the message is one line."""
 
 
 def require_unused(volume: Path) -> None:
-    """Raise BackupError while a Prometheus has its database open, which holds this lock."""
+    """Raise CopyError while Prometheus holds the lock of its database."""
     lock = volume / "lock"
     if not lock.is_file():
         return
@@ -44,19 +44,19 @@ def require_unused(volume: Path) -> None:
 
 
 def kept(volume: Path) -> list[Path]:
-    """What lies in the volume and is worth keeping."""
+    """Files and folders of the volume to save."""
     return sorted(path for path in volume.iterdir() if path.name not in LEFT_OUT)
 
 
 def holds_files(volume: Path) -> bool:
-    """Whether there is anything to lose; images bring empty folders with them, as Caddy's does."""
+    """Return whether the volume has a file; images such as Caddy's bring empty folders."""
     return any(not found.is_dir() for path in kept(volume) for found in (path, *path.rglob("*")))
 
 
 def save(volume: Path, out: IO[bytes]) -> None:
-    """Write the volume as a compressed tar. Raises BackupError or OSError."""
+    """Write the volume as a compressed tar. Raises CopyError or OSError."""
     require_unused(volume)
-    # Blocks are compressed already: the fastest level is nearly as small.
+    # Prometheus' blocks are compressed already: the fastest level is nearly as small.
     with (
         gzip.GzipFile(fileobj=out, mode="wb", compresslevel=1) as packed,
         tarfile.open(fileobj=packed, mode="w|") as tar,
@@ -66,15 +66,15 @@ def save(volume: Path, out: IO[bytes]) -> None:
 
 
 def restore(volume: Path, stream: IO[bytes]) -> None:
-    """Make the volume what the tar holds. Raises BackupError, OSError or tarfile.TarError, and changes nothing then."""
+    """Replace the volume's content by the tar's. Raises CopyError, OSError or tarfile.TarError."""
     require_unused(volume)
     incoming = volume / INCOMING
     shutil.rmtree(incoming, ignore_errors=True)
     incoming.mkdir()
     try:
-        # tarfile's own "r|gz" takes a stream that was cut off for a short archive; gzip knows how it must end.
+        # tarfile's "r|gz" accepts a truncated stream; gzip detects it.
         with gzip.GzipFile(fileobj=stream) as packed, tarfile.open(fileobj=packed, mode="r|") as tar:
-            # Refuses paths outside, devices, and links that lead out.
+            # The filter refuses paths outside, devices, and links that lead out.
             tar.extractall(incoming, filter="data")
             while packed.read(_BLOCK):
                 pass
@@ -92,7 +92,7 @@ def restore(volume: Path, stream: IO[bytes]) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """Carry out one command; the exit code."""
+    """Carry out one command; return the exit code."""
     commands: dict[str, Callable[[], int | None]] = {
         "save": lambda: save(VOLUME, sys.stdout.buffer),
         "check": lambda: NOT_EMPTY if holds_files(VOLUME) else 0,

@@ -1,1 +1,1 @@
-"""How true and how cheap load generators are: the same work for each, against a server whose timing is known."""
+"""Accuracy and cost of load generators: the same work for each, against a server with known timing."""

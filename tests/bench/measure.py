@@ -1,4 +1,4 @@
-"""One tool's run: on one core, its CPU time sampled, its report held against what the server did."""
+"""Runs one tool on one core, samples its CPU time, and compares its report with the server's truth."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _TIMEOUT_S = 600
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Milliseconds; `truth` is what the server did, `reported` what the tool said of it."""
+    """Milliseconds; `truth` is the server's, `reported` the tool's."""
 
     tool: str
     streams: int
@@ -36,9 +36,9 @@ class Measured:
 
 
 def measure(tool: Tool, folder: Path, *, streams: int, rounds: int, tokens: int, prefix: list[str]) -> Measured:
-    """Run `tool` with `streams` at a time, each `rounds` requests of `tokens` tokens.
+    """Run `tool` with `streams` in parallel, each with `rounds` requests of `tokens` tokens.
 
-    `prefix` goes before the commands of server and tool.
+    `prefix` precedes the commands of server and tool.
     """
     with (
         tempfile.TemporaryDirectory() as scratch,
@@ -69,7 +69,7 @@ def _pinned(core: int, prefix: list[str]) -> list[str]:
 
 
 def _run(command: list[str], log: Path) -> list[tuple[float, float]]:
-    """Run a tool; returns (Unix time, CPU seconds so far of all its processes)."""
+    """Run a tool; return samples of (Unix time, CPU seconds of all its processes)."""
     samples: list[tuple[float, float]] = []
     stop = threading.Event()
     with log.open("w") as output, subprocess.Popen(command, stdout=output, stderr=output) as process:
@@ -82,7 +82,7 @@ def _run(command: list[str], log: Path) -> list[tuple[float, float]]:
             sampler.join()
             if process.poll() is None:
                 process.kill()
-    if process.returncode:  # ours: a run that its own verdict calls invalid, too
+    if process.returncode:  # for Headroom also when its own verdict is invalid
         raise RuntimeError(f"{' '.join(command)} failed:\n{log.read_text()[-2000:]}")
     return samples
 
@@ -102,7 +102,7 @@ def _processes(pid: int) -> list[psutil.Process]:
         process = psutil.Process(pid)
         return [process, *process.children(recursive=True)]
     except psutil.Error:
-        return []  # it has ended
+        return []  # ended
 
 
 def _at(samples: list[tuple[float, float]], moment: float) -> float:

@@ -1,8 +1,8 @@
-"""`python -m tests.bench.monitoring PAGE PAGE`: what Prometheus costs with one engine and with many.
+"""`python -m tests.bench.monitoring PAGE PAGE`: measures the cost of Prometheus for one and many engines.
 
-The pages are /metrics of a real engine, before and after some load. So many made-up engines serve values that go from
-the one to the other and on, each at its own pace, to the Prometheus image of compose.yaml with the project's rules.
-It is no test: nothing passes or fails here.
+The pages are /metrics of a real engine before and after some load. Simulated engines serve values that move from the
+one to the other and beyond, each at its own pace, to compose.yaml's Prometheus with the project's rules.
+No test: nothing passes or fails here.
 """
 
 import argparse
@@ -30,17 +30,17 @@ _SAMPLE = re.compile(r"^(\S.*) (\S+)$")
 
 @dataclass
 class Engine:
-    """One made-up engine: a page whose values move at each scrape as they did from `before` to `after`."""
+    """One simulated engine: with each scrape its values move on from `before` towards `after`."""
 
     lines: list[str]
     before: dict[str, float]
     after: dict[str, float]
     steps: int
-    gone: float = field(default_factory=lambda: random.uniform(0, 100))  # noqa: S311  # no secret
+    position: float = field(default_factory=lambda: random.uniform(0, 100))  # noqa: S311  # no secret
 
     def page(self) -> bytes:
-        """The page at this scrape."""
-        self.gone += random.uniform(0.2, 1.8)  # noqa: S311  # no secret
+        """Advance the values and return the page."""
+        self.position += random.uniform(0.2, 1.8)  # noqa: S311  # no secret
         return "\n".join(self._line(line) for line in self.lines).encode() + b"\n"
 
     def _line(self, line: str) -> str:
@@ -48,8 +48,8 @@ class Engine:
         if sample is None or sample[1] not in self.before:
             return line
         first, last = self.before[sample[1]], self.after[sample[1]]
-        value = first + (last - first) / self.steps * self.gone
-        # What was a whole number stays one: it packs as counts do.
+        value = first + (last - first) / self.steps * self.position
+        # Whole numbers stay whole, so that they compress like counts.
         return f"{sample[1]} {round(value) if first.is_integer() and last.is_integer() else value}"
 
 
@@ -61,7 +61,7 @@ def read(path: Path) -> tuple[list[str], dict[str, float]]:
 
 
 def serve(engine: Engine) -> int:
-    """Serve `engine` on a port of its own until this process ends; the port."""
+    """Serve `engine` until this process ends; return its port."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -80,7 +80,7 @@ def serve(engine: Engine) -> int:
 
 
 def configuration(ports: list[int], own: int) -> str:
-    """The project's configuration, with these engines instead of those that DNS finds."""
+    """The project's configuration, with these engines in place of DNS discovery."""
     given = yaml.safe_load((ROOT / "docker/prometheus/prometheus.yml").read_text())
     by_name = {job["job_name"]: job for job in given["scrape_configs"]}
     vllm = {name: value for name, value in by_name["vllm"].items() if name != "dns_sd_configs"}
@@ -99,7 +99,7 @@ class Prometheus:
     port: int
 
     def get(self, path: str, *, post: bool = False, **parameters: str) -> Any:
-        """What its API answers."""
+        """Answer of its API."""
         url = f"http://127.0.0.1:{self.port}/api/v1/{path}?{urllib.parse.urlencode(parameters)}"
         with urllib.request.urlopen(urllib.request.Request(url, method="POST" if post else "GET")) as answer:
             return json.load(answer)["data"]
@@ -111,9 +111,9 @@ class Prometheus:
 
 
 def measure(engines: int, pages: tuple[Path, Path], minutes: float, image: str) -> dict[str, float]:
-    """Run Prometheus on so many engines for so long, and read what it took."""
+    """Run Prometheus on so many engines for so long, and measure it."""
     (lines, before), (_, after) = map(read, pages)
-    steps = 12  # the pages lie about a minute apart
+    steps = 12  # the pages are about a minute apart
     ports = [serve(Engine(lines, before, after, steps)) for _ in range(engines)]
     with tempfile.TemporaryDirectory() as name:
         config = Path(name) / "prometheus.yml"
@@ -134,7 +134,7 @@ def measure(engines: int, pages: tuple[Path, Path], minutes: float, image: str) 
 
 
 def figures(prometheus: Prometheus) -> dict[str, float]:
-    """Series, samples, memory, CPU, and the size of a block as Prometheus would keep it."""
+    """Series, samples, memory, CPU, and the size of a block."""
     itself, query = 'job="prometheus"', prometheus.value
     found = {
         "series per engine": query('max(scrape_samples_post_metric_relabeling{job="vllm"})'),

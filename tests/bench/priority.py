@@ -1,4 +1,4 @@
-"""The lion's share of the processor for what is measured, on a machine that others use too. Needs root."""
+"""CPU priority for a measurement on a shared machine. Needs root."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# Where control groups of version 1 and 2 are, and the file and the highest value of their weight.
+# Control groups of version 1 and 2: folder, file of the weight, highest weight.
 _KINDS = ((Path("/sys/fs/cgroup/cpu"), "cpu.shares", "262144"), (Path("/sys/fs/cgroup"), "cpu.weight", "10000"))
 
 
 @contextmanager
 def favoured() -> Iterator[list[str]]:
-    """Make a control group with the highest weight; yields what goes before a command to run it in there.
+    """Create a control group with the highest weight; yield the prefix of a command that runs in it.
 
-    Real-time priority would starve tools of several processes: nothing takes turns under it.
+    Not real-time priority, which would starve tools of several processes.
     """
     for root, name, most in _KINDS:
         group = root / "headroom-bench"

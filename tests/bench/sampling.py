@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 INTERVAL_S = 5.0
 # Per process: id and start (in a container that starts again the ids are the same), resident memory in bytes,
-# descriptors (those of other users' processes are not seen), and name.
+# descriptors (0 for other users' processes), and name.
 SCRIPT = """
-    exec 2>/dev/null  # a process may end while it is looked at
+    exec 2>/dev/null  # a process may end meanwhile
     for process in /proc/[0-9]*; do
       read -r name <"$process/comm" || continue
       set -- "$process"/fd/*
@@ -38,20 +38,20 @@ SCRIPT = """
 
 @dataclass
 class Series:
-    """One quantity over time: monotonic seconds, values, and whose they were (process ids and starts)."""
+    """One quantity over time: monotonic seconds, values, and their processes (ids and starts)."""
 
     at: list[float] = field(default_factory=list)
     values: list[float] = field(default_factory=list)
     whose: list[frozenset[str]] = field(default_factory=list)
 
     def add(self, at: float, value: float, whose: frozenset[str] = frozenset()) -> None:
-        """One more point."""
+        """Add one point."""
         self.at.append(at)
         self.values.append(value)
         self.whose.append(whose)
 
     def lives(self, skip_s: float = 0) -> list[Series]:
-        """One series for each set of processes, without the first `skip_s` seconds of its life: a start grows."""
+        """Split at restarts into one series per set of processes, each without its first `skip_s` seconds."""
         lives: list[Series] = []
         for at, value, whose in zip(self.at, self.values, self.whose, strict=True):
             if not lives or lives[-1].whose[-1] != whose:
@@ -60,7 +60,7 @@ class Series:
         return [life.after(skip_s) for life in lives]
 
     def after(self, skip_s: float) -> Series:
-        """The same without its first seconds."""
+        """The series without its first `skip_s` seconds."""
         kept = Series()
         for at, value, whose in zip(self.at, self.values, self.whose, strict=True):
             if at >= self.at[0] + skip_s:
@@ -68,7 +68,7 @@ class Series:
         return kept
 
     def means(self, every_s: float) -> Series:
-        """The mean of each `every_s` seconds: neighbouring points say the same."""
+        """Means of each `every_s` seconds: neighbouring points are not independent."""
         blocks: dict[int, list[tuple[float, float]]] = {}
         for at, value in zip(self.at, self.values, strict=True):
             blocks.setdefault(int((at - self.at[0]) / every_s), []).append((at, value))
@@ -82,7 +82,7 @@ class Series:
 
 
 def slope(lives: Sequence[Series]) -> float:
-    """Growth per second by least squares, one line's slope through all lives, each at its own height."""
+    """Growth per second by least squares: one slope for all lives, each with its own offset."""
     both = spread = 0.0
     for life in lives:
         if not life.at:
@@ -94,7 +94,7 @@ def slope(lives: Sequence[Series]) -> float:
 
 
 def slope_error(lives: Sequence[Series]) -> float:
-    """Standard error of `slope`, from the scatter around the lines; infinite where there are too few points."""
+    """Standard error of `slope` from the residuals; infinite for too few points."""
     rate, off, spread, free = slope(lives), 0.0, 0.0, -1
     for life in lives:
         if not life.at:
@@ -109,23 +109,23 @@ def slope_error(lives: Sequence[Series]) -> float:
 
 
 class Samples:
-    """Takes samples from a thread until it is stopped."""
+    """Takes samples in a thread until stopped."""
 
     def __init__(self, stack: RunningStack, interval_s: float = INTERVAL_S) -> None:
-        """Begin with `start`."""
+        """Prepare sampling; `start` begins it."""
         self._stack = stack
         self._interval_s = interval_s
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._take, daemon=True)
-        self.series: dict[tuple[str, str], Series] = {}  # by who and what
-        self._seen: dict[str, set[str]] = {}  # processes of the sample before, by container
+        self.series: dict[tuple[str, str], Series] = {}  # by process and quantity
+        self._seen: dict[str, set[str]] = {}  # processes of the last sample, by container
 
     def start(self) -> None:
         """Start sampling."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop sampling, once the last sample is in."""
+        """Stop sampling after the current sample."""
         self._stop.set()
         self._thread.join()
 
@@ -143,8 +143,8 @@ class Samples:
         try:
             lines = shell(container, SCRIPT).splitlines()
         except (StackError, OSError):
-            return  # it is just being broken, or has no shell
-        # What is there for one sample only is a health check, or this look itself.
+            return  # stopped by a drill, or without a shell
+        # A process in one sample only is a health check, or this script.
         before, now_there = self._seen.get(str(container.name), set()), set()
         sums: dict[tuple[str, str], float] = {}
         whose: dict[str, set[str]] = {}
@@ -167,7 +167,7 @@ class Samples:
         return 60 * slope([self.series.get((who, what), Series()).after(skip_s)])
 
     def first_and_last(self, who: str, what: str, skip_s: float = 0) -> tuple[float, float]:
-        """Mean of the first and of the last five points after the first seconds."""
+        """Means of the first and of the last five points, without the first `skip_s` seconds."""
         values = self.series.get((who, what), Series()).after(skip_s).values
         if not values:
             return 0.0, 0.0

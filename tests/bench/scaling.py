@@ -1,9 +1,9 @@
-"""`python -m tests.bench.scaling workers|router`: what growth costs, against the scripted engine on this machine.
+"""`python -m tests.bench.scaling workers|router`: measures the cost of scaling, against a scripted engine.
 
-workers: the same load from 1, 2 and 4 load-generating processes. With few cores the processes share them, so what
-counts is the CPU time a token costs, which more cores would turn into rate.
-router: the same load straight at two engines in turn and through vLLM's router before them; needs `--router COMMAND`.
-It is no test: nothing passes or fails here.
+workers: the same load from 1, 2 and 4 load-generating processes. On few cores they share them, so compare the CPU time
+per token.
+router: the same load directly on two engines in turn, and through vLLM's router; needs `--router COMMAND`.
+No test: nothing passes or fails here.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ TTFT_MS, GAP_MS = 50, 20
 
 
 def load(url: str, *options: str, engines: str = "") -> dict[str, Any]:
-    """The summary of one headless run."""
+    """Summary of one headless run."""
     with tempfile.TemporaryDirectory() as out:
         command = [sys.executable, "-m", "locust", "-f", "loadtest/locustfile.py", "--headless", "--only-summary"]
         command += ["--host", url, "--engine-urls", engines, "--endpoint", "chat", "--report-dir", out, *options]
@@ -104,13 +104,13 @@ def running_router(command: list[str], engines: list[str], policy: str) -> Itera
 
 
 def cpu_s(process: psutil.Process) -> float:
-    """CPU seconds so far, of it and its children."""
+    """CPU seconds of a process and its children."""
     times = [part.cpu_times() for part in (process, *process.children(recursive=True))]
     return sum(part.user + part.system for part in times)
 
 
 def router(command: list[str], rates: list[float], seconds: int) -> Table:
-    """What the router adds to latency, and its CPU by request and by token."""
+    """Latency added by the router, and its CPU time per request and token."""
     table = Table(title="Through the router, less straight at the engine; open loop, the same schedule")
     for column in (
         *("output tokens", "requests/s", "requests", "TTFT +p50 ms", "TTFT +p99 ms"),

@@ -1,6 +1,6 @@
-"""`python -m tests.bench.soak --minutes 60`: mixed load with processes killed in between, on the running stack.
+"""`python -m tests.bench.soak --minutes 60`: mixed load with killed processes, on the running stack.
 
-Ends with 1 when memory, descriptors or disk grow into trouble, or client and server disagree.
+Exits with 1 when memory, descriptors or disk grow too fast, or client and server disagree.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 
 RUN_S = 120
-EVERY = 2  # every second run of the first part has a drill in its middle; in the rest all live on
+EVERY = 2  # in the first part, one of so many runs has a failure in its middle; none in the rest
 HURT_PART = 0.4
-# On a CPU, oneDNN keeps 1,024 compiled kernels (its default), and needs four for each number of tokens in a step: with
-# 256 numbers they are all there (docs/evidence, soak), and some more.
+# On a CPU, oneDNN keeps 1,024 compiled kernels (its default), four for each number of tokens in a step: 256 numbers
+# fill them (docs/evidence, soak), and these are some more.
 STEP_SIZES = range(2, 302)
 # Chat and completions, streams and whole answers, short and long, closed and open loop.
 LOADS: tuple[dict[str, object], ...] = (
@@ -35,20 +35,20 @@ LOADS: tuple[dict[str, object], ...] = (
     {"users": 4, "endpoint": "completions", "stream": "false", "prompt_tokens": "32", "output_tokens": "16"},
     {"users": 8, "endpoint": "both", "arrival": "poisson", "rate": "2", "prompt_tokens": "64", "output_tokens": "32"},
 )
-# What a week's growth may come to: descriptors, MiB of memory, MiB of Prometheus' disk (its default bound is 5 GB).
+# Limits of a week's growth: descriptors, MiB of memory, MiB of Prometheus' disk (its default limit is 5 GB).
 LIMITS = {"fds": 1000.0, "rss": 2048.0, "disk": 5120.0}
 WEEK_H = 7 * 24
-# After each start of a process: caches fill.
+# Ignored after each start of a process, while caches fill.
 WARM_UP_S = 120
 FEWEST_POINTS = 6
-# What grows at first may be a cache that fills: judged is the second half of lives that are at least so long.
+# Only lives of this length are judged, by their second half: early growth may be a cache.
 LONG_LIFE_S = 600
-# Memory goes up and down with each load test, and over minutes that looks like growth.
+# Tolerance: memory rises and falls with each load test, which looks like growth over minutes.
 STANDARD_ERRORS = 3.0
 
 
 def run(stack: RunningStack, minutes: float) -> int:
-    """Run for so long and print the slopes; 0 unless totals disagree or something grows into trouble."""
+    """Run for `minutes` and print the slopes; return 1 for a problem, else 0."""
     samples = Samples(stack, interval_s=10)
     samples.start()
     disk = Series()
@@ -64,9 +64,9 @@ def run(stack: RunningStack, minutes: float) -> int:
             if all_live_on and not filled:
                 fill_kernels(stack)
                 filled = True
-            hurts = number % EVERY and not all_live_on
-            hurt = injections[number // EVERY % len(injections)] if hurts else None
-            problems += one_run(stack, number, hurt, totals)
+            fails = number % EVERY and not all_live_on
+            failure = injections[number // EVERY % len(injections)] if fails else None
+            problems += one_run(stack, number, failure, totals)
             disk.add(time.monotonic(), prometheus_bytes(stack))
             number += 1
     finally:
@@ -85,9 +85,9 @@ def run(stack: RunningStack, minutes: float) -> int:
 
 
 def injected(stack: RunningStack) -> list[tuple[str, Callable[[], object]]]:
-    """What is broken in the middle of runs, in turn. What is killed is judged by its growth afterwards.
+    """Failures to inject in turn; a killed process is judged by its growth afterwards.
 
-    What takes longest to fill its memory is killed first.
+    The process that takes longest to fill its memory comes first.
     """
     return [
         ("Prometheus killed", lambda: stack.signal("prometheus", "KILL", "prometheus")),
@@ -97,17 +97,17 @@ def injected(stack: RunningStack) -> list[tuple[str, Callable[[], object]]]:
 
 
 def one_run(
-    stack: RunningStack, number: int, hurt: tuple[str, Callable[[], object]] | None, totals: dict[str, Any]
+    stack: RunningStack, number: int, failure: tuple[str, Callable[[], object]] | None, totals: dict[str, Any]
 ) -> list[str]:
-    """One load test, hurt in its middle or not; what does not fit."""
+    """Run one load test, with or without a failure in its middle; return problems."""
     wait_for_engine(stack)
     begun = time.monotonic()
     load = LoadTestRun(stack, run_time=f"{RUN_S}s", **LOADS[number % len(LOADS)])
     what = "calm"
-    if hurt is not None:
+    if failure is not None:
         time.sleep(RUN_S / 3)
-        what = hurt[0]
-        hurt[1]()
+        what = failure[0]
+        failure[1]()
     summary = load.summary(RUN_S + 400)
     counts, verdict, server = summary["requests"], summary["verdict"], summary.get("server") or {}
     totals["requests"] += counts["total"]
@@ -140,24 +140,24 @@ def wait_for_engine(stack: RunningStack) -> None:
 
 
 def fill_kernels(stack: RunningStack) -> None:
-    """Have the engine compile for each number of tokens now: what it then still grows by is something else."""
+    """Make the engine compile for each number of tokens, so that later growth has another cause."""
     wait_for_engine(stack)
     begun = time.monotonic()
     url, model = f"{stack.url('vllm', 8000)}/v1/completions", stack.model()
     for tokens in STEP_SIZES:
-        # Ids of tokens, begun otherwise each time: one step of so many, and nothing from the prefix cache.
+        # Token ids, different at the start: one step of that size, and no hit in the prefix cache.
         body = {"model": model, "prompt": [*range(1000 + tokens, 1000 + 2 * tokens)], "max_tokens": 1}
         requests.post(url, json=body, headers=stack.headers(), timeout=60).raise_for_status()
     print(f"{time.monotonic() - begun:6.0f} s  one prompt of each length up to {STEP_SIZES[-1]} tokens", flush=True)
 
 
 def prometheus_bytes(stack: RunningStack) -> float:
-    """What Prometheus takes on disk."""
+    """Bytes of Prometheus on disk."""
     return float(stack.shell("prometheus", "du -sk /prometheus").split()[0]) * 1024
 
 
 def slopes(samples: Samples, disk: Series) -> list[str]:
-    """Print what grows and how fast; what would become trouble within a week."""
+    """Print growth rates; return those that exceed a week's limit."""
     problems = []
     print(f"\n{'':<30} {'':>4} {'first':>9} {'last':>9} {'per hour':>10} {'2nd half':>10}{'':11}   of")
     rows = [(who, what, samples.series[who, what].lives(WARM_UP_S)) for who, what in sorted(samples.series)]
@@ -186,7 +186,7 @@ def slopes(samples: Samples, disk: Series) -> list[str]:
 
 
 def main() -> int:
-    """Soak the stack of `--project`; returns the exit code."""
+    """Soak the stack of `--project`; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench.soak", description=__doc__)
     parser.add_argument("-p", "--project", help="Compose project name; default: this folder's")
     parser.add_argument("--minutes", type=float, default=30, help="default: %(default)g")

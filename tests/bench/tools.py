@@ -1,4 +1,4 @@
-"""The load generators that are compared: how each is installed, started, and what it reports."""
+"""The compared load generators: installation, command and report of each."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MODEL = "engine"
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """The same for every tool: closed loop, chat, streaming."""
+    """The same work for every tool: closed loop, chat, streaming."""
 
     url: str
     streams: int
@@ -32,7 +32,7 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Reported:
-    """What a tool says, milliseconds."""
+    """A tool's report in milliseconds."""
 
     ttft_p50: float
     ttft_p99: float
@@ -45,20 +45,20 @@ class Tool(Protocol):
     name: str
 
     def install(self, folder: Path) -> None:
-        """Make it ready, if it is not."""
+        """Install it unless installed."""
 
     def ready(self, folder: Path, out: Path) -> AbstractContextManager[None]:
-        """What must be there around the run."""
+        """Context of a run."""
 
     def command(self, work: Work, folder: Path, out: Path) -> list[str]:
-        """The command that does `work` and writes its results into `out`."""
+        """Command that does `work` and writes its results into `out`."""
 
     def read(self, out: Path) -> Reported:
         """Read its results."""
 
 
 def make_environment(folder: Path, *requirements: str) -> None:
-    """A virtual environment with `requirements`, made once."""
+    """Create a virtual environment with `requirements`, once."""
     if (folder / "bin" / "python").exists():
         return
     subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
@@ -66,7 +66,7 @@ def make_environment(folder: Path, *requirements: str) -> None:
 
 
 def make_tokenizer(folder: Path) -> Path:
-    """A tokenizer whose tokens are bytes: rivals want one, and none is downloaded; any text comes back from it."""
+    """Write a tokenizer whose tokens are bytes: rivals need one, and nothing is downloaded."""
     folder.mkdir(parents=True, exist_ok=True)
     vocabulary = {"<unk>": 0, "<s>": 1, "</s>": 2}
     for byte in sorted(pre_tokenizers.ByteLevel.alphabet()):
@@ -84,7 +84,7 @@ def make_tokenizer(folder: Path) -> Path:
 
 
 class Headroom:
-    """Ours, with all that it does in a real run: verdict, rows, report."""
+    """Headroom with all of a real run: verdict, rows, report."""
 
     name = "headroom"
 
@@ -110,9 +110,9 @@ class Headroom:
 
 
 class Vllm:
-    """vLLM's own, from the engine's image: the package alone would bring all of the engine too.
+    """vLLM's own, from the engine's image, because the package brings the whole engine.
 
-    It runs in the image's file system, but in our own control group: a container's may not have real-time priority.
+    Runs in the image's file system, but in our control group: a container's has no real-time priority.
     """
 
     name = "vllm bench serve"
@@ -161,7 +161,7 @@ class Vllm:
 
 
 class Guidellm:
-    """Its ITL is the mean gap of a request: it keeps no gap of its own."""
+    """guidellm; its ITL is the mean gap of a request, single gaps are not kept."""
 
     name = "guidellm"
 
@@ -190,7 +190,7 @@ class Guidellm:
 
 
 class Aiperf:
-    """With the server's token counts, as all others use them."""
+    """aiperf with the server's token counts, like the others."""
 
     name = "aiperf"
 

@@ -1,4 +1,4 @@
-"""The airgap hub's own server, on loopback, for tests that need no container."""
+"""The airgap hub's server on loopback, for tests without containers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def running_hub(root: Path) -> Iterator[HubServer]:
-    """Serve the models in `root`, with faults that the test can order."""
+    """Serve the models in `root`, with faults that the test can set."""
     server = HubServer(("127.0.0.1", 0), Library(root), faults=FaultBook())
     thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()

@@ -1,4 +1,4 @@
-"""A made-up model, small enough to be fetched in every test, and the program that fetches it."""
+"""A tiny model for delivery tests, and the program that fetches it."""
 
 import hashlib
 import json
@@ -13,7 +13,7 @@ _PACKAGE = Path(__file__).parents[2] / "docker/model"
 
 
 def write_model(folder: Path, *, seed: int = 0) -> None:
-    """A model's folder in the form that hubs hold: two shards with an index, config, tokenizer, chat template."""
+    """Write a model's folder like a hub's: two shards with an index, config, tokenizer, chat template."""
     folder.mkdir(parents=True)
     for number, name in enumerate(SHARDS):
         data = hashlib.sha256(f"{seed} {number}".encode()).digest() * 50_000  # 1.6 MB
@@ -30,10 +30,10 @@ def write_model(folder: Path, *, seed: int = 0) -> None:
 def run_model(
     volume: Path, *arguments: str, address: str = "http://127.0.0.1:1", answer: str = "", **settings: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run the container's program, all that it says in `stdout`; a process of its own, since clients read their
-    settings when imported.
+    """Run the container's program, with all output in `stdout`.
 
-    By default both hubs are at a port where nothing listens: a run that needs no network passes all the same.
+    In a process of its own, because clients read their settings at import. By default nothing listens at the hubs'
+    address, so that only a run without network passes.
     """
     volume.mkdir(exist_ok=True)
     environment = {
@@ -58,7 +58,7 @@ def run_model(
 
 
 def error_of(result: subprocess.CompletedProcess[str]) -> str:
-    """The one line that says why a run failed; it must be the last, where a person looks."""
+    """The error line of a failed run, which must be the only one and the last."""
     lines = result.stdout.splitlines()
     assert result.returncode == 1, result.stdout
     assert [line for line in lines if line.startswith("error: ")] == lines[-1:], result.stdout

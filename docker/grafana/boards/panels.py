@@ -175,7 +175,7 @@ def graph(
 
 
 def heat_map(title: str, description: str, buckets: str, *, width: int = 12) -> heatmap.Panel:
-    """How many requests, by duration in seconds and time; `buckets` is a rate by `le`."""
+    """Number of requests by duration in seconds and time; `buckets` is a rate by `le`."""
     return (
         heatmap.Panel()
         .title(title)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 
-from .settings import DeliveryError
+from .settings import DeliveryError, Settings
 
 # Other forms of the same weights: engines prefer safetensors, and fetching both doubles the download.
 _DUPLICATES = (
@@ -35,6 +35,14 @@ NO_LISTING = (ValueError, TypeError, KeyError, IndexError, AttributeError, Recur
 
 class TransientError(Exception):
     """A failure that is worth a retry; the message says what happened."""
+
+
+def no_listing(settings: Settings, error: Exception) -> TransientError:
+    """Error for a hub's answer that is no listing."""
+    return TransientError(
+        f"{settings.address_setting}: {settings.address} answers what is no list of files "
+        f"({type(error).__name__}): check the address and the proxy"
+    )
 
 
 @dataclass(frozen=True)

@@ -19,11 +19,11 @@ def adopt_log(name: str) -> None:
 
 def root_cause(error: BaseException) -> str:
     """The operating system's message below a client's errors, such as `Connection refused`."""
-    words = ""
+    text = ""
     link: BaseException | None = error
     while link is not None:
         if isinstance(link, OSError) and link.strerror:
-            words = link.strerror
+            text = link.strerror
         reason = getattr(link, "reason", None)
         link = link.__cause__ or link.__context__ or (reason if isinstance(reason, BaseException) else None)
-    return words or type(error).__name__
+    return text or type(error).__name__

@@ -39,7 +39,7 @@ def deliveries(root: Path) -> list[Delivery]:
 
 
 def list_models(settings: Settings) -> None:
-    """Print what is on the volume."""
+    """Print the models on the volume."""
     found = deliveries(settings.volume)
     for delivery in found:
         state = "READY" if delivery.manifest else "incomplete"

@@ -1,8 +1,8 @@
-"""ASGI middleware of the engine's API server: only the API is served, and all of it asks for the key.
+"""ASGI middleware of the engine's API server: serves listed routes only, all of them with the key.
 
-vLLM 0.32 asks for its key below /v1, /v2, /inference and /cohere only. Beside them it serves /invocations, which
-answers prompts, /scale_elastic_ep, which restarts engines, and more, to whoever reaches the port. Here a route that is
-not listed does not exist, and a listed one asks for the key as soon as there is one.
+vLLM 0.32 checks its key only below /v1, /v2, /inference and /cohere. It also serves, without a key, /invocations, which
+answers prompts, /scale_elastic_ep, which restarts engines, and more. Here a route that is not listed gets 404, and a
+listed one requires the key if there is one.
 
 vLLM loads it by `--middleware headroom_api.OnlyTheApi`.
 """
@@ -21,7 +21,7 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-# For health checks and for Prometheus: they tell that it runs and how busy it is, and nothing that was asked.
+# Without a key, for health checks and Prometheus: they reveal load, but no prompts.
 OPEN = {"/health", "/metrics", "/metrics/", "/ping"}
 API = {"/tokenize", "/detokenize", "/version", "/load", "/docs", "/openapi.json"}
 API_FOLDERS = ("/v1/", "/static/")  # /static: the scripts of /docs
@@ -31,7 +31,7 @@ class OnlyTheApi:
     """Wraps the API server's application."""
 
     def __init__(self, app: App) -> None:
-        """Wrap `app`; the key is VLLM_API_KEY, and empty for none."""
+        """Wrap `app`; VLLM_API_KEY is the key, empty for none."""
         self._app = app
         key = os.environ.get("VLLM_API_KEY", "")
         self._digest = _digest(key.encode()) if key else b""

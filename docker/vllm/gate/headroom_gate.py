@@ -1,14 +1,13 @@
-"""ASGI middleware of the engine's API server: refuses new work while stopping, and counts what is under way.
+"""ASGI middleware of the engine's API server: refuses new requests while stopping, and counts open ones.
 
-vLLM loads it by `--middleware headroom_gate.Gate`; it lies in a folder of its own because that folder is on the
-server's import path. The gauges appear on the server's own /metrics.
+vLLM loads it by `--middleware headroom_gate.Gate`; it has a folder of its own because that folder is on the server's
+import path. Its gauges appear on the server's /metrics.
 
-A request that comes while the engine stops gets HTTP 503 at once; vLLM alone would answer 200 with an empty text.
-Every 503, vLLM's own for a full queue too, gets a Retry-After, which clients such as openai's honour.
+A request during a stop gets HTTP 503 at once; vLLM alone would answer 200 with an empty text. Every 503, also vLLM's
+own for a full queue, gets a Retry-After, which clients such as openai's honour.
 
-A stream's status goes out with its first event, not before. vLLM looks for room in the queue before it answers, and
-once more after it has tokenized the prompt; found full then, it puts the refusal into a stream that has begun with
-status 200. Here it becomes the 503 that it is.
+A stream's status is sent with its first event. vLLM checks the queue before it answers and again after tokenizing the
+prompt; if it is full only then, vLLM sends the refusal inside a stream with status 200. Here it becomes a 503.
 """
 
 from __future__ import annotations
@@ -25,14 +24,14 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
-# Made by the supervisor when the container is told to stop.
+# Created by the supervisor when the container stops.
 STOPPING = Path("/tmp/headroom-stopping")  # noqa: S108  # the container's own tmpfs
-# A full queue has a place again soon; a stopping engine comes back, if at all, after its start.
+# A full queue has room again soon; a stopping engine returns, if at all, after a start.
 RETRY_FULL_S = 5
 RETRY_STOPPING_S = 30
 _ERROR_EVENT = b'data: {"error"'
 
-# "livesum": with several API servers, the sum over those that live.
+# "livesum": the sum over the living API servers.
 IN_FLIGHT = Gauge(
     "headroom_engine_requests_in_flight",
     "Requests that the API server has begun and not ended, streams that are not read included.",
@@ -51,19 +50,19 @@ UNSCRAPED = Gauge(
 
 
 def _is_scrape(scope: MutableMapping[str, Any]) -> bool:
-    """Whether Prometheus, and nobody else, has read the metrics."""
+    """Return whether Prometheus, not another client, reads the metrics."""
     if scope["type"] != "http" or scope["path"] != "/metrics":
         return False
     return any(name == b"user-agent" and value.startswith(b"Prometheus") for name, value in scope["headers"])
 
 
 class Gate:
-    """Wraps the API server's application; everything but POST passes through."""
+    """Wraps the API server's application; only POST requests are counted or refused."""
 
     def __init__(self, app: App) -> None:
         """Wrap `app`."""
         self._app = app
-        # POSTs that have ended so far, and how many of them Prometheus knows of.
+        # POSTs that have ended, and how many of them Prometheus has scraped.
         self._ended = self._scraped = 0
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
@@ -74,7 +73,7 @@ class Gate:
             else:
                 await self._count(scope, receive, send)
             return
-        ended = self._ended  # what ends from here on may be missing on the page
+        ended = self._ended  # requests that end from now on may be missing on the page
         await self._app(scope, receive, send)
         if _is_scrape(scope):
             self._scraped = max(self._scraped, ended)
@@ -103,14 +102,14 @@ class _Exchange:
 
     async def receive(self) -> Message:
         message = await self._receive()
-        # Only what has come in whole: a client that sends slowly is not kept waiting by the engine.
+        # Only a complete request: a client that sends slowly does not wait for the engine.
         if message["type"] == "http.request" and not message.get("more_body") and not self._received:
             self._received = self._waiting = True
             UNANSWERED.inc()
         return message
 
     def answered(self) -> None:
-        """The first byte goes out, or none ever will."""
+        """Stop counting it as unanswered: the first byte is sent, or none will be."""
         if self._waiting:
             self._waiting = False
             UNANSWERED.dec()
@@ -146,7 +145,7 @@ def _is_stream(start: Message) -> bool:
 
 
 def _first_error(body: bytes) -> dict[str, Any] | None:
-    """The error that a stream begins with, if its `code` is an HTTP status of failure."""
+    """The error that a stream starts with, if its `code` is an HTTP error status."""
     if not body.startswith(_ERROR_EVENT):
         return None
     try:

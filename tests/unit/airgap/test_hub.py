@@ -46,22 +46,22 @@ def set_faults(hub: HubServer, *faults: dict[str, Any]) -> None:
     hub.faults.replace(list(faults))
 
 
-def test_range_is_answered_with_exactly_those_bytes(hub: HubServer) -> None:
+def test_range_returns_exact_bytes(hub: HubServer) -> None:
     status, headers, body = get(hub, FILE, Range="bytes=100-199")
     assert (status, headers["Content-Range"], body) == (206, f"bytes 100-199/{len(CONTENT)}", CONTENT[100:200])
 
 
-def test_open_range_goes_to_the_end(hub: HubServer) -> None:
+def test_open_range_reaches_the_end(hub: HubServer) -> None:
     status, _, body = get(hub, FILE, Range="bytes=2000-")
     assert (status, body) == (206, CONTENT[2000:])
 
 
-def test_range_behind_the_end_is_refused(hub: HubServer) -> None:
+def test_range_past_the_end_is_refused(hub: HubServer) -> None:
     status, headers, _ = get(hub, FILE, Range=f"bytes={len(CONTENT)}-")
     assert (status, headers["Content-Range"]) == (416, f"bytes */{len(CONTENT)}")
 
 
-def test_commit_changes_with_content_and_names_its_revision(root: Path) -> None:
+def test_commit_changes_with_content(root: Path) -> None:
     library = Library(root)
     master, v1 = library.snapshot("o/m"), library.snapshot("o/m", "v1")
     assert master.commit != v1.commit
@@ -74,12 +74,12 @@ def test_only_models_in_the_folder_exist(root: Path, model_id: str) -> None:
         Library(root).revisions(model_id)
 
 
-def test_unknown_revision_is_told_from_unknown_model(root: Path) -> None:
+def test_unknown_revision_and_unknown_model(root: Path) -> None:
     with pytest.raises(NoSuchRevisionError):
         Library(root).snapshot("o/m", "v9")
 
 
-def test_a_file_outside_the_listing_cannot_be_fetched(hub: HubServer, root: Path) -> None:
+def test_file_outside_listing_is_refused(hub: HubServer, root: Path) -> None:
     (root / "secret").write_text("secret")
     status, _, _ = get(hub, "/api/v1/models/o/m/repo?Revision=master&FilePath=../../secret")
     assert status == 404
@@ -102,7 +102,7 @@ def test_token_is_required_when_set(hub: HubServer) -> None:
     assert get(hub, "/health")[0] == 200, "the container's own check has no token"
 
 
-def test_cut_closes_after_so_many_bytes_and_then_heals(hub: HubServer) -> None:
+def test_cut_fault_closes_once(hub: HubServer) -> None:
     set_faults(hub, {"match": "w.bin", "cut_after": 1000})
     with pytest.raises(http.client.IncompleteRead) as caught:
         get(hub, FILE)
@@ -110,43 +110,43 @@ def test_cut_closes_after_so_many_bytes_and_then_heals(hub: HubServer) -> None:
     assert get(hub, FILE)[2] == CONTENT
 
 
-def test_corrupt_flips_the_byte_at_that_place_of_the_file(hub: HubServer) -> None:
+def test_corrupt_fault_flips_one_byte(hub: HubServer) -> None:
     set_faults(hub, {"match": "w.bin", "corrupt_at": 1500})
     _, _, body = get(hub, FILE, Range="bytes=1000-")
     assert [at for at, (is_, was) in enumerate(zip(body, CONTENT[1000:], strict=True)) if is_ != was] == [500]
 
 
-def test_redirect_leads_to_the_same_bytes(hub: HubServer) -> None:
+def test_redirect_fault_keeps_the_bytes(hub: HubServer) -> None:
     set_faults(hub, {"match": "w.bin", "redirect": True})
     status, headers, _ = get(hub, FILE)
     assert status == 302
     assert get(hub, headers["Location"])[2] == CONTENT
 
 
-def test_status_fault_bears_its_headers(hub: HubServer) -> None:
+def test_status_fault_sends_headers(hub: HubServer) -> None:
     set_faults(hub, {"match": "repo/files", "status": 429, "headers": {"Retry-After": "2"}})
     status, headers, _ = get(hub, "/api/v1/models/o/m/repo/files?Revision=master")
     assert (status, headers["Retry-After"]) == (429, "2")
 
 
-def test_refusal_is_no_answer_at_all(hub: HubServer) -> None:
+def test_refuse_fault_sends_no_answer(hub: HubServer) -> None:
     set_faults(hub, {"match": "w.bin", "refuse": True})
     with pytest.raises(http.client.RemoteDisconnected):
         get(hub, FILE)
 
 
-def test_book_counts_the_bytes_that_left(hub: HubServer) -> None:
+def test_fault_book_counts_sent_bytes(hub: HubServer) -> None:
     get(hub, FILE, Range="bytes=0-9")
     [entry] = json.loads(get(hub, "/faults")[2])["requests"]
     assert (entry["status"], entry["sent"], entry["range"]) == (206, 10, "bytes=0-9")
 
 
-def test_a_bad_fault_is_refused(hub: HubServer) -> None:
+def test_invalid_fault_is_refused(hub: HubServer) -> None:
     with pytest.raises(TypeError):
         set_faults(hub, {"match": "x", "explode": True})
 
 
-def test_without_the_test_setting_nobody_can_order_faults(root: Path) -> None:
+def test_faults_are_off_by_default(root: Path) -> None:
     server = HubServer(("127.0.0.1", 0), Library(root))
     thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
@@ -158,7 +158,7 @@ def test_without_the_test_setting_nobody_can_order_faults(root: Path) -> None:
         thread.join()
 
 
-def test_hugging_face_lists_a_commit_and_serves_its_files(hub: HubServer, root: Path) -> None:
+def test_hugging_face_lists_and_serves_files(hub: HubServer, root: Path) -> None:
     (root / "o/m/large.bin").write_bytes(bytes(2_000_000))
     commit = json.loads(get(hub, "/api/models/o/m/revision/main")[2])["sha"]
     entries = {entry["path"]: entry for entry in json.loads(get(hub, f"/api/models/o/m/tree/{commit}")[2])}
@@ -170,7 +170,7 @@ def test_hugging_face_lists_a_commit_and_serves_its_files(hub: HubServer, root: 
     assert headers["ETag"] == f'"{hashlib.sha1(b"blob 3" + bytes(1) + b"o/m", usedforsecurity=False).hexdigest()}"'
 
 
-def test_hugging_face_tells_what_is_missing_in_its_own_words(hub: HubServer) -> None:
+def test_hugging_face_not_found_errors(hub: HubServer) -> None:
     paths = {
         "/api/models/o/none": "RepoNotFound",
         "/api/models/o/m/revision/v9": "RevisionNotFound",

@@ -10,7 +10,7 @@ from tests.bench import soak
 from tests.bench.sampling import SCRIPT, Samples, Series, slope
 
 
-def test_a_slope_is_that_of_the_line_through_the_points() -> None:
+def test_slope_of_a_noisy_line() -> None:
     line = Series()
     for second in range(100):
         line.add(1000.0 + second, 7 + 0.5 * second + (1 if second % 2 else -1))
@@ -19,18 +19,18 @@ def test_a_slope_is_that_of_the_line_through_the_points() -> None:
     assert slope([]) == slope([Series()]) == 0
 
 
-def test_a_restart_is_no_shrinking_and_a_start_no_growth() -> None:
+def test_restart_does_not_count_as_growth() -> None:
     series = Series()
     for life, pid in enumerate((1, 2)):
         for second in range(100):
-            start = 50 * second if second < 20 else 1000  # grows while it starts, then stands still
+            start = 50 * second if second < 20 else 1000  # grows during the start, then stays
             series.add(1000.0 * life + second, start - 400 * life, frozenset({f"7/{pid}"}))
     assert len(series.lives()) == 2
     assert slope(series.lives(skip_s=20)) == 0
     assert slope([series]) < 0
 
 
-def test_growth_leaves_the_warm_up_out() -> None:
+def test_growth_excludes_the_warm_up() -> None:
     samples = Samples.__new__(Samples)
     nobody: frozenset[str] = frozenset()
     samples.series = {("vllm", "rss"): Series([0, 60, 120, 180], [0, 1000, 1000, 1000], [nobody] * 4)}
@@ -39,8 +39,8 @@ def test_growth_leaves_the_warm_up_out() -> None:
     assert samples.first_and_last("vllm", "rss", skip_s=60) == (1000, 1000)
 
 
-def test_a_process_is_known_by_its_id_and_its_start() -> None:
-    # A container that starts again gives its processes the same ids.
+def test_process_key_has_id_and_start() -> None:
+    # Process ids repeat after a container's restart.
     lines = subprocess.run(["sh", "-c", SCRIPT], capture_output=True, text=True, check=True).stdout.splitlines()
     started = Path("/proc/self/stat").read_text().rpartition(") ")[2].split()[19]
     (own,) = [line.split(" ", 3) for line in lines if line.startswith(f"{os.getpid()}/")]
@@ -55,7 +55,7 @@ def growing(seconds: range, pid: int, still: int = 10_000) -> Series:
     return Series([*seconds], values, [frozenset({str(pid)})] * len(seconds))
 
 
-def test_growth_of_a_long_life_is_a_problem_and_of_a_short_one_only_shown(capsys: pytest.CaptureFixture[str]) -> None:
+def test_only_long_lives_are_judged(capsys: pytest.CaptureFixture[str]) -> None:
     samples = Samples.__new__(Samples)
     samples.series = {("vllm: short", "rss"): growing(range(0, 700, 10), 1)}
     assert soak.slopes(samples, Series()) == []
@@ -64,15 +64,15 @@ def test_growth_of_a_long_life_is_a_problem_and_of_a_short_one_only_shown(capsys
     assert soak.slopes(samples, Series()) == ["vllm: long: MiB grow by 3600.0 an hour"]
 
 
-def test_memory_that_goes_up_and_down_is_no_growth() -> None:
+def test_oscillating_memory_is_no_growth() -> None:
     samples = Samples.__new__(Samples)
     seconds = range(0, 1800, 10)
-    values = [100e6 + 5e6 * (second // 120 % 4) for second in seconds]  # as the loads do that come in turn
+    values = [100e6 + 5e6 * (second // 120 % 4) for second in seconds]  # like the alternating loads
     samples.series = {("locust: up and down", "rss"): Series([*seconds], values, [frozenset({"1"})] * len(seconds))}
     assert soak.slopes(samples, Series()) == []
 
 
-def test_what_fills_and_then_stands_still_is_no_growth() -> None:
+def test_filling_cache_is_no_growth() -> None:
     samples = Samples.__new__(Samples)
     samples.series = {("vllm: filled", "rss"): growing(range(0, 1800, 10), 1, still=900)}
     assert soak.slopes(samples, Series()) == []

@@ -1,4 +1,4 @@
-"""Grafana's start: who may look, who may change things, and when it refuses to start."""
+"""Grafana's start script: anonymous viewers, passwords, refusals."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ OWN = "a password of one's own"
 
 
 def start(tmp_path: Path, from_file: str | None = None, **env: str) -> tuple[int, dict[str, str], str]:
-    """Exit code, the environment that Grafana would get, and what was said."""
+    """Exit code, Grafana's environment, and standard error."""
     secret = tmp_path / "secret"
     if from_file is not None:
         secret.write_text(from_file)
-    # Grafana's own start script and the secret's place are the only things replaced.
+    # Replaces only Grafana's own start script and the secret's path.
     script = (
         START.read_text().replace('/run.sh "$@"', "env").replace("/run/secrets/grafana_admin_password", str(secret))
     )
@@ -27,7 +27,7 @@ def start(tmp_path: Path, from_file: str | None = None, **env: str) -> tuple[int
 
 
 @pytest.mark.parametrize("address", ["", "127.0.0.1", "::1"])
-def test_on_this_box_everybody_may_look_and_nobody_is_admin(tmp_path: Path, address: str) -> None:
+def test_loopback_allows_anonymous_viewers(tmp_path: Path, address: str) -> None:
     code, env, _ = start(tmp_path, BIND_ADDRESS=address, GF_SECURITY_ADMIN_PASSWORD="")
     assert code == 0
     assert env["GF_AUTH_ANONYMOUS_ENABLED"] == "true"
@@ -35,7 +35,7 @@ def test_on_this_box_everybody_may_look_and_nobody_is_admin(tmp_path: Path, addr
     assert "GF_SECURITY_ADMIN_PASSWORD" not in env
 
 
-def test_others_must_log_in_with_a_password_that_the_user_set(tmp_path: Path) -> None:
+def test_other_machines_need_a_password(tmp_path: Path) -> None:
     code, _, said = start(tmp_path, BIND_ADDRESS="0.0.0.0", GF_SECURITY_ADMIN_PASSWORD="")
     assert code == 2
     assert said.startswith("headroom: BIND_ADDRESS=0.0.0.0")
@@ -44,7 +44,7 @@ def test_others_must_log_in_with_a_password_that_the_user_set(tmp_path: Path) ->
     assert (code, env["GF_AUTH_ANONYMOUS_ENABLED"], env["GF_SECURITY_ADMIN_PASSWORD"]) == (0, "false", OWN)
 
 
-def test_the_password_may_be_in_a_file(tmp_path: Path) -> None:
+def test_password_from_a_file(tmp_path: Path) -> None:
     code, env, _ = start(tmp_path, "from a file\n", BIND_ADDRESS="0.0.0.0", GF_SECURITY_ADMIN_PASSWORD="")
     assert (code, env["GF_SECURITY_ADMIN_PASSWORD"]) == (0, "from a file")
     assert start(tmp_path, "one", GF_SECURITY_ADMIN_PASSWORD=OWN)[0] == 2

@@ -1,4 +1,4 @@
-"""Docker starts an `on-failure` container again after a reboot only if it ended in failure, so being stopped is one."""
+"""Exit codes of start scripts: after a reboot Docker restarts an `on-failure` container only if it failed."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import pytest
 
 DOCKER = Path(__file__).parents[3] / "docker"
 pytestmark = pytest.mark.timeout(60)
-# What each start script runs in the end.
+# Program of each start script.
 PROGRAMS = {"alertmanager": "alertmanager", "edge": "caddy", "router": "vllm-router"}
 SETTINGS = {"ALERT_WEBHOOK_URL": "http://a.test", "EDGE_DOMAIN": "a.test", "EDGE_PASSWORD": "123456789012"}
-# Asked for a hash, it gives one. Else it runs until it is stopped, ends what it was at, and exits with 0.
+# Prints a hash for Caddy's hash-password; else runs until stopped, finishes its work, and exits with 0.
 STAND_IN = """#!/bin/sh
 case ${1:-} in hash-password) echo hash; exit 0 ;; fails) exit 3 ;; esac
 trap 'echo ended gently; exit 0' TERM
@@ -23,7 +23,7 @@ while :; do sleep 0.05; done
 
 
 def start(service: str, tmp_path: Path, *args: str) -> subprocess.Popen[str]:
-    """The service's start script, with a stand-in for its program."""
+    """Start the service's script with a stand-in for its program."""
     program = tmp_path / PROGRAMS[service]
     program.write_text(STAND_IN)
     program.chmod(0o755)
@@ -38,7 +38,7 @@ def start(service: str, tmp_path: Path, *args: str) -> subprocess.Popen[str]:
 
 
 @pytest.mark.parametrize("service", PROGRAMS)
-def test_a_service_that_is_stopped_ends_gently_and_not_with_0(service: str, tmp_path: Path) -> None:
+def test_stopped_service_exits_with_143(service: str, tmp_path: Path) -> None:
     with start(service, tmp_path) as running:
         assert running.stdout is not None
         assert running.stdout.readline() == "started\n"
@@ -48,6 +48,6 @@ def test_a_service_that_is_stopped_ends_gently_and_not_with_0(service: str, tmp_
 
 
 @pytest.mark.parametrize("service", ["alertmanager", "router"])
-def test_a_program_that_fails_says_so_by_its_code(service: str, tmp_path: Path) -> None:
+def test_failed_program_keeps_its_exit_code(service: str, tmp_path: Path) -> None:
     with start(service, tmp_path, "fails") as running:
         assert running.wait(timeout=10) == 3

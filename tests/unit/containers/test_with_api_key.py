@@ -1,4 +1,4 @@
-"""The load test's containers get the key from its file, and say so when they cannot."""
+"""Entrypoint of the load test's containers: the key from its file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def run(**env: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_the_key_comes_from_its_file_or_its_variable(tmp_path: Path) -> None:
+def test_key_from_file_or_variable(tmp_path: Path) -> None:
     file = tmp_path / "key"
     file.write_text("from-file\n")
     assert run(VLLM_API_KEY_FILE=str(file), VLLM_API_KEY="").stdout == "from-file"
@@ -26,7 +26,7 @@ def test_the_key_comes_from_its_file_or_its_variable(tmp_path: Path) -> None:
     assert run().stdout == ""
 
 
-def test_two_keys_are_one_too_many(tmp_path: Path) -> None:
+def test_key_and_key_file_conflict(tmp_path: Path) -> None:
     file = tmp_path / "key"
     file.write_text("a")
     done = run(VLLM_API_KEY_FILE=str(file), VLLM_API_KEY="b")

@@ -1,4 +1,4 @@
-"""What Grafana needs of the dashboards, and what their readers do; its server cannot run here to say so itself."""
+"""Requirements of Grafana and of readers on the dashboards, without a Grafana server."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PANELS = {
     for name, board in BOARDS.items()
     for panel in dashboards.panels(board)
 }
-# What the SDK's type of an annotation lacks; Grafana reads it all the same.
+# Fields of annotations that Grafana reads and the SDK's type lacks.
 MARKER_FIELDS = ("titleFormat", "textFormat", "step", "useValueForTime")
 
 
@@ -34,13 +34,13 @@ def build(*options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-def test_the_four_dashboards_are_there_as_built() -> None:
+def test_committed_dashboards_are_current() -> None:
     assert BOARDS.keys() == {"overview", "engine", "load-test", "hardware"}
     done = build("--check")
     assert (done.returncode, done.stdout) == (0, "")
 
 
-def test_a_changed_file_and_a_stray_one_are_named(tmp_path: Path) -> None:
+def test_changed_and_stray_files_are_named(tmp_path: Path) -> None:
     assert build("--folder", str(tmp_path)).returncode == 0
     assert build("--check", "--folder", str(tmp_path)).returncode == 0
     (tmp_path / "engine.json").write_text("{}")
@@ -52,19 +52,19 @@ def test_a_changed_file_and_a_stray_one_are_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", BOARDS)
-def test_the_sdk_knows_every_field(name: str) -> None:
+def test_sdk_knows_every_field(name: str) -> None:
     board: dict[str, Any] = json.loads(json.dumps(BOARDS[name]))
     for marker in board["annotations"]["list"]:
         for field in MARKER_FIELDS:
             marker.pop(field)
     again = json.loads(JSONEncoder().encode(Dashboard.from_json(board)))
     for marker in again["annotations"]["list"]:
-        marker.pop("builtIn")  # the SDK's default, which ours leave out
+        marker.pop("builtIn")  # the SDK's default, absent in ours
     assert again == board
 
 
 @pytest.mark.parametrize("name", BOARDS)
-def test_panels_lie_on_the_grid_beside_each_other_and_leave_no_hole(name: str) -> None:
+def test_panels_fill_the_grid(name: str) -> None:
     panels = BOARDS[name]["panels"]
     assert [panel["id"] for panel in panels] == list(range(1, len(panels) + 1))
     cells = [
@@ -78,14 +78,14 @@ def test_panels_lie_on_the_grid_beside_each_other_and_leave_no_hole(name: str) -
 
 
 @pytest.mark.parametrize("name", BOARDS)
-def test_links_lead_to_every_other_dashboard_and_keep_time_and_variables(name: str) -> None:
+def test_links_reach_all_other_dashboards(name: str) -> None:
     links = BOARDS[name]["links"]
     assert {link["url"] for link in links} == {f"/d/{board['uid']}" for other, board in BOARDS.items() if other != name}
     assert all(link["keepTime"] and link["includeVars"] for link in links)
 
 
 @pytest.mark.parametrize("name", BOARDS)
-def test_variables_come_from_a_metric_that_only_engines_have(name: str) -> None:
+def test_variables_use_engine_only_metric(name: str) -> None:
     variables = {variable["name"]: variable for variable in BOARDS[name]["templating"]["list"]}
     assert variables.keys() == {"model", "instance"}
     for variable in variables.values():
@@ -95,7 +95,7 @@ def test_variables_come_from_a_metric_that_only_engines_have(name: str) -> None:
 
 
 @pytest.mark.parametrize("where", PANELS)
-def test_a_panel_says_what_it_shows_in_which_unit_and_what_no_data_means(where: str) -> None:
+def test_panel_has_description_unit_and_no_value(where: str) -> None:
     panel = PANELS[where]
     defaults = panel["fieldConfig"]["defaults"]
     units = [p["id"] for override in panel["fieldConfig"]["overrides"] for p in override["properties"]]
@@ -116,7 +116,7 @@ def test_a_panel_says_what_it_shows_in_which_unit_and_what_no_data_means(where: 
 
 
 @pytest.mark.parametrize("where", PANELS)
-def test_a_unit_is_one_that_grafana_knows(where: str) -> None:
+def test_units_are_known_to_grafana(where: str) -> None:
     config = PANELS[where]["fieldConfig"]
     given = [config["defaults"].get("unit")]
     given += [p["value"] for override in config["overrides"] for p in override["properties"] if p["id"] == "unit"]
@@ -130,7 +130,7 @@ def panel_text(panel: dict[str, Any]) -> str:
 
 
 @pytest.mark.parametrize("where", PANELS)
-def test_a_latency_that_has_an_objective_is_shown_with_it(where: str) -> None:
+def test_latency_panels_show_the_slo(where: str) -> None:
     panel = PANELS[where]
     if panel["type"] == "heatmap":
         return
@@ -148,26 +148,26 @@ def test_a_latency_that_has_an_objective_is_shown_with_it(where: str) -> None:
 
 
 @pytest.mark.parametrize("where", [where for where, panel in PANELS.items() if panel["type"] == "timeseries"])
-def test_the_sides_of_a_graph_look_the_same_everywhere(where: str) -> None:
+def test_series_styles_are_consistent(where: str) -> None:
     overrides = PANELS[where]["fieldConfig"]["overrides"]
     matchers = {override["matcher"]["options"] for override in overrides}
-    # Grafana takes a pattern without slashes for the whole name.
+    # Grafana matches a pattern without slashes against the whole name.
     assert matchers == {"SLO", "/^engine/", "/^client/"}
 
 
 @pytest.mark.parametrize("query", dashboards.queries(), ids=lambda query: query.where)
-def test_a_query_sums_over_engines_of_its_job_at_the_rate_that_grafana_chooses(query: dashboards.Query) -> None:
+def test_queries_aggregate_by_job(query: dashboards.Query) -> None:
     if query.kind == "variable":
         return
     for selector in re.findall(r"(?:vllm:|loadtest_|node_|DCGM_|process_|http_)\w+(\{[^}]*\})?", query.expr):
         assert 'job="' in selector
     windows = set(re.findall(r"\[([^]]+)\]", query.expr))
-    # Restarts are rare: the last seconds would hide them.
+    # Restarts are rare, and invisible in the last seconds.
     assert windows <= ({"15m"} if "changes(" in query.expr else {"$__rate_interval"})
-    assert "avg" not in query.expr  # of percentiles or of engines: neither is what users feel
+    assert "avg" not in query.expr  # averages of percentiles or engines are not what users see
 
 
-def test_the_first_line_of_the_overview_is_about_what_is_wrong() -> None:
+def test_overview_starts_with_problems() -> None:
     first = [panel for panel in dashboards.panels(BOARDS["overview"]) if panel["gridPos"]["y"] == 1]
     titles = ["Firing alerts", "Engines up", "TTFT p95", "TPOT p95", "Missed SLO", "HTTP errors", "Waiting", "KV cache"]
     assert [panel["title"] for panel in first] == titles
@@ -176,8 +176,8 @@ def test_the_first_line_of_the_overview_is_about_what_is_wrong() -> None:
         assert {"green", "red"} <= colors or {"green", "orange"} <= colors or "transformations" in panel
 
 
-def test_a_number_is_the_present_one() -> None:
-    # A range query's last value would be that of the last request, however long ago.
+def test_tiles_use_instant_queries() -> None:
+    # A range query would show the last request's value, however old.
     for panel in PANELS.values():
         for target in panel["targets"]:
             assert target["instant"] is (panel["type"] in {"stat", "gauge", "table"})

@@ -1,4 +1,4 @@
-"""Provisioning files, Compose and Prometheus name the same things; Grafana would only log that they do not."""
+"""Provisioning files agree with Compose and Prometheus; Grafana would only log a mismatch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import yaml
 
 from tests.rig import dashboards
 
-# Fields that Grafana 12's documentation of provisioning knows; one that it does not is ignored without a word.
+# Fields in Grafana 12's documentation of provisioning; unknown ones are silently ignored.
 DATASOURCE_FIELDS = {"name", "uid", "type", "access", "url", "isDefault", "editable", "jsonData"}
 PROVIDER_FIELDS = {"name", "folder", "type", "allowUiUpdates", "options"}
 
@@ -17,7 +17,7 @@ def read(path: str) -> Any:
     return yaml.safe_load((dashboards.ROOT / path).read_text())
 
 
-def test_the_data_source_is_the_stacks_prometheus_at_its_scrape_interval() -> None:
+def test_data_source_is_the_stacks_prometheus() -> None:
     [source] = read("docker/grafana/provisioning/datasources/prometheus.yaml")["datasources"]
     assert source.keys() <= DATASOURCE_FIELDS
     assert (source["type"], source["access"], source["isDefault"]) == ("prometheus", "proxy", True)
@@ -29,7 +29,7 @@ def test_the_data_source_is_the_stacks_prometheus_at_its_scrape_interval() -> No
     }
 
 
-def test_the_dashboards_are_read_from_where_compose_puts_them() -> None:
+def test_dashboard_path_matches_compose() -> None:
     [provider] = read("docker/grafana/provisioning/dashboards/headroom.yaml")["providers"]
     assert provider.keys() <= PROVIDER_FIELDS
     assert (provider["type"], provider["allowUiUpdates"]) == ("file", False)

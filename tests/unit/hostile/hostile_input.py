@@ -1,4 +1,4 @@
-"""What a target is, and how it turns bytes into input."""
+"""Definition of a target, and helpers that turn bytes into its input."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Hostile:
-    """A reader under attack: `check` raises nothing, whatever bytes it is given; `seeds` are valid and nasty input."""
+    """A reader under test: `check` must not raise for any bytes; `seeds` are valid and malformed inputs."""
 
     check: Callable[[bytes], None]
     seeds: Sequence[bytes] = field(default=())
 
 
 def split(data: bytes) -> tuple[bytes, list[bytes]]:
-    """All but the first byte, whole and in pieces; the first byte says how long the pieces are."""
+    """All bytes but the first, whole and in pieces; the first byte sets the size of the pieces."""
     size = 1 + (data[0] if data else 0)
     rest = data[1:]
     return rest, [rest[at : at + size] for at in range(0, len(rest), size)]
@@ -29,7 +29,7 @@ def split(data: bytes) -> tuple[bytes, list[bytes]]:
 
 @cache
 def scratch() -> Path:
-    """A folder in memory for files that a reader wants by path; it goes with the process."""
+    """A folder in memory for readers that need a path; deleted with the process."""
     shm = Path("/dev/shm")  # noqa: S108  # a folder of its own is made there
     made = tempfile.TemporaryDirectory(prefix="fuzz-", dir=shm if shm.is_dir() else None)
     _KEPT.append(made)
@@ -47,7 +47,7 @@ def scratch_file(name: str, data: bytes) -> Path:
 
 
 def environment(data: bytes, names: Sequence[str]) -> dict[str, str]:
-    """Settings from lines `N=value`, where N is the place of a name in `names`, or the name itself."""
+    """Settings from lines `N=value`, where N is a name of `names`, or its index as a character."""
     env = {}
     for line in data.decode("utf-8", "replace").replace("\0", "").split("\n"):
         name, _, value = line.partition("=")

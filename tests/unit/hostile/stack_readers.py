@@ -1,4 +1,4 @@
-"""Targets of the containers: settings, what lies on the volume, and what a hub answers."""
+"""Targets of the containers: settings, files on the volume, answers of a hub."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ MODEL_NAMES = (
 
 
 def engine_environment(data: bytes) -> None:
-    """A SettingError of one line that names the setting, or arguments that vLLM can be given."""
+    """Engine settings: a SettingError of one line, or valid arguments for vLLM."""
     env = {"MODEL_ID": "a/b", **environment(data, ENGINE_NAMES)}
     try:
         api_access.adopt_key(env)
@@ -49,7 +49,7 @@ def engine_environment(data: bytes) -> None:
 
 
 def model_environment(data: bytes) -> None:
-    """A DeliveryError of one line, or settings that stay inside the volume."""
+    """Delivery settings: a DeliveryError of one line, or paths inside the volume."""
     try:
         settings = delivery_settings.read(environment(data, MODEL_NAMES))
     except DeliveryError as error:
@@ -63,7 +63,7 @@ def model_environment(data: bytes) -> None:
 
 
 def manifest(data: bytes) -> None:
-    """A folder whose READY fits its manifest is complete or not; it never stops the start."""
+    """A manifest with a fitting READY: complete or not, but never an exception."""
     folder = scratch() / "manifest"
     folder.mkdir(exist_ok=True)
     (folder / "manifest.json").write_bytes(data)
@@ -79,7 +79,7 @@ def _model_folder() -> tuple[Path, delivery_settings.Settings]:
 
 
 def model_files(data: bytes) -> None:
-    """A downloaded model's own JSON files: problems in words, and no way to look outside of the folder."""
+    """A downloaded model's JSON files: problems as text, no access outside the folder."""
     folder, settings = _model_folder()
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
@@ -93,7 +93,7 @@ def model_files(data: bytes) -> None:
 
 
 def engine_model_files(data: bytes) -> None:
-    """The same config.json on the volume, read by the engine's memory check."""
+    """A model's config.json, read by the engine's memory check."""
     config = scratch_file("config.json", data)
 
     class Here(engine_settings.Settings):
@@ -108,13 +108,13 @@ def engine_model_files(data: bytes) -> None:
 
 
 def engine_log(data: bytes) -> None:
-    """Whatever an engine wrote before it ended, there is one line about it."""
+    """An engine's log: always one line of explanation."""
     text = data.decode("utf-8", "replace")
     assert "\n" not in explain(text, 1)
 
 
 class _Hub(http.server.BaseHTTPRequestHandler):
-    """Answers every request with the bytes under test."""
+    """Hub that answers every request with the bytes under test."""
 
     status = 200
     body = b""
@@ -149,7 +149,7 @@ def _source(kind: str) -> Source:
 def _listing(kind: str, data: bytes) -> None:
     statuses = [status.value for status in HTTPStatus if status >= 400 and status != HTTPStatus.TOO_MANY_REQUESTS]
     first = data[0] if data else 0
-    # Mostly success: errors are few and soon known.
+    # Mostly success: there are few errors to test.
     _Hub.status, _Hub.body = (200 if first < 224 else statuses[first % len(statuses)]), data[1:]
     try:
         listing = select(_source(kind).listing(), (), ())
@@ -164,12 +164,12 @@ def _listing(kind: str, data: bytes) -> None:
 
 
 def modelscope_answer(data: bytes) -> None:
-    """ModelScope's file list, through its client: files inside the folder, or one of our errors."""
+    """ModelScope's file list by its client: paths inside the folder, or one of our errors."""
     _listing("modelscope", data)
 
 
 def huggingface_answer(data: bytes) -> None:
-    """The same for Hugging Face."""
+    """Hugging Face's file list by its client: like ModelScope's."""
     _listing("huggingface", data)
 
 

@@ -1,7 +1,4 @@
-"""Every reader of hostile input holds against valid input that was spoilt; `python -m tests.fuzz` tries far more.
-
-The examples are the same in every run.
-"""
+"""Every reader of untrusted input survives corrupted seeds; the examples are the same in every run."""
 
 from __future__ import annotations
 
@@ -17,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 EXAMPLES = 150
-# What readers stumble over: ends of lines and strings, numbers out of range, half characters, deep nesting.
+# Typical breakers: ends of lines and strings, numbers out of range, partial characters, deep nesting.
 NASTY = [
     b"\r",
     b"\n\n",
@@ -37,7 +34,7 @@ NASTY = [
 
 @st.composite
 def spoilt(draw: st.DrawFn, seeds: Sequence[bytes]) -> bytes:
-    """A seed with up to four places cut out, doubled or overwritten; or just any bytes."""
+    """A seed with up to four places cut out, doubled or overwritten; or random bytes."""
     if draw(st.integers(0, 9)) == 0:
         return draw(st.binary(max_size=200))
     data = draw(st.sampled_from(seeds))
@@ -49,13 +46,13 @@ def spoilt(draw: st.DrawFn, seeds: Sequence[bytes]) -> bytes:
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_a_reader_holds_against_its_seeds(name: str) -> None:
+def test_seeds_raise_nothing(name: str) -> None:
     for seed in (b"", *TARGETS[name].seeds):
         TARGETS[name].check(seed)
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_a_reader_holds_against_spoilt_input(name: str) -> None:
+def test_corrupted_input_raises_nothing(name: str) -> None:
     target = TARGETS[name]
 
     @settings(

@@ -10,7 +10,7 @@ from tests.rig.tiny_model import MODEL_ID, write_model
 
 @pytest.fixture
 def models(tmp_path: Path) -> Path:
-    """The hub's folder: one model in two revisions."""
+    """A hub's folder with one model in two revisions."""
     root = tmp_path / "hub"
     write_model(root / MODEL_ID)
     write_model(root / f"{MODEL_ID}@v2", seed=2)

@@ -19,11 +19,11 @@ def problems(folder: Path, **environ: str) -> list[str]:
     return checks.problems(folder, read({"MODEL_ID": MODEL_ID} | environ))
 
 
-def test_whole_model_has_no_problems(folder: Path) -> None:
+def test_complete_model_has_no_problems(folder: Path) -> None:
     assert problems(folder) == []
 
 
-def test_listed_file_that_is_absent_or_of_another_size_is_named(folder: Path) -> None:
+def test_missing_or_resized_file_is_named(folder: Path) -> None:
     files = [RemoteFile("config.json", 2), RemoteFile("more.json", 5)]
     (folder / "config.json").write_text("{} ")
     assert checks.unlike_listing(folder, files) == {
@@ -32,13 +32,13 @@ def test_listed_file_that_is_absent_or_of_another_size_is_named(folder: Path) ->
     }
 
 
-def test_shard_that_only_the_index_knows_is_named(folder: Path) -> None:
+def test_shard_missing_from_disk_is_named(folder: Path) -> None:
     (folder / SHARDS[1]).unlink()
     [problem] = problems(folder)
     assert problem.startswith(f"model.safetensors.index.json names {SHARDS[1]}")
 
 
-def test_index_of_weights_that_were_left_out_does_not_count(folder: Path) -> None:
+def test_index_of_skipped_weights_is_ignored(folder: Path) -> None:
     (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": {"t": "pytorch_model-1.bin"}}))
     assert problems(folder) == []
 
@@ -48,12 +48,12 @@ def test_unreadable_index_is_a_problem(folder: Path) -> None:
     assert problems(folder) == ["model.safetensors.index.json cannot be read"]
 
 
-def test_half_a_download_is_a_problem(folder: Path) -> None:
+def test_partial_download_is_a_problem(folder: Path) -> None:
     (folder / "config.json.incomplete").touch()
     assert problems(folder) == ["config.json.incomplete is half a download"]
 
 
-def test_truncated_shard_is_found_by_its_own_header(folder: Path) -> None:
+def test_truncated_shard_is_detected(folder: Path) -> None:
     shard = folder / SHARDS[0]
     shard.write_bytes(shard.read_bytes()[:-1])
     [problem] = problems(folder)
@@ -61,7 +61,7 @@ def test_truncated_shard_is_found_by_its_own_header(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"\x10", b"<html>not found</html>", b"\x02\0\0\0\0\0\0\0[]"])
-def test_shard_that_is_something_else_is_found(folder: Path, content: bytes) -> None:
+def test_invalid_shard_is_detected(folder: Path, content: bytes) -> None:
     (folder / SHARDS[0]).write_bytes(content)
     assert any(problem.startswith(SHARDS[0]) for problem in problems(folder))
 
@@ -74,18 +74,18 @@ def test_shard_that_is_something_else_is_found(folder: Path, content: bytes) -> 
         ("chat_template.jinja", "there is no chat template: set CHAT_TEMPLATE"),
     ],
 )
-def test_what_the_engine_needs_is_missed(folder: Path, name: str, words: str) -> None:
+def test_missing_engine_file_is_a_problem(folder: Path, name: str, words: str) -> None:
     (folder / name).unlink()
     [problem] = problems(folder)
     assert problem.startswith(words)
 
 
-def test_config_must_parse(folder: Path) -> None:
+def test_config_must_be_valid_json(folder: Path) -> None:
     (folder / "config.json").write_text('{"model_type": ')
     assert problems(folder) == ["config.json is no JSON object"]
 
 
-def test_chat_template_may_come_from_the_settings_or_the_tokenizer(folder: Path) -> None:
+def test_chat_template_sources(folder: Path) -> None:
     (folder / "chat_template.jinja").unlink()
     assert problems(folder, CHAT_TEMPLATE="chatml") == []
     assert problems(folder, MODEL_ID="owner/base-model") == []
@@ -93,7 +93,7 @@ def test_chat_template_may_come_from_the_settings_or_the_tokenizer(folder: Path)
     assert problems(folder) == []
 
 
-def test_no_weights_at_all_is_a_problem(folder: Path) -> None:
+def test_missing_weights_are_a_problem(folder: Path) -> None:
     for name in (*SHARDS, "model.safetensors.index.json"):
         (folder / name).unlink()
     assert any("there are no weights" in problem for problem in problems(folder))

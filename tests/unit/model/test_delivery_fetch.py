@@ -1,4 +1,4 @@
-"""The real clients against the real hub, over loopback, with a small made-up model."""
+"""The real clients against the airgap hub on loopback, with a tiny model."""
 
 import json
 import os
@@ -30,16 +30,14 @@ def order(hub: HubServer, *faults: dict[str, Any]) -> None:
 
 
 def refusal(result: CompletedProcess[str], volume: Path) -> str:
-    """The line that says why; nothing that an engine would take for a model may be there."""
+    """Error line of a failed run, after a check that no complete model is there."""
     assert not list(volume.rglob("READY"))
     assert not (volume / MODEL_ID).exists()
     return error_of(result)
 
 
 @pytest.mark.parametrize("source", HUBS)
-def test_delivers_every_file_with_its_digest_and_ready_last(
-    volume_path: Path, hub: HubServer, address: str, source: str
-) -> None:
+def test_fetch_delivers_files_then_ready(volume_path: Path, hub: HubServer, address: str, source: str) -> None:
     result = run_model(volume_path, address=address, MODEL_SOURCE=source)
     assert result.returncode == 0, result.stdout
     folder = volume_path / MODEL_ID
@@ -59,26 +57,24 @@ def test_delivers_every_file_with_its_digest_and_ready_last(
 
 
 @pytest.mark.parametrize("source", HUBS)
-def test_second_run_asks_nobody(volume_path: Path, address: str, source: str) -> None:
+def test_second_run_needs_no_network(volume_path: Path, address: str, source: str) -> None:
     assert run_model(volume_path, address=address, MODEL_SOURCE=source).returncode == 0
     again = run_model(volume_path, MODEL_SOURCE=source)
     assert again.returncode == 0, again.stdout
     assert "on the volume" in again.stdout
 
 
-def test_another_revision_gets_its_own_folder_and_the_link(volume_path: Path, address: str, models: Path) -> None:
+def test_new_revision_gets_folder_and_link(volume_path: Path, address: str, models: Path) -> None:
     assert run_model(volume_path, address=address).returncode == 0
     assert run_model(volume_path, address=address, MODEL_REVISION="v2").returncode == 0
     newer = (models / f"{MODEL_ID}@v2" / SHARDS[0]).read_bytes()
     assert (volume_path / MODEL_ID / SHARDS[0]).read_bytes() == newer
-    back = run_model(volume_path)  # the first one is still there: no network needed
+    back = run_model(volume_path)  # the first revision is still there: no network needed
     assert back.returncode == 0, back.stdout
     assert (volume_path / MODEL_ID / SHARDS[0]).read_bytes() == (models / MODEL_ID / SHARDS[0]).read_bytes()
 
 
-def test_a_failed_change_of_revision_leaves_the_old_model_in_place(
-    volume_path: Path, hub: HubServer, address: str, models: Path
-) -> None:
+def test_failed_revision_keeps_old_model(volume_path: Path, hub: HubServer, address: str, models: Path) -> None:
     assert run_model(volume_path, address=address).returncode == 0
     (models / f"{MODEL_ID}@v2" / SHARDS[1]).unlink()
     assert run_model(volume_path, address=address, MODEL_REVISION="v2").returncode == 1
@@ -88,7 +84,7 @@ def test_a_failed_change_of_revision_leaves_the_old_model_in_place(
 
 
 @pytest.mark.parametrize("source", HUBS)
-def test_shard_that_the_hub_does_not_list_is_named(volume_path: Path, address: str, models: Path, source: str) -> None:
+def test_shard_missing_from_hub_is_named(volume_path: Path, address: str, models: Path, source: str) -> None:
     (models / MODEL_ID / SHARDS[1]).unlink()
     result = run_model(volume_path, address=address, MODEL_SOURCE=source)
     error = refusal(result, volume_path)
@@ -103,7 +99,7 @@ def test_shard_that_the_hub_does_not_list_is_named(volume_path: Path, address: s
         ({"MODEL_REVISION": "v9"}, ["MODEL_REVISION", "v9", "v2"]),
     ],
 )
-def test_what_the_hub_does_not_have_is_one_line(
+def test_not_found_is_one_line(
     volume_path: Path, address: str, source: str, settings: dict[str, str], words: list[str]
 ) -> None:
     result = run_model(volume_path, address=address, MODEL_SOURCE=source, **settings)
@@ -114,7 +110,7 @@ def test_what_the_hub_does_not_have_is_one_line(
 
 def test_unreachable_hub_names_the_setting(tmp_path: Path) -> None:
     settings = {"modelscope": "MODELSCOPE_ENDPOINT", "huggingface": "HF_ENDPOINT"}
-    with ThreadPoolExecutor() as pool:  # each waits some seconds for the hub to come up
+    with ThreadPoolExecutor() as pool:  # each retries for some seconds
         runs = {source: pool.submit(run_model, tmp_path / source, MODEL_SOURCE=source) for source in settings}
     for source, setting in settings.items():
         result = runs[source].result()
@@ -123,7 +119,7 @@ def test_unreachable_hub_names_the_setting(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("source", HUBS)
-def test_cut_connection_goes_on_where_it_ended(volume_path: Path, hub: HubServer, address: str, source: str) -> None:
+def test_cut_connection_is_resumed(volume_path: Path, hub: HubServer, address: str, source: str) -> None:
     order(hub, {"match": f"GET .*{SHARDS[0]}", "cut_after": 1_300_000})
     result = run_model(volume_path, address=address, MODEL_SOURCE=source)
     assert result.returncode == 0, result.stdout
@@ -135,7 +131,7 @@ def test_cut_connection_goes_on_where_it_ended(volume_path: Path, hub: HubServer
 
 
 @pytest.mark.parametrize("source", HUBS)
-def test_a_flipped_byte_is_named_and_mended(volume_path: Path, hub: HubServer, address: str, source: str) -> None:
+def test_flipped_byte_is_fetched_again(volume_path: Path, hub: HubServer, address: str, source: str) -> None:
     order(hub, {"match": f"GET .*{SHARDS[1]}", "corrupt_at": 700_000})
     result = run_model(volume_path, address=address, MODEL_SOURCE=source)
     assert result.returncode == 0, result.stdout
@@ -144,9 +140,7 @@ def test_a_flipped_byte_is_named_and_mended(volume_path: Path, hub: HubServer, a
 
 
 @pytest.mark.parametrize("source", HUBS)
-def test_a_hub_that_is_always_wrong_is_not_believed(
-    volume_path: Path, hub: HubServer, address: str, source: str
-) -> None:
+def test_always_wrong_hub_is_refused(volume_path: Path, hub: HubServer, address: str, source: str) -> None:
     order(hub, {"match": f"GET .*{SHARDS[1]}", "corrupt_at": 700_000, "times": 99})
     result = run_model(volume_path, address=address, MODEL_SOURCE=source)
     error = refusal(result, volume_path)
@@ -155,7 +149,7 @@ def test_a_hub_that_is_always_wrong_is_not_believed(
 
 
 @pytest.mark.parametrize("source", HUBS)
-def test_what_heals_does_not_stop_it(volume_path: Path, hub: HubServer, address: str, source: str) -> None:
+def test_transient_errors_are_retried(volume_path: Path, hub: HubServer, address: str, source: str) -> None:
     order(
         hub,
         {"match": "/repo/files|/tree/", "status": 500},
@@ -174,7 +168,7 @@ def test_what_heals_does_not_stop_it(volume_path: Path, hub: HubServer, address:
 
 @pytest.mark.parametrize("source", HUBS)
 @pytest.mark.parametrize("lasting", [(403, "MODEL_TOKEN"), (404, "does not have it (404)")])
-def test_what_does_not_heal_ends_it_at_once(
+def test_permanent_errors_end_at_once(
     volume_path: Path, hub: HubServer, address: str, source: str, lasting: tuple[int, str]
 ) -> None:
     status, words = lasting
@@ -187,9 +181,7 @@ def test_what_does_not_heal_ends_it_at_once(
 
 
 @pytest.mark.parametrize("source", HUBS)
-def test_a_trickle_is_given_up_and_what_came_is_kept(
-    volume_path: Path, hub: HubServer, address: str, source: str
-) -> None:
+def test_trickle_ends_and_keeps_bytes(volume_path: Path, hub: HubServer, address: str, source: str) -> None:
     shard = f"GET .*{SHARDS[0]}"
     order(hub, {"match": shard, "cut_after": 600_000}, {"match": shard, "bytes_per_s": 2000, "times": 99})
     result = run_model(volume_path, address=address, MODEL_SOURCE=source, MODEL_STALL_TIMEOUT_S="2")
@@ -203,9 +195,7 @@ def test_a_trickle_is_given_up_and_what_came_is_kept(
 
 
 @pytest.mark.parametrize("source", HUBS)
-def test_token_opens_the_model_and_is_written_nowhere(
-    volume_path: Path, hub: HubServer, address: str, source: str
-) -> None:
+def test_token_is_used_and_never_written(volume_path: Path, hub: HubServer, address: str, source: str) -> None:
     token = "hf_" + "s3cr3t" * 4
     hub.token = token
     without = run_model(volume_path, address=address, MODEL_SOURCE=source)
@@ -218,7 +208,7 @@ def test_token_opens_the_model_and_is_written_nowhere(
         assert not path.is_file() or token.encode() not in path.read_bytes(), path
 
 
-def test_duplicate_weights_stay_at_the_hub(volume_path: Path, hub: HubServer, address: str, models: Path) -> None:
+def test_duplicate_weights_are_skipped(volume_path: Path, hub: HubServer, address: str, models: Path) -> None:
     (models / MODEL_ID / "pytorch_model.bin").write_bytes(bytes(1000))
     for source in HUBS:
         order(hub)
@@ -228,7 +218,7 @@ def test_duplicate_weights_stay_at_the_hub(volume_path: Path, hub: HubServer, ad
         assert not [entry for entry in served(hub) if "pytorch_model.bin" in entry["request"]]
 
 
-def test_changed_patterns_are_followed(volume_path: Path, address: str, models: Path) -> None:
+def test_changed_patterns_fetch_again(volume_path: Path, address: str, models: Path) -> None:
     (models / MODEL_ID / "notes.md").write_text("notes")
     assert run_model(volume_path, address=address).returncode == 0
     result = run_model(volume_path, address=address, MODEL_IGNORE_PATTERNS="*.md")
@@ -249,7 +239,7 @@ def archive_of(model: Path, target: Path) -> Path:
 
 
 @pytest.mark.parametrize("form", ["folder", "m.zip", "m.tar.gz"])
-def test_local_model_is_copied_with_its_digests(volume_path: Path, tmp_path: Path, form: str) -> None:
+def test_local_model_is_copied(volume_path: Path, tmp_path: Path, form: str) -> None:
     model = tmp_path / "mine"
     write_model(model)
     path = model if form == "folder" else archive_of(model, tmp_path / form)
@@ -273,7 +263,7 @@ def test_truncated_local_shard_is_refused(volume_path: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("content", [None, "no archive", b"PK\x03\x04broken"])
-def test_bad_local_path_names_the_setting(volume_path: Path, tmp_path: Path, content: str | bytes | None) -> None:
+def test_wrong_local_path_names_setting(volume_path: Path, tmp_path: Path, content: str | bytes | None) -> None:
     path = tmp_path / "model"
     if isinstance(content, str):
         path.write_text(content)
@@ -284,7 +274,7 @@ def test_bad_local_path_names_the_setting(volume_path: Path, tmp_path: Path, con
     assert error.startswith(f"error: MODEL_LOCAL_PATH: {path}")
 
 
-def test_archive_cannot_write_beside_the_model(volume_path: Path, tmp_path: Path) -> None:
+def test_archive_stays_inside_the_folder(volume_path: Path, tmp_path: Path) -> None:
     path = tmp_path / "evil.zip"
     with zipfile.ZipFile(path, "w") as bundle:
         bundle.writestr("../../evil", "x")
@@ -294,7 +284,7 @@ def test_archive_cannot_write_beside_the_model(volume_path: Path, tmp_path: Path
     assert not list(tmp_path.rglob("evil"))
 
 
-def test_whatever_is_printed_a_token_in_it_is_hidden(volume_path: Path, address: str) -> None:
+def test_printed_token_is_hidden(volume_path: Path, address: str) -> None:
     result = run_model(volume_path, address=address, MODEL_TOKEN="tiny-chat")  # noqa: S106  # the model's own name
     assert result.returncode == 0, result.stdout
     assert "tiny-chat" not in result.stdout

@@ -15,7 +15,7 @@ FILE = RemoteFile("sub/w.bin", len(CONTENT), sha256=DIGEST)
 
 
 class Writer:
-    """Writes CONTENT from wherever the file stands, and counts."""
+    """Writes CONTENT from the file's position, and counts calls."""
 
     def __init__(self) -> None:
         self.offsets: list[int] = []
@@ -32,7 +32,7 @@ def writes(content: bytes) -> Callable[[RemoteFile, HashingFile], None]:
     return write
 
 
-def test_digest_covers_what_was_there_and_what_was_added(tmp_path: Path) -> None:
+def test_digest_covers_old_and_new_bytes(tmp_path: Path) -> None:
     path = tmp_path / "f"
     path.write_bytes(CONTENT[:1000])
     with HashingFile(path) as stream:
@@ -42,7 +42,7 @@ def test_digest_covers_what_was_there_and_what_was_added(tmp_path: Path) -> None
     assert path.read_bytes() == CONTENT
 
 
-def test_starting_over_forgets_the_old_bytes(tmp_path: Path) -> None:
+def test_seek_to_start_resets_digest(tmp_path: Path) -> None:
     path = tmp_path / "f"
     path.write_bytes(b"stale")
     with HashingFile(path) as stream:
@@ -53,14 +53,14 @@ def test_starting_over_forgets_the_old_bytes(tmp_path: Path) -> None:
     assert path.read_bytes() == CONTENT
 
 
-def test_no_other_place_can_be_written(tmp_path: Path) -> None:
+def test_other_positions_are_refused(tmp_path: Path) -> None:
     with HashingFile(tmp_path / "f") as stream:
         stream.write(b"12345")
         with pytest.raises(io.UnsupportedOperation):
             stream.seek(2)
 
 
-def test_half_a_file_is_continued(tmp_path: Path) -> None:
+def test_partial_file_is_continued(tmp_path: Path) -> None:
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub/w.bin.incomplete").write_bytes(CONTENT[:5000])
     writer = Writer()
@@ -69,7 +69,7 @@ def test_half_a_file_is_continued(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "sub").iterdir()] == ["w.bin"]
 
 
-def test_a_right_file_is_kept_without_asking(tmp_path: Path) -> None:
+def test_correct_file_is_not_fetched(tmp_path: Path) -> None:
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub/w.bin").write_bytes(CONTENT)
     writer = Writer()
@@ -77,7 +77,7 @@ def test_a_right_file_is_kept_without_asking(tmp_path: Path) -> None:
     assert writer.offsets == []
 
 
-def test_a_wrong_byte_is_named_and_the_file_fetched_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_byte_fetches_file_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub/w.bin").write_bytes(b"?" + CONTENT[1:])
     writer = Writer()
@@ -86,7 +86,7 @@ def test_a_wrong_byte_is_named_and_the_file_fetched_again(tmp_path: Path, capsys
     assert "sub/w.bin" in capsys.readouterr().err
 
 
-def test_small_files_are_compared_by_their_git_name(tmp_path: Path) -> None:
+def test_small_files_use_git_digest(tmp_path: Path) -> None:
     name = hashlib.sha1(b"blob 2\0{}", usedforsecurity=False).hexdigest()
     file = RemoteFile("c.json", 2, git_sha1=name)
     place(file, tmp_path, writes(b"{}"))
@@ -94,19 +94,19 @@ def test_small_files_are_compared_by_their_git_name(tmp_path: Path) -> None:
         place(RemoteFile("d.json", 2, git_sha1=name), tmp_path, writes(b"[]"))
 
 
-def test_a_source_that_is_always_wrong_ends_it(tmp_path: Path) -> None:
+def test_always_wrong_source_fails(tmp_path: Path) -> None:
     with pytest.raises(DeliveryError, match=r"sub/w\.bin: the source keeps giving other bytes"):
         place(FILE, tmp_path, writes(bytes(len(CONTENT))))
     assert not (tmp_path / "sub/w.bin").exists()
 
 
-def test_an_early_end_keeps_what_came(tmp_path: Path) -> None:
+def test_early_end_keeps_partial_file(tmp_path: Path) -> None:
     with pytest.raises(TransientError, match=r"ended after 3 of"):
         place(FILE, tmp_path, writes(CONTENT[:3]))
     assert (tmp_path / "sub/w.bin.incomplete").read_bytes() == CONTENT[:3]
 
 
-def test_a_full_volume_is_said_as_such(tmp_path: Path) -> None:
+def test_full_volume_is_reported(tmp_path: Path) -> None:
     def write(_file: RemoteFile, _stream: HashingFile) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -114,7 +114,7 @@ def test_a_full_volume_is_said_as_such(tmp_path: Path) -> None:
         place(FILE, tmp_path, write)
 
 
-def test_a_lasting_failure_outweighs_one_that_may_heal(tmp_path: Path) -> None:
+def test_permanent_error_wins_over_transient(tmp_path: Path) -> None:
     def write(file: RemoteFile, _stream: HashingFile) -> None:
         raise (DeliveryError if file.path == "b" else TransientError)(file.path)
 
@@ -122,17 +122,17 @@ def test_a_lasting_failure_outweighs_one_that_may_heal(tmp_path: Path) -> None:
         place_all([RemoteFile("a", 1), RemoteFile("b", 1)], tmp_path, write, workers=2, placed={})
 
 
-def test_what_was_placed_is_not_read_again(tmp_path: Path) -> None:
+def test_placed_files_are_not_read_again(tmp_path: Path) -> None:
     placed: dict[str, str] = {}
     place_all([FILE], tmp_path, Writer(), workers=1, placed=placed)
     assert placed == {FILE.path: DIGEST}
-    (tmp_path / FILE.path).unlink()  # only a second look would notice
+    (tmp_path / FILE.path).unlink()  # only a second comparison would notice
     again = Writer()
     place_all([FILE], tmp_path, again, workers=1, placed=placed)
     assert again.offsets == []
 
 
-def test_a_failure_that_may_heal_waits_for_the_other_files(tmp_path: Path) -> None:
+def test_transient_error_waits_for_others(tmp_path: Path) -> None:
     def write(file: RemoteFile, stream: HashingFile) -> None:
         if file.path == "a":
             raise TransientError("a")

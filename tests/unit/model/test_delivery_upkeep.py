@@ -12,7 +12,7 @@ def two_revisions(volume_path: Path, address: str) -> Path:
     return volume_path
 
 
-def test_list_shows_every_revision_its_state_and_the_wanted_one(two_revisions: Path) -> None:
+def test_list_shows_all_revisions(two_revisions: Path) -> None:
     lines = run_model(two_revisions, "list").stdout.splitlines()
     assert [line.split()[0] for line in lines[:2]] == ["READY", "READY"]
     [wanted] = [line for line in lines if "<- the settings" in line]
@@ -26,7 +26,7 @@ def test_list_of_an_empty_volume(volume_path: Path) -> None:
     assert result.stdout.startswith("0 on the volume")
 
 
-def test_verify_finds_a_flipped_byte_names_it_and_the_next_run_mends_it(two_revisions: Path, address: str) -> None:
+def test_verify_removes_a_flipped_file(two_revisions: Path, address: str) -> None:
     shard = two_revisions / MODEL_ID / SHARDS[1]
     content = bytearray(shard.read_bytes())
     content[1000] ^= 1
@@ -39,13 +39,13 @@ def test_verify_finds_a_flipped_byte_names_it_and_the_next_run_mends_it(two_revi
     assert run_model(two_revisions, "verify").returncode == 0
 
 
-def test_verify_of_nothing_says_what_to_run(volume_path: Path) -> None:
+def test_verify_without_model_names_command(volume_path: Path) -> None:
     result = run_model(volume_path, "verify")
     assert "run `docker compose run --rm model`" in error_of(result)
 
 
 @pytest.mark.parametrize("answer", ["y\n", "YES\n"])
-def test_prune_asks_shows_sizes_and_keeps_the_wanted_one(two_revisions: Path, answer: str) -> None:
+def test_prune_asks_and_keeps_wanted_model(two_revisions: Path, answer: str) -> None:
     result = run_model(two_revisions, "prune", answer=answer)
     assert result.returncode == 0, result.stdout
     assert "3.2 MB  modelscope" in result.stdout
@@ -55,19 +55,19 @@ def test_prune_asks_shows_sizes_and_keeps_the_wanted_one(two_revisions: Path, an
 
 
 @pytest.mark.parametrize("answer", ["\n", "n\n", "maybe\n"])
-def test_prune_deletes_nothing_without_a_yes(two_revisions: Path, answer: str) -> None:
+def test_prune_needs_a_yes(two_revisions: Path, answer: str) -> None:
     result = run_model(two_revisions, "prune", answer=answer)
     assert (result.returncode, result.stdout.endswith("nothing deleted\n")) == (0, True)
     assert len(list(two_revisions.rglob("READY"))) == 2
 
 
-def test_prune_with_nobody_to_ask_deletes_nothing(two_revisions: Path) -> None:
+def test_prune_without_terminal_deletes_nothing(two_revisions: Path) -> None:
     result = run_model(two_revisions, "prune")
     assert "add --yes" in error_of(result)
     assert len(list(two_revisions.rglob("READY"))) == 2
 
 
-def test_prune_takes_links_and_empty_folders_along(two_revisions: Path, address: str) -> None:
+def test_prune_removes_links_and_folders(two_revisions: Path, address: str) -> None:
     other = {"MODEL_SOURCE": "huggingface"}
     assert run_model(two_revisions, address=address, **other).returncode == 0
     assert run_model(two_revisions, "prune", "--yes", MODEL_ID="somebody/else").returncode == 0

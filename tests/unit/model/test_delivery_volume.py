@@ -26,21 +26,21 @@ def deliver(settings: Settings, content: bytes = b"weights") -> Path:
     return folder
 
 
-def test_ready_folder_gives_its_manifest_back(settings: Settings) -> None:
+def test_manifest_round_trip(settings: Settings) -> None:
     manifest = read_ready(deliver(settings))
     assert manifest is not None
     assert manifest.files == (FileRecord("w.safetensors", 7, "00"),)
     assert (manifest.size, manifest.allow, manifest.ignore) == (7, ("*",), ())
 
 
-def test_without_ready_nothing_is_complete(settings: Settings) -> None:
+def test_folder_without_ready_is_incomplete(settings: Settings) -> None:
     folder = deliver(settings)
     unready(folder)
     assert read_ready(folder) is None
 
 
 @pytest.mark.parametrize("damage", ["truncate", "remove", "manifest", "ready"])
-def test_ready_does_not_cover_a_damaged_folder(settings: Settings, damage: str) -> None:
+def test_damaged_folder_is_incomplete(settings: Settings, damage: str) -> None:
     folder = deliver(settings)
     match damage:
         case "truncate":
@@ -55,7 +55,7 @@ def test_ready_does_not_cover_a_damaged_folder(settings: Settings, damage: str) 
     assert read_ready(folder) is None
 
 
-def test_link_moves_between_revisions_and_stays_inside_the_volume(settings: Settings) -> None:
+def test_link_moves_between_revisions(settings: Settings) -> None:
     deliver(settings)
     volume.link(settings)
     link = settings.volume / "owner/name"
@@ -68,7 +68,7 @@ def test_link_moves_between_revisions_and_stays_inside_the_volume(settings: Sett
     assert read_ready(volume.folder_of(settings)) is not None, "the old revision stays"
 
 
-def test_link_never_replaces_a_folder_that_someone_else_made(settings: Settings) -> None:
+def test_link_keeps_foreign_folder(settings: Settings) -> None:
     foreign = settings.volume / "owner/name"
     foreign.mkdir(parents=True)
     (foreign / "mine").touch()
@@ -78,7 +78,7 @@ def test_link_never_replaces_a_folder_that_someone_else_made(settings: Settings)
     assert (foreign / "mine").exists()
 
 
-def test_sweep_leaves_what_the_listing_can_use(settings: Settings) -> None:
+def test_sweep_keeps_listed_files(settings: Settings) -> None:
     folder = deliver(settings)
     for name in ("w2.safetensors.incomplete", "old.bin", "x.1f2e.incomplete"):
         (folder / name).touch()
@@ -86,7 +86,7 @@ def test_sweep_leaves_what_the_listing_can_use(settings: Settings) -> None:
     assert sorted(path.name for path in folder.iterdir()) == ["w.safetensors", "w2.safetensors.incomplete"]
 
 
-def test_too_little_space_says_found_and_needed(tmp_path: Path) -> None:
+def test_missing_space_names_both_sizes(tmp_path: Path) -> None:
     free = volume.free_bytes(tmp_path)
     with pytest.raises(DeliveryError, match=r"GB free, .* GB needed for the missing"):
         volume.require_space(tmp_path, missing=free)
@@ -97,7 +97,7 @@ def test_nothing_missing_needs_no_space(tmp_path: Path) -> None:
     assert volume.margin(0) == 0
 
 
-def test_lock_lets_one_in_at_a_time(tmp_path: Path) -> None:
+def test_lock_admits_one_process(tmp_path: Path) -> None:
     said: list[str] = []
     with (
         volume.locked(tmp_path, said.append),

@@ -1,4 +1,4 @@
-"""Prometheus sees how far a download is, and that it failed; a download never waits for one that is not there."""
+"""Metrics of a download for Prometheus: progress and failure, without waiting for an absent Prometheus."""
 
 import threading
 import time
@@ -30,7 +30,7 @@ def read(port: int) -> dict[str, float]:
     return {line.split("{")[0]: float(line.split()[-1]) for line in lines if not line.startswith("#")}
 
 
-def test_the_page_says_how_far_it_is_while_it_goes_on(progress: DownloadProgress, port: int) -> None:
+def test_page_shows_progress(progress: DownloadProgress, port: int) -> None:
     with download_metrics.published("Qwen/Q", progress, port):
         assert read(port) == {
             "model_download_bytes": 1000,
@@ -41,11 +41,11 @@ def test_the_page_says_how_far_it_is_while_it_goes_on(progress: DownloadProgress
         read(port)
 
 
-def test_a_failure_stays_until_it_was_read(progress: DownloadProgress, port: int) -> None:
+def test_failure_stays_until_scraped(progress: DownloadProgress, port: int) -> None:
     seen: dict[str, float] = {}
 
     def prometheus() -> None:
-        read(port)  # it was there before: it will come again
+        read(port)  # it has scraped before, so it will again
         began.set()
         seen.update(wait_for("the failure", lambda: (page := read(port))[FAILED] and page, timeout_s=10))
 
@@ -58,14 +58,14 @@ def test_a_failure_stays_until_it_was_read(progress: DownloadProgress, port: int
     assert abs(seen[FAILED] - time.time()) < 10
 
 
-def test_a_failure_that_nobody_would_read_ends_at_once(progress: DownloadProgress, port: int) -> None:
+def test_failure_without_reader_ends_at_once(progress: DownloadProgress, port: int) -> None:
     start = time.monotonic()
     with pytest.raises(ValueError, match="cut"), download_metrics.published("Qwen/Q", progress, port):
         raise ValueError("cut")
     assert time.monotonic() - start < download_metrics._KEEP_S / 2
 
 
-def test_a_taken_port_is_said_and_does_not_stop_the_download(
+def test_taken_port_does_not_stop_download(
     progress: DownloadProgress, port: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with download_metrics.published("Qwen/Q", progress, port), download_metrics.published("Qwen/Q", progress, port):
@@ -73,7 +73,7 @@ def test_a_taken_port_is_said_and_does_not_stop_the_download(
     assert capsys.readouterr().err.startswith(f"no metrics on port {port}: ")
 
 
-def test_prometheus_looks_where_the_page_is() -> None:
+def test_prometheus_scrapes_the_page() -> None:
     assert (
         f"names: [model], type: A, port: {download_metrics.PORT}"
         in (ROOT / "docker/prometheus/prometheus.yml").read_text()

@@ -13,7 +13,7 @@ class Clock:
         return self.now
 
 
-def test_line_tells_share_rate_time_left_and_files(tmp_path: Path) -> None:
+def test_line_has_share_rate_and_time_left(tmp_path: Path) -> None:
     clock = Clock()
     progress = DownloadProgress(tmp_path, FILES, clock, lambda: 0)
     (tmp_path / "a").write_bytes(bytes(1_000_000))
@@ -24,7 +24,7 @@ def test_line_tells_share_rate_time_left_and_files(tmp_path: Path) -> None:
     assert progress.line() == " 50.0 %  2.0 MB of 4.0 MB  0.5 MB/s  4 s left  1 of 2 files"
 
 
-def test_rate_counts_only_what_came_since_the_start(tmp_path: Path) -> None:
+def test_rate_excludes_earlier_bytes(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(bytes(1_000_000))
     clock = Clock()
     progress = DownloadProgress(tmp_path, FILES, clock, lambda: 0)
@@ -34,7 +34,7 @@ def test_rate_counts_only_what_came_since_the_start(tmp_path: Path) -> None:
     assert progress.summary().startswith("0.0 MB")
 
 
-def test_stall_is_the_time_since_progress(tmp_path: Path) -> None:
+def test_stall_time_counts_from_progress(tmp_path: Path) -> None:
     clock = Clock()
     progress = DownloadProgress(tmp_path, FILES, clock, lambda: 0)
     (tmp_path / "a").write_bytes(bytes(100_000))
@@ -56,7 +56,7 @@ def test_single_bytes_are_no_progress(tmp_path: Path) -> None:
     assert progress.stalled_s == 300
 
 
-def test_a_file_that_starts_anew_counts_from_there(tmp_path: Path) -> None:
+def test_restarted_file_counts_from_zero(tmp_path: Path) -> None:
     clock = Clock()
     (tmp_path / "a.incomplete").write_bytes(bytes(900_000))
     progress = DownloadProgress(tmp_path, FILES, clock, lambda: 0)
@@ -70,7 +70,7 @@ def test_a_file_that_starts_anew_counts_from_there(tmp_path: Path) -> None:
     assert progress.stalled_s == 0
 
 
-def test_comparing_what_is_there_is_no_standstill(tmp_path: Path) -> None:
+def test_comparing_files_is_no_stall(tmp_path: Path) -> None:
     clock, read = Clock(), [0]
     (tmp_path / "a").write_bytes(bytes(1_000_000))
     progress = DownloadProgress(tmp_path, FILES, clock, lambda: read[0])
@@ -82,7 +82,7 @@ def test_comparing_what_is_there_is_no_standstill(tmp_path: Path) -> None:
     assert "comparing what is there" in progress.line()
 
 
-def test_bytes_read_counts_files(tmp_path: Path) -> None:
+def test_bytes_read_counts_file_reads(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(bytes(1_000_000))
     before = bytes_read()
     (tmp_path / "a").read_bytes()

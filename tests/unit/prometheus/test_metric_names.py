@@ -1,6 +1,6 @@
-"""Rules and dashboards may only name metrics that the real services export.
+"""Rules and dashboards use only metrics that the services export.
 
-tests/rules/metrics holds the HELP and TYPE lines of each service's /metrics, captured from the running stack.
+tests/rules/metrics has the HELP and TYPE lines of each service's /metrics, captured from the running stack.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from tests.rig import dashboards
 ROOT = Path(__file__).parents[3]
 CAPTURED = ROOT / "tests/rules/metrics"
 SUFFIXES = {"histogram": ("_bucket", "_sum", "_count"), "summary": ("", "_sum", "_count")}
-# Made by Prometheus itself, for every target and alert.
+# Created by Prometheus for every target and alert.
 BUILT_IN = {
     *("up", "scrape_duration_seconds", "scrape_samples_post_metric_relabeling"),
     *("ALERTS", "ALERTS_FOR_STATE"),
 }
-# NVIDIA's exporter could not run for a capture; these are in its default counters.
+# NVIDIA's exporter was not captured; these are in its default counters.
 GPU = {
     *(f"DCGM_FI_DEV_{name}" for name in ("GPU_TEMP", "MEMORY_TEMP", "GPU_UTIL", "MEM_COPY_UTIL", "SM_CLOCK")),
     *(f"DCGM_FI_DEV_{name}" for name in ("XID_ERRORS", "POWER_USAGE", "FB_USED", "FB_FREE")),
     *(f"DCGM_FI_PROF_{name}" for name in ("GR_ENGINE_ACTIVE", "PIPE_TENSOR_ACTIVE", "DRAM_ACTIVE")),
 }
-# vLLM has dropped these names; a dashboard that still has them shows "No data".
+# Names that vLLM has removed: a dashboard with them shows "No data".
 REMOVED = (
     "vllm:gpu_cache_usage_perc",
     "vllm:cpu_cache_usage_perc",
@@ -65,7 +65,7 @@ def queries() -> dict[str, str]:
 
 
 def metrics(query: str) -> set[str]:
-    """Metric names in a query: what stands before braces, a range or an operator, and is no function or label."""
+    """Metric names in a query: words that are neither functions nor labels."""
     bare = re.sub(r'"[^"]*"|\{[^}]*\}|\[[^]]*\]', " ", query)
     bare = re.sub(r"\b(by|on|without|ignoring|group_left|group_right)\s*\([^)]*\)", " ", bare)
     words = re.findall(r"(?<![\w:.$])[a-zA-Z_:][\w:]*(?!\w*\s*\()", bare)
@@ -76,7 +76,7 @@ QUERIES = queries()
 
 
 @pytest.mark.parametrize("query", QUERIES)
-def test_a_query_names_only_metrics_that_are_exported(query: str) -> None:
+def test_queries_use_exported_metrics(query: str) -> None:
     recorded = {rule["record"] for group in groups() for rule in group["rules"] if "record" in rule}
     recorded |= set(re.findall(r"record: (\S+)", (ROOT / "docker/prometheus/start.sh").read_text()))
     named = metrics(QUERIES[query])
@@ -85,6 +85,6 @@ def test_a_query_names_only_metrics_that_are_exported(query: str) -> None:
 
 
 @pytest.mark.parametrize("name", REMOVED)
-def test_no_query_names_a_metric_that_vllm_removed(name: str) -> None:
+def test_queries_use_no_removed_metric(name: str) -> None:
     assert [query for query, text in QUERIES.items() if name in metrics(text)] == []
     assert name not in exported()

@@ -14,7 +14,7 @@ GIB = 2**30
 GPU = engine_settings.read({"ENGINE_DEVICE": "gpu", "MODEL_ID": "a/b"})
 
 
-def test_a_server_that_holds_the_gpus_memory_is_named_with_the_way_to_stop_it() -> None:
+def test_gpu_memory_held_by_server() -> None:
     with pytest.raises(engine_settings.SettingError) as refused:
         engine_job.check_gpu_memory(GPU, [(8 * GIB, 80 * GIB)])
     said = str(refused.value)
@@ -23,7 +23,7 @@ def test_a_server_that_holds_the_gpus_memory_is_named_with_the_way_to_stop_it() 
     assert "\n" not in said
 
 
-def test_a_free_card_is_enough_whatever_the_ones_beyond_hold() -> None:
+def test_only_used_cards_need_memory() -> None:
     engine_job.check_gpu_memory(GPU, [(79 * GIB, 80 * GIB), (0, 80 * GIB)])
     with pytest.raises(engine_settings.SettingError):
         engine_job.check_gpu_memory(
@@ -31,21 +31,17 @@ def test_a_free_card_is_enough_whatever_the_ones_beyond_hold() -> None:
         )
 
 
-def test_on_a_cpu_no_card_is_asked_for() -> None:
+def test_cpu_needs_no_card() -> None:
     engine_job.check_gpu_memory(engine_settings.read({"MODEL_ID": "a/b"}), [(0, GIB)])
 
 
-def test_a_model_that_is_not_there_is_said_with_both_ways_to_get_it(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_missing_model_names_both_fixes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(engine_settings, "MODELS", tmp_path)
     with pytest.raises(engine_settings.SettingError, match=r"docker compose run --rm model.*VLLM_USE_MODELSCOPE=true"):
         engine_job.read({"MODEL_ID": "no/model"}, {})
 
 
-def test_modelscope_is_asked_only_for_what_is_not_on_the_volume(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_modelscope_only_for_missing_models(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(engine_settings, "MODELS", tmp_path)
     (tmp_path / "here/model").mkdir(parents=True)
     env = {"VLLM_USE_MODELSCOPE": "true"}
@@ -53,6 +49,6 @@ def test_modelscope_is_asked_only_for_what_is_not_on_the_volume(
         assert engine_job.from_hub(engine_settings.read({"MODEL_ID": name}), env) is fetched
 
 
-def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
+def test_folder_without_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(engine_settings.SettingError, match=r"has no config\.json"):
         engine_job.read({"MODEL_ID": str(tmp_path)}, {})

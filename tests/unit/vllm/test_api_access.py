@@ -1,4 +1,4 @@
-"""Who may use the API: the key by variable or file, and no open port without one."""
+"""Access to the API: key from variable or file, and no open port without one."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ def adopted(env: Mapping[str, str]) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("address", ["", "127.0.0.1", "127.8.8.8", "::1", "[::1]"])
-def test_this_box_alone_needs_no_key(address: str) -> None:
+def test_loopback_needs_no_key(address: str) -> None:
     assert "VLLM_API_KEY" not in adopted({"BIND_ADDRESS": address})
 
 
 @pytest.mark.parametrize("address", ["0.0.0.0", "10.1.2.3", "::", "[2001:db8::1]"])
-def test_an_address_that_others_reach_needs_a_key(address: str) -> None:
+def test_open_address_needs_a_key(address: str) -> None:
     with pytest.raises(SettingError, match=r"BIND_ADDRESS.*VLLM_API_KEY is empty: set a key"):
         adopted({"BIND_ADDRESS": address})
     assert adopted({"BIND_ADDRESS": address, "VLLM_API_KEY": "s3cret"})["VLLM_API_KEY"] == "s3cret"
 
 
-def test_the_key_may_be_in_a_file(tmp_path: Path) -> None:
+def test_key_from_a_file(tmp_path: Path) -> None:
     file = tmp_path / "key"
     file.write_text("s3cret\n")
     assert adopted({"BIND_ADDRESS": "0.0.0.0", "VLLM_API_KEY_FILE": str(file)})["VLLM_API_KEY"] == "s3cret"
 
 
-def test_the_empty_file_of_the_default_is_no_key() -> None:
+def test_empty_default_file_is_no_key() -> None:
     assert "VLLM_API_KEY" not in adopted({"VLLM_API_KEY_FILE": "/dev/null"})
     assert adopted({"VLLM_API_KEY_FILE": "/dev/null", "VLLM_API_KEY": "a"})["VLLM_API_KEY"] == "a"
 
@@ -51,12 +51,12 @@ def test_the_empty_file_of_the_default_is_no_key() -> None:
         ({"BIND_ADDRESS": "localhost"}, "BIND_ADDRESS=localhost is no IP address"),
     ],
 )
-def test_what_cannot_be_meant_is_refused(env: dict[str, str], said: str) -> None:
+def test_invalid_address_or_key_is_refused(env: dict[str, str], said: str) -> None:
     with pytest.raises(SettingError, match=said):
         adopted(env)
 
 
-def test_two_keys_are_one_too_many(tmp_path: Path) -> None:
+def test_key_and_key_file_conflict(tmp_path: Path) -> None:
     file = tmp_path / "key"
     file.write_text("a")
     with pytest.raises(SettingError, match="both set"):

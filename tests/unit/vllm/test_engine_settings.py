@@ -37,7 +37,7 @@ def volume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     return model
 
 
-def test_cpu_defaults_are_the_ones_that_answer_rightly_on_a_cpu() -> None:
+def test_cpu_default_flags() -> None:
     args = flags()
     assert args[0] == f"/models/{MODEL}"
     assert "--dtype=float32" in args
@@ -46,7 +46,7 @@ def test_cpu_defaults_are_the_ones_that_answer_rightly_on_a_cpu() -> None:
     assert not any(arg.startswith(("--gpu-memory", "--tensor")) for arg in args)
 
 
-def test_gpu_takes_the_models_dtype_compiles_and_uses_the_cards_memory() -> None:
+def test_gpu_default_flags() -> None:
     args = flags(ENGINE_DEVICE="gpu", TENSOR_PARALLEL_SIZE="2", GPU_MEMORY_UTILIZATION="0.85")
     assert "--dtype=auto" in args
     assert "--gpu-memory-utilization=0.85" in args
@@ -55,12 +55,12 @@ def test_gpu_takes_the_models_dtype_compiles_and_uses_the_cards_memory() -> None
     assert not any(arg.startswith("--kv-cache") for arg in args)
 
 
-def test_served_name_is_the_model_id_unless_set() -> None:
+def test_served_name_defaults_to_model_id() -> None:
     assert f"--served-model-name={MODEL}" in flags()
     assert "--served-model-name=qwen" in flags(SERVED_MODEL_NAME="qwen")
 
 
-def test_extra_args_come_last_and_keep_their_quoting() -> None:
+def test_extra_args_come_last() -> None:
     extra = """--max-num-seqs 64 --override-generation-config '{"temperature": 0}'"""
     assert flags(VLLM_EXTRA_ARGS=extra)[-4:] == [
         "--max-num-seqs",
@@ -70,7 +70,7 @@ def test_extra_args_come_last_and_keep_their_quoting() -> None:
     ]
 
 
-def test_the_slo_reaches_the_engines_histograms_in_seconds() -> None:
+def test_slo_becomes_a_bucket_edge() -> None:
     [flag] = [arg for arg in flags(SLO_TTFT_MS="420", SLO_TPOT_MS="33") if arg.startswith("--custom-histogram")]
     edges = json.loads(flag.partition("=")[2])
     assert 0.42 in edges["time_to_first_token"]
@@ -81,19 +81,19 @@ def test_api_key_never_reaches_the_command_line() -> None:
     assert not any("s3cret" in arg for arg in flags(VLLM_API_KEY="s3cret"))
 
 
-def test_running_streams_may_end_before_the_container_is_killed() -> None:
+def test_grace_period_covers_the_stop() -> None:
     compose = (Path(__file__).parents[3] / "compose.yaml").read_text()
     grace = int(compose.split("stop_grace_period: ")[1].split("s")[0])
     assert grace > supervisor.DRAIN_S + supervisor.LAST_SCRAPE_S + supervisor.END_S
 
 
-def test_the_queue_is_bounded_unless_told_otherwise() -> None:
+def test_queue_is_bounded_by_default() -> None:
     assert "--max-num-queued-reqs=1024" in flags()
     assert "--max-num-queued-reqs=64" in flags(MAX_CONCURRENT_REQUESTS="64")
     assert not any("queued" in arg for arg in flags(MAX_CONCURRENT_REQUESTS="0"))
 
 
-def test_a_stall_is_two_minutes_unless_told_otherwise() -> None:
+def test_stall_timeout_is_two_minutes() -> None:
     assert read().stall_timeout_s == 120
     assert read(ENGINE_STALL_TIMEOUT_S="0").stall_timeout_s == 0
 
@@ -121,27 +121,25 @@ def test_a_stall_is_two_minutes_unless_told_otherwise() -> None:
         ({"VLLM_EXTRA_ARGS": "--max-model-len 10"}, "MAX_MODEL_LEN"),
     ],
 )
-def test_a_bad_setting_is_named_in_one_line(env: dict[str, str], named: str) -> None:
+def test_wrong_setting_is_one_line(env: dict[str, str], named: str) -> None:
     with pytest.raises(SettingError) as error:
         read(**env)
     assert named in str(error.value)
     assert "\n" not in str(error.value)
 
 
-def test_auto_is_a_model_length() -> None:
+def test_model_length_may_be_auto() -> None:
     assert "--max-model-len=auto" in flags(MAX_MODEL_LEN="auto")
 
 
-def test_an_incomplete_model_is_not_served(volume: Path) -> None:
+def test_incomplete_model_is_refused(volume: Path) -> None:
     engine_settings.check_files(read())
     (volume / "READY").unlink()
     with pytest.raises(SettingError, match=r"is not complete.*docker compose logs model"):
         engine_settings.check_files(read())
 
 
-def test_a_missing_chat_template_is_named_with_those_that_exist(
-    volume: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_missing_chat_template_is_named(volume: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert volume.is_dir()
     monkeypatch.setattr(engine_settings, "CHAT_TEMPLATES", tmp_path)
     (tmp_path / "qwen.jinja").touch()
@@ -150,22 +148,22 @@ def test_a_missing_chat_template_is_named_with_those_that_exist(
         engine_settings.check_files(read(CHAT_TEMPLATE="nope.jinja"))
 
 
-def test_a_cpu_that_vllm_cannot_use_is_named_before_it_crashes() -> None:
+def test_unsupported_cpu_is_refused() -> None:
     engine_settings.check_cpu(read(), {"sse4_2", "avx2"})
     engine_settings.check_cpu(read(ENGINE_DEVICE="gpu"), {"sse4_2"})
     with pytest.raises(SettingError, match="AVX2"):
         engine_settings.check_cpu(read(), {"sse4_2"})
 
 
-def test_memory_counts_the_weights_in_the_engines_dtype(volume: Path) -> None:
+def test_memory_check_uses_the_dtype(volume: Path) -> None:
     assert volume.is_dir()
-    # 1 GiB stored in bfloat16 is 2 GiB in float32; with 1 GiB of KV cache and the processes that is 5 GiB.
+    # 1 GiB in bfloat16 is 2 GiB in float32; with 1 GiB of KV cache and 2 GiB of processes 5 GiB.
     engine_settings.check_memory(read(), int(5.1 * GIB))
     with pytest.raises(SettingError, match=r"weights 2.0, KV cache 1.*CPU_KV_CACHE_GIB"):
         engine_settings.check_memory(read(), int(4.9 * GIB))
     engine_settings.check_memory(read(DTYPE="bfloat16"), int(4.1 * GIB))
 
 
-def test_gpu_memory_is_left_to_the_engine(volume: Path) -> None:
+def test_gpu_memory_is_not_checked(volume: Path) -> None:
     assert volume.is_dir()
     engine_settings.check_memory(read(ENGINE_DEVICE="gpu"), 0)

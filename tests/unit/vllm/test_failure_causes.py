@@ -1,4 +1,4 @@
-"""The log lines are vLLM 0.32.0's own, from engines started with the mistake."""
+"""Real log lines of vLLM 0.32.0, from engines started with each mistake."""
 
 import pytest
 from failure_causes import explain
@@ -78,20 +78,20 @@ CASES = {
 
 
 @pytest.mark.parametrize(("log", "code", "said"), CASES.values(), ids=CASES.keys())
-def test_the_last_line_names_the_setting(log: str, code: int, said: list[str]) -> None:
+def test_known_failure_names_the_setting(log: str, code: int, said: list[str]) -> None:
     line = explain(PREFIX + log, code)
     assert "\n" not in line
     for part in said:
         assert part in line
 
 
-def test_an_unknown_failure_shows_its_first_error() -> None:
+def test_unknown_failure_shows_first_error() -> None:
     log = PREFIX + "ValueError: something new\n" + ENGINE_FAILED
     assert "exit code 1" in explain(log, 1)
     assert "ValueError: something new" in explain(log, 1)
 
 
-def test_an_error_that_a_warning_only_fears_is_no_cause() -> None:
+def test_error_in_a_warning_is_ignored() -> None:
     log = (
         "(APIServer pid=8) WARNING 11-25 05:43:46 [system_utils.py:255] Found ulimit of 20000 and failed to "
         "automatically increase. Errors like `OSError: [Errno 24] Too many open files` may come\n"

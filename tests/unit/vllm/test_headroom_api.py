@@ -1,4 +1,4 @@
-"""The engine's outermost middleware: what is no API is not there, and the API asks for the key."""
+"""The engine's outermost middleware: only listed routes, and the key for them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import headroom_api  # its folder is on the path only inside the container
 import pytest
 
-# What vLLM 0.32.0 serves beside the API, with and without its developers' mode.
+# Other routes of vLLM 0.32.0, with and without its development mode.
 CLOSED = (
     *("/invocations", "/scale_elastic_ep", "/is_scaling_elastic_ep", "/generative_scoring", "/kv_event_sources"),
     *("/inference/v1/generate", "/collective_rpc", "/sleep", "/wake_up", "/reset_prefix_cache", "/server_info"),
@@ -17,7 +17,7 @@ CLOSED = (
 
 
 def status(path: str, *, key: str = "", sent: str = "", method: str = "POST", kind: str = "http") -> int:
-    """HTTP status, 200 when the request reaches the server behind; the code of a refused websocket."""
+    """HTTP status, 200 when the request reaches the wrapped server; the code of a refused websocket."""
     out: list[Any] = []
 
     async def server(_scope: Any, _receive: Any, send: headroom_api.Send) -> None:
@@ -40,14 +40,14 @@ def status(path: str, *, key: str = "", sent: str = "", method: str = "POST", ki
 
 @pytest.mark.parametrize("path", CLOSED)
 @pytest.mark.parametrize("key", ["", "s3cret"])
-def test_what_is_no_api_is_not_there_even_with_the_key(path: str, key: str) -> None:
+def test_unlisted_route_is_not_found(path: str, key: str) -> None:
     assert status(path, key=key, sent=f"Bearer {key}") == 404
 
 
 @pytest.mark.parametrize(
     "path", ["/v1/chat/completions", "/v1/models", "/tokenize", "/detokenize", "/docs", "/version"]
 )
-def test_the_api_asks_for_the_key(path: str) -> None:
+def test_api_requires_the_key(path: str) -> None:
     assert status(path) == 200
     assert status(path, key="s3cret") == 401
     assert status(path, key="s3cret", sent="Bearer wrong") == 401
@@ -59,17 +59,17 @@ def test_health_and_metrics_need_no_key() -> None:
     assert {status(path, key="s3cret", method="GET") for path in ("/health", "/metrics")} == {200}
 
 
-def test_a_browsers_preflight_needs_no_key_and_opens_nothing() -> None:
+def test_preflight_needs_no_key() -> None:
     assert status("/v1/chat/completions", key="s3cret", method="OPTIONS") == 200
     assert status("/sleep", key="s3cret", method="OPTIONS") == 404
 
 
-def test_a_websocket_is_refused_like_a_request() -> None:
+def test_websocket_is_refused() -> None:
     assert status("/v1/realtime", key="s3cret", kind="websocket") == 1008
     assert status("/sleep", kind="websocket") == 1008
 
 
-def test_the_server_uses_it() -> None:
+def test_server_loads_the_middleware() -> None:
     import engine_settings  # noqa: PLC0415  # beside the middleware in the container
 
     flags = engine_settings.arguments(engine_settings.read({"MODEL_ID": "a/b"}))

@@ -1,4 +1,4 @@
-"""The engine's middleware: refuses while stopping, names a time to come back, and counts what is under way."""
+"""The engine's middleware: refusals while stopping, Retry-After, counts of open requests."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def scope(method: str = "POST", path: str = "/v1/chat/completions", agent: str =
 
 
 def gauges() -> tuple[float, float, float]:
-    """In flight, unanswered, unscraped."""
+    """Values of the gauges: in flight, unanswered, unscraped."""
     found = (gate.IN_FLIGHT, gate.UNANSWERED, gate.UNSCRAPED)
     return tuple(next(iter(gauge.collect())).samples[0].value for gauge in found)  # type: ignore[return-value]
 
@@ -36,7 +36,7 @@ def fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def ask(app: gate.App, asked: Scope, sent: list[Any] | None = None) -> list[Any]:
-    """What the client gets from `app` behind a gate, or from a gate, for one request with a body in two parts."""
+    """Messages to the client of `app` behind a gate, for a request with a body in two parts."""
     out: list[Any] = [] if sent is None else sent
     parts = [{"type": "http.request", "body": b"{", "more_body": True}, {"type": "http.request", "body": b"}"}]
 
@@ -67,7 +67,7 @@ def answering(status: int, watch: Callable[[str], None] = lambda _: None) -> gat
     return app
 
 
-def test_a_request_counts_as_unanswered_from_its_last_byte_in_to_the_first_byte_out() -> None:
+def test_unanswered_until_the_first_byte() -> None:
     seen: dict[str, tuple[float, float, float]] = {}
     ask(answering(200, lambda moment: seen.update({moment: gauges()})), scope())
     assert seen == {
@@ -81,7 +81,7 @@ def test_a_request_counts_as_unanswered_from_its_last_byte_in_to_the_first_byte_
     assert gauges() == (0, 0, 1)
 
 
-def test_a_request_whose_handler_fails_is_not_counted_for_ever() -> None:
+def test_failed_handler_is_uncounted() -> None:
     async def fails(_scope: Any, receive: gate.Receive, _send: gate.Send) -> None:
         await receive()
         await receive()
@@ -92,7 +92,7 @@ def test_a_request_whose_handler_fails_is_not_counted_for_ever() -> None:
     assert gauges() == (0, 0, 1)
 
 
-def test_a_full_queue_says_when_to_come_back() -> None:
+def test_full_queue_sends_retry_after() -> None:
     start = ask(answering(503), scope())[0]
     assert (b"retry-after", b"5") in start["headers"]
     assert (b"a", b"b") in start["headers"]
@@ -114,14 +114,14 @@ def streaming(*events: bytes) -> gate.App:
     return app
 
 
-def test_a_stream_goes_out_as_it_came() -> None:
+def test_stream_passes_unchanged() -> None:
     first, last = b'data: {"choices": []}\n\n', b"data: [DONE]\n\n"
     start, *bodies = ask(streaming(first, last), scope())
     assert start == {"type": "http.response.start", "status": 200, "headers": EVENTS}
     assert [body["body"] for body in bodies] == [first, last, b""]
 
 
-def test_a_stream_that_begins_with_a_refusal_is_a_refusal() -> None:
+def test_refusal_in_a_stream_becomes_503() -> None:
     refusal = b'data: {"error": {"message": "The engine is currently busy", "param": null, "code": 503}}\n\n'
     start, body = ask(streaming(refusal, b"data: [DONE]\n\n"), scope())
     assert start["status"] == 503
@@ -131,13 +131,13 @@ def test_a_stream_that_begins_with_a_refusal_is_a_refusal() -> None:
     assert gauges() == (0, 0, 1)
 
 
-def test_another_error_before_the_first_token_keeps_its_own_status_and_names_no_time() -> None:
+def test_early_error_keeps_its_status() -> None:
     start, _ = ask(streaming(b'data: {"error": {"message": "no", "code": 500}}\n\n'), scope())
     assert start["status"] == 500
     assert all(name != b"retry-after" for name, _ in start["headers"])
 
 
-def test_an_error_after_the_first_token_stays_in_the_stream() -> None:
+def test_late_error_stays_in_the_stream() -> None:
     token, error = b'data: {"choices": []}\n\n', b'data: {"error": {"message": "no", "code": 500}}\n\n'
     start, *bodies = ask(streaming(token, error), scope())
     assert start["status"] == 200
@@ -145,13 +145,13 @@ def test_an_error_after_the_first_token_stays_in_the_stream() -> None:
 
 
 @pytest.mark.parametrize("body", [b'data: {"error": 7}\n\n', b'data: {"error"', b'data: {"error": {"code": "x"}}\n'])
-def test_what_only_looks_like_an_error_goes_out_as_it_came(body: bytes) -> None:
+def test_error_like_text_passes_unchanged(body: bytes) -> None:
     start, first, _ = ask(streaming(body), scope())
     assert start["status"] == 200
     assert first["body"] == body
 
 
-def test_while_stopping_new_requests_are_refused_and_the_rest_is_answered() -> None:
+def test_stopping_refuses_new_requests() -> None:
     gate.STOPPING.touch()
 
     async def never(*_: Any) -> None:
@@ -165,7 +165,7 @@ def test_while_stopping_new_requests_are_refused_and_the_rest_is_answered() -> N
     assert ask(answering(200), scope("GET", "/metrics"))[0]["status"] == 200
 
 
-def test_only_prometheus_reading_the_metrics_counts_as_read() -> None:
+def test_only_prometheus_counts_as_scrape() -> None:
     door = gate.Gate(answering(200))
     ask(door, scope())
     ask(door, scope("GET", "/metrics", "headroom"))
@@ -177,12 +177,12 @@ def test_only_prometheus_reading_the_metrics_counts_as_read() -> None:
     assert gauges()[2] == 1
 
 
-def test_a_request_that_ends_while_prometheus_reads_is_still_to_be_read() -> None:
+def test_end_during_scrape_stays_unscraped() -> None:
     scrape = scope("GET", "/metrics", "Prometheus/3.5.3")
 
     async def page(asked: Any, _receive: Any, send: gate.Send) -> None:
         await send({"type": "http.response.start", "status": 200})
-        if asked is scrape:  # the page is made, and not out yet
+        if asked is scrape:  # the page is rendered and not yet sent
             await door(scope(), end, nowhere)
         await send({"type": "http.response.body", "body": b""})
 
@@ -200,7 +200,7 @@ def test_a_request_that_ends_while_prometheus_reads_is_still_to_be_read() -> Non
     assert gauges()[2] == 0
 
 
-def test_supervisor_and_gate_mean_the_same_file() -> None:
+def test_gate_and_supervisor_share_path() -> None:
     import state_files  # noqa: PLC0415  # beside the others: the gate itself may import nothing of the folder above
 
     text = (ENGINE / "gate" / "headroom_gate.py").read_text()

@@ -27,32 +27,32 @@ def cards_of(number: int, each: int, cards: int | None = 8) -> str:
     return replica_resources.environment(asked, {}, number, cards)["CUDA_VISIBLE_DEVICES"]
 
 
-def test_an_engine_finds_its_number_by_its_own_address() -> None:
+def test_number_by_own_address() -> None:
     assert replica_resources.own_number("box-vllm-", resolve, {"10.0.0.7"}) == 2
     assert replica_resources.own_number("box-vllm-", resolve, {"10.0.0.5", "172.18.0.9"}) == 3
 
 
-def test_an_engine_that_is_not_among_the_names_says_so() -> None:
+def test_unknown_own_address_fails() -> None:
     with pytest.raises(SettingError, match="ENGINE_NAMES=box-vllm-"):
         replica_resources.own_number("box-vllm-", resolve, {"10.0.0.99"})
 
 
 @pytest.mark.parametrize(("each", "engines"), [(1, 8), (2, 4), (4, 2), (8, 1)])
-def test_engines_take_every_card_once(each: int, engines: int) -> None:
+def test_each_card_is_used_once(each: int, engines: int) -> None:
     taken = [card for number in range(1, engines + 1) for card in cards_of(number, each).split(",")]
     assert taken == [str(card) for card in range(8)]
 
 
-def test_too_few_cards_name_the_setting_and_the_most_that_fits() -> None:
+def test_too_few_cards_name_the_limit() -> None:
     with pytest.raises(SettingError, match=r"engine 3 with TENSOR_PARALLEL_SIZE=2 needs 6 GPUs and 4 .*ENGINES to 2"):
         cards_of(3, 2, cards=4)
 
 
-def test_a_box_that_shows_no_device_files_is_left_to_the_driver() -> None:
+def test_missing_device_files_are_accepted() -> None:
     assert cards_of(3, 2, cards=None) == "4,5"
 
 
-def test_engines_do_not_write_one_anothers_cache() -> None:
+def test_cache_folder_per_engine() -> None:
     asked = engine_settings.read(MODEL)
     folders = {
         replica_resources.environment(asked, {"VLLM_CACHE_ROOT": "/cache/vllm"}, number, 8)["VLLM_CACHE_ROOT"]
@@ -61,7 +61,7 @@ def test_engines_do_not_write_one_anothers_cache() -> None:
     assert folders == {"/cache/vllm/engine-1", "/cache/vllm/engine-2", "/cache/vllm/engine-3"}
 
 
-def test_engines_on_a_cpu_take_every_core_once() -> None:
+def test_each_core_is_used_once() -> None:
     cores = [frozenset({core, core + 8}) for core in range(8)]
     for engines in (1, 2, 3, 8):
         shares = [replica_resources.share(cores, number, engines) for number in range(1, engines + 1)]
@@ -69,30 +69,30 @@ def test_engines_on_a_cpu_take_every_core_once() -> None:
         assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
 
-def test_more_engines_than_cores_share_them_evenly() -> None:
+def test_more_engines_than_cores() -> None:
     cores = [frozenset({0}), frozenset({1})]
     assert [replica_resources.share(cores, number, 4) for number in (1, 2, 3, 4)] == [
         [core] for core in (*cores, *cores)
     ]
 
 
-def test_an_engine_that_was_added_beyond_those_it_was_told_of_finds_cores_too() -> None:
+def test_engine_beyond_the_count_has_cores() -> None:
     cores = [frozenset({0}), frozenset({1})]
     assert list(replica_resources.share(cores, 3, 2)) == [frozenset({0})]
 
 
-def test_cores_are_those_that_the_container_may_use() -> None:
+def test_cores_follow_the_affinity() -> None:
     assert frozenset().union(*replica_resources.cores()) == replica_resources.os.sched_getaffinity(0)
 
 
-def test_one_of_two_engines_is_held_to_its_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_engine_keeps_to_its_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     held: list[object] = []
     monkeypatch.setattr(replica_resources, "cores", lambda: [frozenset({0, 2}), frozenset({1, 3})])
     monkeypatch.setattr(replica_resources, "own_number", lambda *_: 2)
     monkeypatch.setattr(replica_resources.os, "sched_setaffinity", lambda _, cpus: held.append(set(cpus)))
     monkeypatch.setenv("ENGINE_NAMES", "box-vllm-")
     monkeypatch.setenv("ENGINES", "2")
-    monkeypatch.setenv("VLLM_CPU_NUM_OF_RESERVED_CPU", "1")  # the monkeypatch takes it back
+    monkeypatch.setenv("VLLM_CPU_NUM_OF_RESERVED_CPU", "1")  # so that monkeypatch restores it
     monkeypatch.delenv("VLLM_CPU_NUM_OF_RESERVED_CPU")
     monkeypatch.delenv("VLLM_CPU_OMP_THREADS_BIND", raising=False)
     replica_resources.assign(engine_settings.read({**MODEL, "ENGINE_DEVICE": "cpu"}))
@@ -100,7 +100,7 @@ def test_one_of_two_engines_is_held_to_its_cores(monkeypatch: pytest.MonkeyPatch
     assert replica_resources.os.environ["VLLM_CPU_NUM_OF_RESERVED_CPU"] == "0"
 
 
-def test_an_engine_that_starts_again_keeps_the_cores_that_it_had(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_restarted_engine_keeps_its_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     allowed = {0, 1, 2, 3}
     held: list[set[int]] = []
 
@@ -133,7 +133,7 @@ sys.stdin.read()
 
 @contextlib.contextmanager
 def claiming(folder: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """Another engine's process, and the number that it has."""
+    """Another engine's process, and its number."""
     code = f"import sys; sys.path[:0] = {sys.path!r}\n{CLAIM}"
     command = [sys.executable, "-c", code, str(folder)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
@@ -144,7 +144,7 @@ def claiming(folder: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
             process.kill()
 
 
-def test_engines_of_one_host_take_numbers_that_are_free_and_lose_them_when_they_die(tmp_path: Path) -> None:
+def test_numbers_are_claimed_and_freed(tmp_path: Path) -> None:
     folder = tmp_path / "engines"
     with claiming(folder) as (first, process), claiming(folder) as (second, _), claiming(folder) as (third, _):
         assert (first, second, third) == ("1", "2", "None")
@@ -155,7 +155,7 @@ def test_engines_of_one_host_take_numbers_that_are_free_and_lose_them_when_they_
 
 
 @pytest.mark.parametrize(("claimed", "kept"), [(1, [{0}]), (2, [{1}]), (None, [])])
-def test_on_a_swarm_an_engine_takes_its_part_of_the_host(
+def test_swarm_engine_takes_its_share(
     monkeypatch: pytest.MonkeyPatch, claimed: int | None, kept: list[set[int]]
 ) -> None:
     held: list[object] = []
@@ -173,14 +173,14 @@ def test_on_a_swarm_an_engine_takes_its_part_of_the_host(
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "many", "257", "9" * 30, "²"])
-def test_engines_per_host_is_a_number(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+def test_engines_per_host_must_be_a_number(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     monkeypatch.setenv("ENGINES_PER_HOST", text)
     monkeypatch.delenv("VLLM_CPU_OMP_THREADS_BIND", raising=False)
     with pytest.raises(SettingError, match="ENGINES_PER_HOST"):
         replica_resources.assign(engine_settings.read({**MODEL, "ENGINE_DEVICE": "cpu"}))
 
 
-def test_an_engine_alone_or_bound_by_hand_takes_the_box_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_single_engine_is_not_restricted(monkeypatch: pytest.MonkeyPatch) -> None:
     allowed = replica_resources.os.sched_getaffinity(0)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "0")

@@ -1,4 +1,4 @@
-"""Joining and leaving, against a stand-in that answers as vLLM's router 0.1.17 does; the real one is in tests/stack."""
+"""Joining and leaving, with a stand-in for vLLM's router 0.1.17; tests/scale has the real one."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ OWN, GONE = "http://localhost:8000", "http://no-such-container.invalid:8000"
 
 
 class Router(ThreadingHTTPServer):
-    """Keeps a list of engines."""
+    """The router: a list of engines."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Answer)
@@ -67,7 +67,7 @@ def one() -> Iterator[Router]:
 
 
 class Engine:
-    """The engine beside us, as far as it is asked."""
+    """The engine of this container, as far as it is used."""
 
     def __init__(self) -> None:
         self.alive = True
@@ -108,7 +108,7 @@ def until(met: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
-def test_an_engine_joins_only_once_it_has_answered(one: Router, engine: Engine) -> None:
+def test_engine_joins_after_first_answer(one: Router, engine: Engine) -> None:
     engine.alive = False
     registration = joined(one)
     time.sleep(0.2)
@@ -120,7 +120,7 @@ def test_an_engine_joins_only_once_it_has_answered(one: Router, engine: Engine) 
     assert one.engines == []
 
 
-def test_it_joins_again_when_the_router_has_forgotten_it(one: Router, engine: Engine) -> None:
+def test_engine_rejoins_restarted_router(one: Router, engine: Engine) -> None:
     assert engine
     registration = joined(one)
     until(lambda: one.engines == [OWN])
@@ -129,7 +129,7 @@ def test_it_joins_again_when_the_router_has_forgotten_it(one: Router, engine: En
     registration.leave(await_last=False)
 
 
-def test_it_stays_away_once_it_has_left_and_waits_for_what_was_under_way(one: Router, engine: Engine) -> None:
+def test_leave_is_final_and_waits(one: Router, engine: Engine) -> None:
     assert engine
     registration = joined(one)
     until(lambda: one.engines == [OWN])
@@ -140,7 +140,7 @@ def test_it_stays_away_once_it_has_left_and_waits_for_what_was_under_way(one: Ro
     assert one.engines == []
 
 
-def test_a_stalled_engine_steps_back_until_it_moves(one: Router, engine: Engine) -> None:
+def test_stalled_engine_leaves_for_a_while(one: Router, engine: Engine) -> None:
     assert engine
     registration = joined(one)
     until(lambda: one.engines == [OWN])
@@ -151,8 +151,8 @@ def test_a_stalled_engine_steps_back_until_it_moves(one: Router, engine: Engine)
     registration.leave(await_last=False)
 
 
-def test_engines_that_are_gone_are_taken_off_and_others_stay(one: Router, engine: Engine) -> None:
-    """Of one the name is gone; at the address of another nothing listens any more."""
+def test_dead_engines_are_removed(one: Router, engine: Engine) -> None:
+    """One engine's name is gone; at another's address nothing listens."""
     assert engine
     with socket.create_server(("127.0.0.1", 0)) as other, socket.create_server(("127.0.0.1", 0)) as gone:
         there, ended = (f"http://127.0.0.1:{server.getsockname()[1]}" for server in (other, gone))
@@ -163,16 +163,14 @@ def test_engines_that_are_gone_are_taken_off_and_others_stay(one: Router, engine
         registration.leave(await_last=False)
 
 
-def test_an_engine_says_its_name_and_in_a_swarm_its_address(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_own_url_by_name_or_address(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ENGINE_BY_ADDRESS", raising=False)
     assert router_registration.own_url("http://127.0.0.1:9", 8000) == f"http://{socket.gethostname()}:8000"
     monkeypatch.setenv("ENGINE_BY_ADDRESS", "1")
     assert router_registration.own_url("http://127.0.0.1:9", 8000) == "http://127.0.0.1:8000"
 
 
-def test_no_router_is_said_once_and_does_not_keep_the_engine_from_stopping(
-    engine: Engine, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_missing_router_is_logged_once(engine: Engine, capfd: pytest.CaptureFixture[str]) -> None:
     assert engine
     registration = router_registration.Registration("http://127.0.0.1:1", lambda _router: OWN, "model")
     registration.join()
@@ -182,7 +180,7 @@ def test_no_router_is_said_once_and_does_not_keep_the_engine_from_stopping(
     assert capfd.readouterr().out.count("cannot reach") == 0
 
 
-def test_the_routers_api_gets_the_key(one: Router, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_router_requests_have_the_key(one: Router, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     assert engine
     monkeypatch.setenv("VLLM_API_KEY", "s3cret")
     registration = joined(one)

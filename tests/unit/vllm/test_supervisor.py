@@ -1,4 +1,4 @@
-"""The engine's life in its container: output, stop signals, failed starts, and failures in service."""
+"""The supervisor: output, stop signals, failed starts, failures in service."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-# Docker does not start an `on-failure` container again after a reboot if it ended with 0.
+# After a reboot Docker does not restart an `on-failure` container that ended with 0.
 STOPPED = 128 + signal.SIGTERM
 ENGINE = Path(__file__).parents[3] / "docker" / "vllm"
 
-# The supervisor beside a program in the engine's place, with seconds for minutes and nothing outside `folder` touched.
+# The supervisor with a program in place of the engine, short times, and files in `folder` only.
 WRAPPER = """
 import sys, pathlib
 import api_client, state_files, engine_processes, supervisor, watchdog
@@ -40,8 +40,8 @@ class Registration:
 sys.exit(supervisor.Supervisor(watch, Registration()).run(lambda: [sys.executable, "-uc", program, str(folder), port]))
 """
 
-# An engine that answers /health and /metrics; folder/metrics is what it reports. "watched" when the watchdog first
-# reads that: the engine was ready then.
+# An engine that answers /health and /metrics, with the content of folder/metrics. It prints "watched" at the watchdog's
+# first read, when the engine is ready.
 SERVER = """
 import http.server, os, pathlib, signal, sys, threading
 folder, port = pathlib.Path(sys.argv[1]), int(sys.argv[2])
@@ -76,7 +76,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def report(folder: Path, metrics: str) -> None:
-    """Change what the engine reports; a half-written page would report nothing."""
+    """Change the engine's metrics, atomically."""
     (folder / "next").write_text(metrics)
     (folder / "next").replace(folder / "metrics")
 
@@ -121,17 +121,17 @@ while True: time.sleep(0.1)
 """
 
 
-def test_a_stop_while_it_loads_reaches_the_engine_and_is_no_failure(folder: Path) -> None:
+def test_stop_while_loading_is_no_failure(folder: Path) -> None:
     life = Life(WAIT_FOR_STOP, folder)
     life.read_until("loading")
     life.stop()
     assert life.end() == STOPPED
     assert "ending" in life.output
     assert "headroom:" not in life.output
-    assert "router: leave, await_last=False" in life.output  # it never joined: nothing can be on its way
+    assert "router: leave, await_last=False" in life.output  # never joined: no request can be on its way
 
 
-def test_it_leaves_the_router_before_it_refuses_requests_and_when_it_fails(folder: Path) -> None:
+def test_router_is_left_before_the_stop(folder: Path) -> None:
     life = Life(SERVER, folder)
     life.read_until("watched 1")
     os.kill(child_of(life), signal.SIGKILL)
@@ -145,27 +145,27 @@ def test_it_leaves_the_router_before_it_refuses_requests_and_when_it_fails(folde
     ]
 
 
-def test_a_failed_start_keeps_its_output_and_its_code_and_is_explained(folder: Path) -> None:
+def test_failed_start_is_explained(folder: Path) -> None:
     life = Life("import sys; sys.exit('vllm: error: unrecognized arguments: --nope')", folder)
-    # Standard error goes the same way as the rest.
+    # Standard error is forwarded too.
     assert life.end() == 1
     assert "vllm: error: unrecognized" in life.output
     assert life.output.splitlines()[-1].startswith("headroom: VLLM_EXTRA_ARGS")
 
 
-def test_an_engine_that_ends_by_itself_has_failed(folder: Path) -> None:
+def test_exit_code_0_is_a_failure(folder: Path) -> None:
     life = Life("print('bye')", folder)
     assert life.end() == 1
     assert life.output.splitlines()[-1].startswith("headroom: the engine stopped")
 
 
-def test_a_killed_start_is_reported_like_the_shell_does(folder: Path) -> None:
+def test_killed_start_has_shell_exit_code(folder: Path) -> None:
     life = Life("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", folder)
     assert life.end() == 128 + signal.SIGKILL
     assert "memory ran out" in life.output
 
 
-def test_what_a_killed_server_leaves_running_is_ended_too(folder: Path) -> None:
+def test_orphaned_processes_are_killed(folder: Path) -> None:
     program = (
         "import os, subprocess, signal; print('child', subprocess.Popen(['sleep', '60']).pid);"
         "os.kill(os.getpid(), signal.SIGKILL)"
@@ -178,7 +178,7 @@ def test_what_a_killed_server_leaves_running_is_ended_too(folder: Path) -> None:
     assert not stat.exists() or stat.read_text().rsplit(") ", 1)[1].startswith("Z")
 
 
-def test_a_crash_in_service_is_started_again_in_place_and_leaves_no_shared_memory(folder: Path) -> None:
+def test_crash_in_service_restarts_in_place(folder: Path) -> None:
     life = Life(SERVER, folder)
     life.read_until("watched 1")
     (folder / "shm" / "psm_1").touch()
@@ -186,18 +186,18 @@ def test_a_crash_in_service_is_started_again_in_place_and_leaves_no_shared_memor
     os.kill(child_of(life), signal.SIGKILL)
     life.read_until("ready 2")
     assert list((folder / "shm").iterdir()) == []
-    assert not (folder / "answered").exists()  # the health check asks for a token again
+    assert not (folder / "answered").exists()  # so that the health check asks for a token again
     life.stop()
     assert life.end() == STOPPED
 
 
-def test_a_stalled_engine_is_ended_and_started_again(folder: Path) -> None:
-    # Looks that come late must find it half-way too, and the next start, which forgets that, must not come at once.
+def test_stalled_engine_is_restarted(folder: Path) -> None:
+    # Late polls must still see the suspicion, which the next start clears: no immediate restart.
     life = Life(SERVER, folder, backoff_s=3)
     life.read_until("watched 1")
     report(folder, STUCK)
     life.read_until("holds 2 requests and has made no step")
-    assert (folder / "stalled").exists()  # the health check said so before
+    assert (folder / "stalled").exists()  # the health check reported it before
     report(folder, IDLE)
     life.read_until("ready 2")
     assert "memory ran out" not in life.output
@@ -205,7 +205,7 @@ def test_a_stalled_engine_is_ended_and_started_again(folder: Path) -> None:
     assert life.end() == STOPPED
 
 
-def test_a_frozen_process_is_named_and_ended(folder: Path) -> None:
+def test_frozen_process_is_named(folder: Path) -> None:
     life = Life(SERVER, folder)
     life.read_until("watched 1")
     os.kill(child_of(life), signal.SIGSTOP)
@@ -215,7 +215,7 @@ def test_a_frozen_process_is_named_and_ended(folder: Path) -> None:
     assert life.end() == STOPPED
 
 
-def test_a_stop_waits_for_what_runs_and_for_the_last_scrape(folder: Path) -> None:
+def test_stop_waits_for_requests_and_scrape(folder: Path) -> None:
     (folder / "metrics").write_text(IDLE + "headroom_engine_requests_in_flight 1\n")
     life = Life(SERVER, folder)
     life.read_until("watched 1")
@@ -234,7 +234,7 @@ def test_a_stop_waits_for_what_runs_and_for_the_last_scrape(folder: Path) -> Non
     assert time.monotonic() - begun < 5
 
 
-def test_a_second_stop_ends_at_once(folder: Path) -> None:
+def test_second_stop_ends_at_once(folder: Path) -> None:
     (folder / "metrics").write_text(IDLE + "headroom_engine_requests_in_flight 1\n")
     life = Life(SERVER, folder)
     life.read_until("watched 1")
@@ -248,12 +248,12 @@ def test_a_second_stop_ends_at_once(folder: Path) -> None:
 
 
 def child_of(life: Life) -> int:
-    """Pid of the program in the engine's place."""
+    """Pid of the program in place of the engine."""
     children = Path(f"/proc/{life.process.pid}/task/{life.process.pid}/children").read_text()
     return int(children.split()[0])
 
 
-def test_a_bad_setting_ends_the_container_before_the_engine_starts() -> None:
+def test_wrong_setting_ends_the_container() -> None:
     done = subprocess.run(
         [sys.executable, str(ENGINE / "serve.py")],
         env={**os.environ, "MODEL_ID": "some/model", "DTYPE": "int4"},

@@ -1,4 +1,4 @@
-"""A stalled engine is told from a busy one by what the engine itself reports."""
+"""Stalled and busy engines, by their own metrics."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def page(steps: int, running: int = 0, waiting: int = 0, unanswered: int = 0, en
 
 
 class Watched:
-    """A judgement that is fed one sample every five seconds."""
+    """An EngineProgress with one sample every five seconds."""
 
     def __init__(self, *, cpu_counts: bool = True) -> None:
         self.progress = EngineProgress(LIMIT_S, cpu_counts)
@@ -42,7 +42,7 @@ def watched() -> Watched:
     return Watched()
 
 
-def test_requests_without_a_step_are_a_stall_after_the_limit(watched: Watched) -> None:
+def test_requests_without_steps_stall(watched: Watched) -> None:
     watched.see(page(7, running=3), TICK_S)
     watched.see(page(7, running=3), LIMIT_S / 2)
     assert watched.progress.suspect
@@ -50,78 +50,78 @@ def test_requests_without_a_step_are_a_stall_after_the_limit(watched: Watched) -
     assert not watched.progress.stalled
     watched.see(page(7, running=3), TICK_S)
     assert watched.progress.stalled
-    assert watched.progress.words() == "the engine holds 3 requests and has made no step for 120 s"
+    assert watched.progress.describe() == "the engine holds 3 requests and has made no step for 120 s"
 
 
-def test_waiting_requests_alone_are_something_to_do(watched: Watched) -> None:
+def test_waiting_requests_count_as_work(watched: Watched) -> None:
     watched.see(page(7, waiting=1), LIMIT_S + TICK_S)
     assert watched.progress.stalled
 
 
-def test_a_saturated_engine_that_steps_is_never_stalled(watched: Watched) -> None:
+def test_saturated_engine_is_not_stalled(watched: Watched) -> None:
     for step in range(2000):
         watched.see(page(step, running=128, waiting=5000, unanswered=5000), TICK_S)
         assert not watched.progress.suspect
 
 
-def test_a_long_prompt_that_fills_the_cache_is_progress_though_it_counts_as_no_step(watched: Watched) -> None:
+def test_cache_growth_is_progress(watched: Watched) -> None:
     for used in range(100):
         watched.see(page(7, running=1).replace(" 0.01\n", f" {0.01 + used / 1000}\n"), TICK_S)
     assert not watched.progress.suspect
 
 
-def test_an_idle_engine_is_not_stalled(watched: Watched) -> None:
+def test_idle_engine_is_not_stalled(watched: Watched) -> None:
     watched.see(page(7), 10 * LIMIT_S)
     assert not watched.progress.suspect
 
 
-def test_on_a_cpu_a_step_that_computes_has_ten_times_as_long(watched: Watched) -> None:
+def test_computing_on_cpu_extends_limit(watched: Watched) -> None:
     watched.see(page(7, running=1), 10 * LIMIT_S - TICK_S, engine_cores=1)
     assert not watched.progress.stalled
     watched.see(page(7, running=1), 2 * TICK_S, engine_cores=1)
     assert watched.progress.stalled
 
 
-def test_on_a_gpu_a_spinning_engine_is_a_stalled_one() -> None:
+def test_spinning_on_gpu_is_a_stall() -> None:
     watched = Watched(cpu_counts=False)
     watched.see(page(7, running=1), LIMIT_S + TICK_S, engine_cores=1)
     assert watched.progress.stalled
 
 
-def test_the_api_servers_cpu_says_nothing_about_the_engine(watched: Watched) -> None:
+def test_api_server_cpu_is_ignored(watched: Watched) -> None:
     watched.see(page(7, running=1), LIMIT_S + TICK_S, api_cores=1)
     assert watched.progress.stalled
 
 
-def test_an_api_server_that_does_not_answer_is_stalled_unless_it_computes(watched: Watched) -> None:
+def test_silent_api_server_is_stalled(watched: Watched) -> None:
     watched.see(page(7), TICK_S)
     watched.see(None, 2 * LIMIT_S, api_cores=0.9)
     assert not watched.progress.stalled
     watched.see(None, LIMIT_S, api_cores=0)
     assert watched.progress.stalled
-    assert "API server has not answered" in watched.progress.words()
+    assert "API server has not answered" in watched.progress.describe()
 
 
-def test_one_stalled_engine_is_not_hidden_by_another_that_works(watched: Watched) -> None:
+def test_one_of_two_engines_stalls(watched: Watched) -> None:
     for step in range(26):
         watched.see(page(7, running=1, engine=0) + page(step, running=1, engine=1), TICK_S)
     assert watched.progress.stalled
 
 
-def test_two_slow_engines_that_move_in_turn_are_both_alive(watched: Watched) -> None:
+def test_alternating_engines_are_alive(watched: Watched) -> None:
     for step in range(200):
         watched.see(page(step // 2, running=1, engine=0) + page((step + 1) // 2, running=1, engine=1), TICK_S)
     assert not watched.progress.suspect
 
 
-def test_a_box_that_slept_is_not_judged_by_the_clock(watched: Watched) -> None:
+def test_suspended_time_is_capped(watched: Watched) -> None:
     watched.see(page(7, running=1), TICK_S)
     sample = Sample(parse_metrics(page(7, running=1)), 0, 0)
     watched.progress.observe(sample, 36_000)
     assert not watched.progress.suspect
 
 
-def test_an_idle_engine_is_asked_for_a_token_now_and_then(watched: Watched) -> None:
+def test_idle_engine_gets_a_canary(watched: Watched) -> None:
     metrics = parse_metrics(page(7))
     watched.see(page(7), CANARY_IDLE_S)
     assert not watched.progress.wants_canary(metrics)
@@ -130,10 +130,10 @@ def test_an_idle_engine_is_asked_for_a_token_now_and_then(watched: Watched) -> N
     watched.progress.canary_pending = True
     watched.see(page(7), LIMIT_S)
     assert watched.progress.stalled
-    assert "was asked for a token" in watched.progress.words()
+    assert "was asked for a token" in watched.progress.describe()
 
 
-def test_an_answered_canary_starts_the_clocks_anew(watched: Watched) -> None:
+def test_answered_canary_resets_clocks(watched: Watched) -> None:
     watched.see(page(7), CANARY_IDLE_S + TICK_S)
     watched.progress.canary_pending = True
     watched.see(page(7), LIMIT_S / 2)
@@ -143,10 +143,10 @@ def test_an_answered_canary_starts_the_clocks_anew(watched: Watched) -> None:
     assert not watched.progress.canary_pending
 
 
-def test_a_request_that_the_engine_does_not_report_brings_the_canary_soon(watched: Watched) -> None:
+def test_unreported_request_hastens_canary(watched: Watched) -> None:
     waiting = page(7, unanswered=1)
     watched.see(waiting, CANARY_WAITING_S + TICK_S)
     assert watched.progress.wants_canary(parse_metrics(waiting))
-    # Alone it ends nothing: it may wait for something else than the engine.
+    # Alone it ends nothing: the request may wait for something else.
     watched.see(waiting, 3 * LIMIT_S)
     assert not watched.progress.suspect

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
 
-from delivery.listing import NO_LISTING, Listing, RemoteFile, TransientError
+from delivery.listing import NO_LISTING, Listing, RemoteFile, TransientError, no_listing
 from delivery.log import adopt_log, root_cause
 from delivery.settings import DeliveryError, Settings
 from delivery.transfer import HashingFile, place_all
@@ -61,10 +61,7 @@ class HuggingFace:
         except (errors.HfHubHTTPError, httpx2.HTTPError) as error:
             raise self._explain(error) from error
         except NO_LISTING as error:
-            raise TransientError(
-                f"{settings.address_setting}: {settings.address} answers what is no list of files "
-                f"({type(error).__name__}): check the address and the proxy"
-            ) from error
+            raise no_listing(settings, error) from error
         return Listing(files, self._commit)
 
     def fetch(self, wanted: Sequence[RemoteFile], skipped: Sequence[RemoteFile], folder: Path) -> dict[str, str]:

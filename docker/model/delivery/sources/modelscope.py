@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from delivery.listing import NO_LISTING, Listing, RemoteFile, TransientError
+from delivery.listing import NO_LISTING, Listing, RemoteFile, TransientError, no_listing
 from delivery.log import adopt_log, root_cause
 from delivery.settings import DeliveryError, Settings
 from delivery.transfer import no_space, sha256_of
@@ -55,10 +55,7 @@ class ModelScope:
         except errors.HubError as error:
             raise self._explain(error) from error
         except NO_LISTING as error:
-            raise TransientError(
-                f"{settings.address_setting}: {settings.address} answers what is no list of files "
-                f"({type(error).__name__}): check the address and the proxy"
-            ) from error
+            raise no_listing(settings, error) from error
         return Listing(files)
 
     def fetch(self, wanted: Sequence[RemoteFile], skipped: Sequence[RemoteFile], folder: Path) -> dict[str, str]:

@@ -12,13 +12,13 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.parametrize(("text", "lines"), [("", 0), ("a", 1), ("a\n", 1), ("a\nb", 2), ("\n\n", 2)])
-def test_lines_are_counted_as_they_will_be_numbered(text: str, lines: int, tmp_path: Path) -> None:
+def test_line_count_matches_numbering(text: str, lines: int, tmp_path: Path) -> None:
     file = tmp_path / "f"
     file.write_text(text)
     assert count_lines(file) == lines
 
 
-def test_a_log_gets_whole_lines_with_share_rate_and_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_log_lines_have_share_and_rate(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
     monkeypatch.setattr(batch_progress.time, "monotonic", lambda: now[0])
     out = io.StringIO()
@@ -28,7 +28,7 @@ def test_a_log_gets_whole_lines_with_share_rate_and_time_left(monkeypatch: pytes
     assert out.getvalue() == "generate: line 400 of 1000 (40.0 %)  10.0 prompts/s  2 output tokens/s  1:00 left\n"
 
 
-def test_a_wrong_line_is_reported_at_once_and_counted() -> None:
+def test_wrong_line_is_reported_at_once() -> None:
     out = io.StringIO()
     watched = BatchProgress(None, out=out)
     watched.row({"line": 7, "error": "is not JSON"})

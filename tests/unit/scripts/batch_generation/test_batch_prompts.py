@@ -15,7 +15,7 @@ def jsonl(text: str | bytes) -> list[BatchPrompt | WrongLine]:
     return list(from_stream(io.BytesIO(text.encode() if isinstance(text, str) else text), jsonl=True))
 
 
-def test_text_has_a_prompt_a_line_and_blank_lines_keep_their_number() -> None:
+def test_blank_lines_keep_their_number() -> None:
     found = list(from_stream(io.BytesIO(b"\xef\xbb\xbffirst\r\n\nthird"), jsonl=False))
     assert found == [BatchPrompt(1, "first"), BatchPrompt(3, "third")]
 
@@ -35,7 +35,7 @@ def test_text_has_a_prompt_a_line_and_blank_lines_keep_their_number() -> None:
         ('{"messages": [{"role": "user"}]}', 'message 1 needs "role" and "content"'),
     ],
 )
-def test_a_wrong_line_is_named_and_the_others_are_kept(line: str, reason: str) -> None:
+def test_wrong_line_keeps_the_others(line: str, reason: str) -> None:
     first, wrong, last = jsonl(f'{{"prompt": "a"}}\n{line}\n{{"prompt": "b", "id": "x"}}\n')
     assert first == BatchPrompt(1, "a")
     assert isinstance(wrong, WrongLine)
@@ -44,13 +44,13 @@ def test_a_wrong_line_is_named_and_the_others_are_kept(line: str, reason: str) -
     assert last == BatchPrompt(3, "b", "x")
 
 
-def test_bytes_that_are_no_text_are_one_wrong_line() -> None:
+def test_invalid_utf8_is_one_wrong_line() -> None:
     wrong, right = jsonl(b'{"prompt": "\xff"}\n{"prompt": "b"}')
     assert wrong == WrongLine(1, "is not UTF-8 at byte 13")
     assert right == BatchPrompt(2, "b")
 
 
-def test_a_line_without_end_does_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_endless_line_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batch_prompts, "LINE_LIMIT", 100)
     wrong, right = jsonl('{"prompt": "' + "a" * 1000 + '"}\n{"prompt": "b"}\n')
     assert isinstance(wrong, WrongLine)
@@ -58,7 +58,7 @@ def test_a_line_without_end_does_not_fill_the_memory(monkeypatch: pytest.MonkeyP
     assert right == BatchPrompt(2, "b")
 
 
-def test_lines_are_read_as_they_are_taken() -> None:
+def test_lines_are_read_lazily() -> None:
     def endless() -> Iterator[bytes]:
         while True:
             yield b'{"prompt": "a"}\n'
@@ -73,5 +73,5 @@ def test_lines_are_read_as_they_are_taken() -> None:
     assert [next(stream).line for _ in range(1000)] == list(range(1, 1001))
 
 
-def test_arguments_are_numbered_and_an_empty_one_is_wrong() -> None:
+def test_arguments_are_numbered() -> None:
     assert list(from_arguments(["a", ""])) == [BatchPrompt(1, "a"), WrongLine(2, "is empty")]

@@ -1,4 +1,4 @@
-"""The batch on an engine that ends requests in an order of its own; the real one answers in tests/stack."""
+"""The batch with a fake engine that ends requests in random order; tests/stack has the real one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SEQUENCES = 4
 
 
 class Engine:
-    """As much of vLLM's LLMEngine as the batch uses; `most` is the largest number of requests that it held."""
+    """The part of vLLM's LLMEngine that the batch uses; `most` is the largest number of its requests."""
 
     def __init__(self, never: str = "") -> None:
         self.vllm_config = SimpleNamespace(scheduler_config=SimpleNamespace(max_num_seqs=SEQUENCES))
@@ -58,7 +58,7 @@ def run(engine: Engine, items: list[BatchPrompt | WrongLine]) -> list[dict[str, 
         nonlocal taken
         for item in items:
             taken += 1
-            # What was taken and not yet written is what the memory must hold.
+            # Prompts that were taken and not yet written are in memory.
             assert taken - len(sink.rows) <= 16 * SEQUENCES + 1
             yield item
 
@@ -67,24 +67,24 @@ def run(engine: Engine, items: list[BatchPrompt | WrongLine]) -> list[dict[str, 
     return sink.rows
 
 
-def test_answers_come_in_the_order_of_the_input_whatever_the_engine_ends_first() -> None:
+def test_answers_keep_the_input_order() -> None:
     rows = run(Engine(), [BatchPrompt(line, "p") for line in range(1, 501)])
     assert [row["line"] for row in rows] == list(range(1, 501))
     assert all(row["text"] == f"answer {row['line']}" for row in rows)
 
 
-def test_the_engine_gets_no_more_than_it_can_soon_use() -> None:
+def test_engine_queue_is_bounded() -> None:
     engine = Engine()
     run(engine, [BatchPrompt(line, "p") for line in range(1, 501)])
     assert SEQUENCES < engine.most <= 2 * SEQUENCES
 
 
-def test_one_long_answer_does_not_hold_more_than_the_window() -> None:
+def test_long_answer_holds_one_window() -> None:
     rows = run(Engine(never="1"), [BatchPrompt(line, "p") for line in range(1, 501)])
     assert len(rows) == 500
 
 
-def test_wrong_lines_keep_their_place_and_lose_nobody() -> None:
+def test_wrong_lines_keep_their_place() -> None:
     items = [BatchPrompt(1, "p"), WrongLine(2, "is not JSON", "x"), BatchPrompt(3, "too long"), BatchPrompt(5, "p", 7)]
     first, wrong, long, last = run(Engine(), items)
     assert wrong == {"line": 2, "id": "x", "error": "is not JSON", "run": "r"}
@@ -92,7 +92,7 @@ def test_wrong_lines_keep_their_place_and_lose_nobody() -> None:
     assert (first["line"], last["line"], last["id"]) == (1, 5, 7)
 
 
-def test_a_row_has_tokens_finish_reason_and_timings() -> None:
+def test_row_has_tokens_and_timings() -> None:
     [row] = run(Engine(), [BatchPrompt(1, "p")])
     assert row == {
         "line": 1,
@@ -108,7 +108,7 @@ def test_a_row_has_tokens_finish_reason_and_timings() -> None:
     }
 
 
-def test_an_engine_that_dies_ends_the_batch() -> None:
+def test_dead_engine_ends_the_batch() -> None:
     engine = Engine()
 
     def die() -> list[Any]:

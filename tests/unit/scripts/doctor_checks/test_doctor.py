@@ -1,4 +1,4 @@
-"""The doctor on boxes that this one is not: an old Docker, none at all, a taken port, a full disk."""
+"""The doctor on simulated boxes: an old Docker, none, a taken port, a full disk."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[4]
 
 @pytest.fixture
 def docker_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
-    """Puts a docker of these versions first on the path."""
+    """Put a docker of these versions first on the path."""
 
     def make(engine_version: str, compose_version: str) -> None:
         program = tmp_path / "docker"
@@ -44,16 +44,16 @@ def docker_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str,
         (("20.10.24+dfsg1", "1.29.2"), [FAIL, FAIL]),
     ],
 )
-def test_old_docker_is_found(
+def test_old_docker_versions_fail(
     docker_of: Callable[[str, str], None], versions: tuple[str, str], verdicts: list[str]
 ) -> None:
     docker_of(*versions)
     assert [finding.verdict for finding in docker_checks.check_versions()] == verdicts
 
 
-def test_without_docker_and_without_any_package_it_says_so_and_how_to_mend_it(tmp_path: Path) -> None:
+def test_doctor_without_docker_or_packages(tmp_path: Path) -> None:
     done = subprocess.run(
-        # -S: the standard library alone, as on a box where nothing is installed yet.
+        # -S: the standard library alone, as on a fresh box.
         [sys.executable, "-S", str(ROOT / "scripts" / "doctor")],
         env={"PATH": str(tmp_path)},
         capture_output=True,
@@ -69,7 +69,7 @@ def service(port: int) -> dict[str, Any]:
     return {"services": {"vllm": {"ports": [{"host_ip": "127.0.0.1", "published": str(port)}]}}}
 
 
-def test_a_taken_port_is_named_unless_it_is_our_own() -> None:
+def test_taken_port_fails_unless_ours() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         [finding] = box_checks.check_ports(service(port), set())
@@ -78,13 +78,13 @@ def test_a_taken_port_is_named_unless_it_is_our_own() -> None:
     assert [found.verdict for found in box_checks.check_ports(service(port), set())] == [OK]
 
 
-def test_memory_that_is_not_there_fails_before_the_start_and_not_while_it_runs() -> None:
+def test_memory_is_checked_before_the_start() -> None:
     [finding] = box_checks.check_memory(10_000, "weights", engine_runs=False)
     assert (finding.verdict, "10000.0 GiB" in finding.needed) == (FAIL, True)
     assert [found.verdict for found in box_checks.check_memory(10_000, "weights", engine_runs=True)] == [OK]
 
 
-def test_an_engine_that_publishes_no_port_runs_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_engine_without_port_counts_as_running(monkeypatch: pytest.MonkeyPatch) -> None:
     behind_the_edge = {**container(), "NetworkSettings": {"Ports": {"8000/tcp": None}, "Networks": {}}}
     [memory] = findings(monkeypatch, [behind_the_edge], "memory")
     assert (memory.verdict, "the engine has its own" in memory.found) == (OK, True)
@@ -93,7 +93,7 @@ def test_an_engine_that_publishes_no_port_runs_too(monkeypatch: pytest.MonkeyPat
         assert [memory.verdict for memory in findings(monkeypatch, [ended], "memory")] == [FAIL]
 
 
-def test_a_cache_size_that_is_no_number_does_not_end_the_doctor(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_cache_size_uses_default(monkeypatch: pytest.MonkeyPatch) -> None:
     [memory] = findings(monkeypatch, [], "memory", CPU_KV_CACHE_GIB="2GB")
     assert "KV cache 1," in memory.needed
 
@@ -107,7 +107,7 @@ def test_a_cache_size_that_is_no_number_does_not_end_the_doctor(monkeypatch: pyt
         (None, {"DTYPE": "float16"}, "weights 1.0,"),
     ],
 )
-def test_memory_counts_the_weights_as_the_engine_does(
+def test_memory_uses_the_engines_estimate(
     monkeypatch: pytest.MonkeyPatch, stored: dict[str, str] | None, env: dict[str, str], weights: str
 ) -> None:
     found = stack_checks.OnVolume(ready=True, bytes=2**30, known=True, config=stored)
@@ -115,7 +115,7 @@ def test_memory_counts_the_weights_as_the_engine_does(
     assert weights in memory.needed
 
 
-def test_the_models_config_is_read_from_its_volume(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_model_config_is_read_from_volume(monkeypatch: pytest.MonkeyPatch) -> None:
     service = {"image": "model:1", "environment": {"MODEL_ID": "a/b"}}
     model = {"services": {"model": service}, "volumes": {"models": {"name": "x_models"}}}
     said = {"list": "READY        1.5 GB  modelscope   a/b@master  <- the settings\n"}
@@ -137,7 +137,7 @@ def test_the_models_config_is_read_from_its_volume(monkeypatch: pytest.MonkeyPat
         ("# VLLM_API_KEY=s3cret", False),
     ],
 )
-def test_a_secret_that_every_user_can_read_is_warned_of(tmp_path: Path, line: str, *, warned: bool) -> None:
+def test_readable_secret_warns(tmp_path: Path, line: str, *, warned: bool) -> None:
     env = tmp_path / ".env"
     env.write_text(f"{line}\n")
     env.chmod(0o644)
@@ -146,7 +146,7 @@ def test_a_secret_that_every_user_can_read_is_warned_of(tmp_path: Path, line: st
     assert not list(setting_checks._readable_secrets(env))
 
 
-def test_a_disk_that_is_too_small_fails(tmp_path: Path) -> None:
+def test_small_disk_fails(tmp_path: Path) -> None:
     image = {"vllm": {"image": "no-such-image:1"}, "prometheus": {"command": ["--storage.tsdb.retention.size=900TB"]}}
     [finding] = box_checks.check_disk(str(tmp_path), {"services": image}, on_gpu=False, model_bytes=0)
     assert finding.verdict == FAIL
@@ -175,7 +175,7 @@ def findings(
     on_volume: stack_checks.OnVolume = NOTHING_YET,
     **settings: str,
 ) -> list[CheckResult]:
-    """What the doctor finds about one thing, with an engine on a CPU, on a box whose memory is full."""
+    """The doctor's results for one subject, for a CPU engine on a box without free memory."""
     services = {"vllm": {"environment": {"ENGINE_DEVICE": "cpu", **settings}}}
     monkeypatch.setattr(docker_checks, "check_versions", list)
     monkeypatch.setattr(compose_project, "rendered", lambda: {"name": "test", "services": services})
@@ -202,6 +202,6 @@ def findings(
         ({"Running": False, "ExitCode": 137, "OOMKilled": True}, FAIL, "out of memory"),
     ],
 )
-def test_a_containers_state_is_told(state: dict[str, Any], verdict: str, words: str) -> None:
+def test_container_states(state: dict[str, Any], verdict: str, words: str) -> None:
     finding = stack_checks._container("vllm", container(**state))
     assert (finding.verdict, words in finding.found) == (verdict, True), finding

@@ -1,4 +1,4 @@
-"""What the doctor makes of what Prometheus answers."""
+"""The doctor's results from Prometheus' answers."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Prometheus(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *args: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def prometheus() -> Iterator[str]:
         server.shutdown()
 
 
-def test_targets_that_are_down_fail_and_alerts_that_mean_trouble_are_told_of(prometheus: str) -> None:
+def test_down_targets_and_alerts_are_listed(prometheus: str) -> None:
     found = [(finding.what, finding.found) for finding in check_targets(prometheus)]
     assert found == [
         ("target vllm", "http://vllm:8000/metrics scraped"),

@@ -27,24 +27,24 @@ def asker(*answers: tuple[float, float, str]) -> Asker:
     return made
 
 
-def test_users_count_as_served_from_the_first_of_three_good_answers_in_a_row() -> None:
+def test_served_from_first_of_three_answers() -> None:
     user = asker((1, 2, "ok"), (3, 4, "ok"), (5, 6, "HTTP 500"), (7, 8, "ok"), (9, 10, "ok"), (11, 12, "ok"))
     assert user.answered_since(0, count=3) == 8
     assert user.answered_since(0) == 2
     assert user.answered_since(7.5, count=3) is None
 
 
-def test_an_answer_to_a_question_from_before_the_break_is_no_recovery() -> None:
+def test_earlier_question_is_no_recovery() -> None:
     assert asker((1, 6, "ok")).answered_since(5) is None
 
 
-def test_what_users_saw_is_counted_from_the_break() -> None:
+def test_outcomes_count_from_the_break() -> None:
     user = asker((1, 2, "ok"), (3, 9, "connection refused"), (10, 11, "ok"))
     assert user.seen_since(5) == Counter({"connection refused": 1, "ok": 1})
 
 
 class LocalShelf(Shelf):
-    """A shelf on a folder of this machine."""
+    """A shelf on a local folder."""
 
     def __init__(self, volume: Path) -> None:
         self.volume = volume
@@ -54,7 +54,7 @@ class LocalShelf(Shelf):
         subprocess.run(["sh", "-c", script], cwd=self.volume, env={"PATH": self.path}, check=True)
 
     def deliver(self, name: str, weights: str) -> None:
-        """Put a model there, as docker/model does."""
+        """Place a model like docker/model does."""
         folder = self.volume / ".store/modelscope" / name / "master"
         folder.mkdir(parents=True)
         (folder / "weights").write_text(weights)
@@ -75,7 +75,7 @@ def shelf(tmp_path: Path) -> LocalShelf:
     return made
 
 
-def test_an_emptied_volume_has_nothing_that_a_download_could_find_and_all_comes_back(shelf: LocalShelf) -> None:
+def test_shelf_hides_and_restores_all(shelf: LocalShelf) -> None:
     shelf.put_aside()
     assert [path.name for path in shelf.volume.iterdir()] == [".drill"]
     shelf.put_back()
@@ -83,7 +83,7 @@ def test_an_emptied_volume_has_nothing_that_a_download_could_find_and_all_comes_
     assert sorted(path.name for path in shelf.volume.iterdir()) == [".store", "Qwen"]
 
 
-def test_what_was_downloaded_meanwhile_makes_way_and_no_other_model_is_lost(shelf: LocalShelf) -> None:
+def test_shelf_replaces_a_new_download(shelf: LocalShelf) -> None:
     shelf.put_aside()
     shelf.deliver("Qwen/a", "new a")
     assert shelf.weights() == {"Qwen/a/weights": "new a"}
@@ -92,7 +92,7 @@ def test_what_was_downloaded_meanwhile_makes_way_and_no_other_model_is_lost(shel
     assert not (shelf.volume / ".drill").exists()
 
 
-def test_files_that_cannot_be_put_back_are_not_deleted(shelf: LocalShelf, tmp_path: Path) -> None:
+def test_failed_restore_deletes_nothing(shelf: LocalShelf, tmp_path: Path) -> None:
     shelf.put_aside()
     broken = tmp_path / "mv"
     broken.write_text("#!/bin/sh\nexit 1\n")
@@ -114,7 +114,7 @@ RESULTS = [
 ]
 
 
-def test_the_table_has_a_row_each_and_says_why_one_failed() -> None:
+def test_table_has_rows_and_errors() -> None:
     lines = table(RESULTS).splitlines()
     assert lines[1].split() == ["a", "passed", "0", "s", "EngineDown", "61", "s", "90", "s", "nothing", "ok", "3"]
     assert "bb: FAILED: alert EngineDown: not within 60 s" in lines
@@ -122,13 +122,13 @@ def test_the_table_has_a_row_each_and_says_why_one_failed() -> None:
     assert lines[-1] == "1 passed, 1 failed, 1 skipped"
 
 
-def test_the_document_has_the_same_rows() -> None:
+def test_markdown_has_the_same_rows() -> None:
     text = markdown(RESULTS)
     assert "| a | passed | 0 s | EngineDown | 61 s | 90 s | nothing | ok 3 |" in text
     assert "- bb: FAILED: alert EngineDown" in text
 
 
-def test_an_assertion_that_does_not_hold_says_what_was_seen_instead() -> None:
+def test_failed_assertion_shows_last_value() -> None:
     scene = Scene(None, DrillResult("x"), lambda _: None)  # type: ignore[arg-type]  # no stack is asked
     scene.expect([1], "never")
     with pytest.raises(DrillError, match="two is two"):
@@ -139,8 +139,8 @@ def test_an_assertion_that_does_not_hold_says_what_was_seen_instead() -> None:
     assert time.monotonic() - begun < 3
 
 
-class Told:
-    """Answers of Prometheus one after the other, for each the values of EngineRestarted; None: it does not answer."""
+class Alerting:
+    """Prometheus with successive answers: values of EngineRestarted, or None for no answer."""
 
     def __init__(self, *looks: list[int] | None) -> None:
         self.looks = list(looks)
@@ -164,22 +164,22 @@ class Told:
     ],
     ids=["new", "old", "rises", "falls-and-rises", "again", "no-answer"],
 )
-def test_an_alert_from_before_a_drill_counts_when_it_rises_or_fires_again(
+def test_earlier_alert_counts_when_it_rises(
     looks: list[list[int] | None], *, counts: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("drills.scene.LOOK_S", 0.01)
-    told = Told(*looks)
-    alerts = Alerts(told)  # type: ignore[arg-type]  # all that it asks
+    prometheus = Alerting(*looks)
+    alerts = Alerts(prometheus)  # type: ignore[arg-type]  # the only method that it calls
     deadline = time.monotonic() + 10
-    while len(told.looks) > 1 or (counts and not alerts.fired):
-        assert time.monotonic() < deadline, (told.looks, alerts.fired)
+    while len(prometheus.looks) > 1 or (counts and not alerts.fired):
+        assert time.monotonic() < deadline, (prometheus.looks, alerts.fired)
         time.sleep(0.01)
-    time.sleep(0.1)  # a look more
+    time.sleep(0.1)  # one more poll
     alerts.stop()
     assert ("EngineRestarted" in alerts.fired) == counts
 
 
-def test_a_drill_waits_for_a_stack_that_is_just_coming_back(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_drill_waits_for_recovering_stack(monkeypatch: pytest.MonkeyPatch) -> None:
     told = ["starting", "starting", *["healthy"] * len(drill.NEEDS)]
 
     class ComingBack:
@@ -194,7 +194,7 @@ def test_a_drill_waits_for_a_stack_that_is_just_coming_back(monkeypatch: pytest.
     assert len(ran) == 1
 
 
-def test_the_key_comes_from_the_environment_or_from_its_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_key_from_environment_or_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     mount = {"Destination": "/run/secrets/vllm_api_key", "Source": "/dev/null"}
     attributes = {
         "Config": {"Env": ["VLLM_API_KEY=", "VLLM_API_KEY_FILE=/run/secrets/vllm_api_key"]},
@@ -227,13 +227,13 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         ([], "DRILL"),
     ],
 )
-def test_a_wrong_command_line_is_refused_in_one_line(arguments: list[str], said: str) -> None:
+def test_wrong_command_line_is_one_line(arguments: list[str], said: str) -> None:
     done = run(*arguments)
     assert done.returncode == 2
     assert said in done.stderr.splitlines()[-1]
 
 
-def test_the_list_says_what_each_drill_does_and_costs() -> None:
+def test_list_shows_drills_and_costs() -> None:
     done = run("list")
     assert done.returncode == 0
     assert all(name in done.stdout for name in drill.DRILLS)
@@ -244,12 +244,12 @@ def test_the_list_says_what_each_drill_does_and_costs() -> None:
 @pytest.mark.parametrize(
     ("typed", "agreed"), [("y\n", True), ("yes\n", True), ("n\n", False), ("\n", False), ("", False)]
 )
-def test_only_a_yes_is_a_yes(typed: str, *, agreed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_consent_needs_a_yes(typed: str, *, agreed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO(typed))
     stack = type("Named", (), {"project": "mine"})()
     assert drill.agreed(stack, {"engine-killed": "much"}, yes=False) is agreed
 
 
-def test_every_drill_is_in_the_docs() -> None:
+def test_drills_are_documented() -> None:
     text = (ROOT / "docs" / "drills.md").read_text()
     assert [name for name in drill.DRILLS if f"`{name}`" not in text] == []

@@ -17,7 +17,7 @@ VLLM = SideResult("vllm", "0.32.0", "compiled", [1.0, 0.75, 0.8])
 HF = SideResult("hf", "5.19.0", "static cache", [2.0, 1.6, 1.2])
 
 
-def test_figures_are_of_the_median_round() -> None:
+def test_figures_use_the_median_repeat() -> None:
     told = figures(WORK, [VLLM, HF], LIMITS)
     fast, slow = told["results"]
     assert fast["requests_per_s"] == pytest.approx(25 / 0.8)
@@ -29,7 +29,7 @@ def test_figures_are_of_the_median_round() -> None:
     assert told["ratio"] == pytest.approx(2.0)
 
 
-def test_the_table_shows_both_sides_the_ratio_and_the_share() -> None:
+def test_table_shows_sides_ratio_and_share() -> None:
     text = table(figures(WORK, [VLLM, HF], LIMITS))
     vllm = next(line for line in text.splitlines() if line.startswith("vllm "))
     assert vllm.split() == ["vllm", "31.25", "6000.00", "4000.00", "31.2%", "75%", "-"]
@@ -37,5 +37,5 @@ def test_the_table_shows_both_sides_the_ratio_and_the_share() -> None:
     assert "random weights" in text
 
 
-def test_one_side_alone_has_no_ratio() -> None:
+def test_single_side_has_no_ratio() -> None:
     assert "vllm / hf" not in table(figures(WORK, [VLLM], LIMITS))

@@ -1,4 +1,4 @@
-"""Which volumes are kept, who pauses meanwhile, and what a failure leaves behind; Docker is played by the test."""
+"""Volumes, pauses and failures of a backup, with a fake Docker."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def running_container(service: str) -> dict[str, Any]:
 
 
 class Docker:
-    """What a box's Docker would answer, and what it was asked to do."""
+    """A fake Docker: its answers, and the commands that it was given."""
 
     def __init__(self) -> None:
         self.on = list(OWN)
-        self.off = ["alertmanager"]  # its profile is not chosen
+        self.off = ["alertmanager"]  # its profile is off
         self.volumes = [*OWN_VOLUMES, "alertmanager-data"]
         self.there = list(OWN_VOLUMES)
         self.running = list(OWN)
@@ -56,7 +56,7 @@ class Docker:
         return ""
 
     def switch_on(self, service: str) -> None:
-        """As by a layer or a profile, with its volume and its container."""
+        """Switch a service on, with its volume and its container."""
         self.on.append(service)
         self.running.append(service)
         self.there.append(f"{service}-data")
@@ -65,7 +65,7 @@ class Docker:
 
 @pytest.fixture
 def docker(monkeypatch: pytest.MonkeyPatch) -> Docker:
-    """A box on which the stack runs without the edge and without alerting."""
+    """A running stack without the edge and without alerting."""
     played = Docker()
     monkeypatch.setattr(compose_project, "docker", played)
     monkeypatch.setattr(
@@ -77,13 +77,13 @@ def docker(monkeypatch: pytest.MonkeyPatch) -> Docker:
 
 
 def save(folder: Path) -> list[str]:
-    """The volumes that a backup holds."""
+    """Save, and return the volumes in the backup."""
     backup.save(backup.ProjectVolumes(), folder)
     manifest: dict[str, Any] = json.loads((folder / backup.MANIFEST).read_text())
     return list(manifest["volumes"])
 
 
-def test_a_stack_without_edge_and_alerting_is_saved_and_restored_without(docker: Docker, tmp_path: Path) -> None:
+def test_optional_services_may_be_absent(docker: Docker, tmp_path: Path) -> None:
     assert save(tmp_path / "saved") == OWN_VOLUMES
     backup.restore(backup.ProjectVolumes(), tmp_path / "saved", replace=True)
     assert [words for words in docker.asked if words[0] != "create"] == [
@@ -92,9 +92,7 @@ def test_a_stack_without_edge_and_alerting_is_saved_and_restored_without(docker:
     ] * 2
 
 
-def test_the_edges_certificates_and_the_silences_are_saved_and_the_door_stays_open(
-    docker: Docker, tmp_path: Path
-) -> None:
+def test_edge_is_saved_without_a_pause(docker: Docker, tmp_path: Path) -> None:
     docker.switch_on("alertmanager")
     docker.switch_on("edge")
     assert save(tmp_path / "saved") == [*OWN_VOLUMES, "alertmanager-data", "edge-data"]
@@ -104,7 +102,7 @@ def test_the_edges_certificates_and_the_silences_are_saved_and_the_door_stays_op
     assert ("stop", "prometheus", "grafana", "alertmanager", "edge") in docker.asked
 
 
-def test_the_copies_are_readable_for_their_owner_alone(docker: Docker, tmp_path: Path) -> None:
+def test_copies_are_private(docker: Docker, tmp_path: Path) -> None:
     docker.switch_on("edge")
     save(tmp_path / "saved")
     copies = list((tmp_path / "saved").glob("*.tar.gz"))
@@ -112,7 +110,7 @@ def test_the_copies_are_readable_for_their_owner_alone(docker: Docker, tmp_path:
     assert {stat.S_IMODE(copy.stat().st_mode) for copy in copies} == {0o600}
 
 
-def test_a_folder_that_cannot_be_written_is_one_line_and_pauses_nobody(docker: Docker, tmp_path: Path) -> None:
+def test_unwritable_folder_pauses_nothing(docker: Docker, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(backup.BackupError, match=r"file/saved cannot be written \(Not a directory\)"):
         save(tmp_path / "file" / "saved")
@@ -122,9 +120,7 @@ def test_a_folder_that_cannot_be_written_is_one_line_and_pauses_nobody(docker: D
     assert docker.asked == []
 
 
-def test_a_disk_that_gets_full_is_one_line_and_leaves_nothing(
-    docker: Docker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_full_disk_leaves_nothing(docker: Docker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -135,14 +131,14 @@ def test_a_disk_that_gets_full_is_one_line_and_leaves_nothing(
     assert docker.asked[-1][0] == "restart"
 
 
-def test_what_is_switched_off_here_is_left_out_and_the_rest_restored(
+def test_disabled_services_are_not_restored(
     docker: Docker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     docker.switch_on("alertmanager")
     docker.switch_on("edge")
     save(tmp_path / "saved")
     other = Docker()
-    # The volume is there though nothing ever mounted it: `create --profile '*'` has made it, with no owner.
+    # The volume exists but was never mounted: `create --profile '*'` made it, with no owner.
     other.there = ["prometheus-data", "alertmanager-data"]
     monkeypatch.setattr(compose_project, "docker", other)
     capsys.readouterr()
@@ -156,7 +152,7 @@ def test_what_is_switched_off_here_is_left_out_and_the_rest_restored(
     )
 
 
-def test_a_backup_of_nothing_that_this_stack_has_is_refused(docker: Docker, tmp_path: Path) -> None:
+def test_unrelated_backup_is_refused(docker: Docker, tmp_path: Path) -> None:
     (tmp_path / backup.MANIFEST).write_text('{"volumes": {}}')
     with pytest.raises(backup.BackupError, match="holds nothing for this stack"):
         backup.restore(backup.ProjectVolumes(), tmp_path, replace=True)
@@ -164,9 +160,7 @@ def test_a_backup_of_nothing_that_this_stack_has_is_refused(docker: Docker, tmp_
 
 
 @pytest.mark.parametrize("failure", [KeyboardInterrupt(), backup.DockerError("no answer within 60 s")])
-def test_services_start_again_though_their_stop_was_cut_short(
-    docker: Docker, tmp_path: Path, failure: BaseException
-) -> None:
+def test_interrupted_stop_restarts_services(docker: Docker, tmp_path: Path, failure: BaseException) -> None:
     docker.fails["stop"] = failure
     with pytest.raises(type(failure)):
         save(tmp_path / "saved")
@@ -174,7 +168,7 @@ def test_services_start_again_though_their_stop_was_cut_short(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_whole_copy_is_kept_though_the_services_do_not_start_again(
+def test_failed_restart_keeps_the_copy(
     docker: Docker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     docker.fails["restart"] = backup.DockerError("no answer within 60 s")
@@ -187,7 +181,7 @@ def test_a_whole_copy_is_kept_though_the_services_do_not_start_again(
     assert list(backup._verified(tmp_path / "saved")) == OWN_VOLUMES
 
 
-def test_a_copy_that_fails_is_told_of_though_the_services_do_not_start_again_either(
+def test_both_failures_are_reported(
     docker: Docker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     docker.fails["restart"] = backup.DockerError("no answer within 60 s")

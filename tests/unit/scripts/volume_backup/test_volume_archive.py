@@ -1,4 +1,4 @@
-"""A volume to and from a stream: nothing lost, nothing half-written, nothing outside of the volume."""
+"""A volume to and from a stream: complete, all or nothing, inside the volume."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def volume(tmp_path: Path) -> Path:
-    """A Prometheus volume in little."""
+    """A small Prometheus volume."""
     folder = tmp_path / "volume"
     (folder / "01BLOCK" / "chunks").mkdir(parents=True)
-    # Chance, as good as compressed: in what repeats, a wrong byte of the packed stream may unpack to the same.
+    # Random bytes: with repetitive ones a wrong byte in the stream may decompress to the same.
     (folder / "01BLOCK" / "chunks" / "000001").write_bytes(Random(1).randbytes(4000))  # noqa: S311  # no secret
     (folder / "wal").mkdir()
     (folder / "wal" / "00000000").write_bytes(b"wal")
@@ -40,7 +40,7 @@ def content(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_what_was_saved_comes_back(volume: Path, tmp_path: Path) -> None:
+def test_archive_round_trip(volume: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     other.mkdir()
     (other / "newer").write_text("deleted")
@@ -50,7 +50,7 @@ def test_what_was_saved_comes_back(volume: Path, tmp_path: Path) -> None:
     assert content(other) == wanted
 
 
-def test_a_database_that_is_open_is_not_touched(volume: Path) -> None:
+def test_open_database_is_refused(volume: Path) -> None:
     stream = saved(volume)
     with (volume / "lock").open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -60,7 +60,7 @@ def test_a_database_that_is_open_is_not_touched(volume: Path) -> None:
             volume_archive.restore(volume, io.BytesIO(stream))
 
 
-def test_a_stream_that_ends_early_changes_nothing(volume: Path) -> None:
+def test_truncated_stream_changes_nothing(volume: Path) -> None:
     before = content(volume)
     stream = saved(volume)
     for end in range(0, len(stream), 7):
@@ -69,7 +69,7 @@ def test_a_stream_that_ends_early_changes_nothing(volume: Path) -> None:
         assert content(volume) == before
 
 
-def test_a_stream_with_a_wrong_byte_changes_nothing(volume: Path) -> None:
+def test_corrupt_stream_changes_nothing(volume: Path) -> None:
     before = content(volume)
     stream = bytearray(saved(volume))
     stream[len(stream) // 2] ^= 1
@@ -78,7 +78,7 @@ def test_a_stream_with_a_wrong_byte_changes_nothing(volume: Path) -> None:
     assert content(volume) == before
 
 
-def test_a_hostile_archive_is_refused_and_changes_nothing(volume: Path) -> None:
+def test_hostile_archive_changes_nothing(volume: Path) -> None:
     before = content(volume)
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w:gz") as tar:
@@ -92,7 +92,7 @@ def test_a_hostile_archive_is_refused_and_changes_nothing(volume: Path) -> None:
     assert not (volume.parent / "outside").exists()
 
 
-def test_empty_is_told_from_full(volume: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_empty_and_full_volumes_differ(volume: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(volume_archive, "VOLUME", volume)
     assert volume_archive.main(["check"]) == volume_archive.NOT_EMPTY
     fresh = tmp_path / "fresh"
