@@ -78,7 +78,7 @@ def test_silent_master_is_reported_in_one_line(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(clock_sync, "_TIMEOUT_S", 0.02)
     worker, _ = connect(lambda: 0.0, lambda: 0.0)
     [problem] = set_clock(worker)
-    assert "the master did not reply the time" in problem
+    assert "the master did not tell the time" in problem
     assert clock.now_ns() * 1e-9 == pytest.approx(clock_sync.time.time(), abs=1)
 
 
