@@ -18,4 +18,4 @@ def in_prometheus(script: str, *, stdin: str = "", **env: str) -> subprocess.Com
         command += ["--env", f"{name}={value}"]
     command += ["--volume", f"{ROOT}:/repo:ro", "--volume", f"{ROOT}/docker/prometheus:/etc/prometheus:ro"]
     command += ["--entrypoint", "sh", render()["services"]["prometheus"]["image"], "-c", script]
-    return subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=280, check=False)
+    return subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=580, check=False)

@@ -47,7 +47,7 @@ def run_locust(*arguments: str, largest_file: int | None = None) -> subprocess.C
 
 
 @pytest.mark.parametrize("processes", [[], ["--processes", "2"]])
-def test_a_headless_run_calls_both_endpoints_and_counts_each_request_once(processes: list[str]) -> None:
+def test_headless_run_counts_each_request_once(processes: list[str]) -> None:
     with running_engine("--ttft-ms", "20", "--gap-ms", "5") as url:
         run = run_locust("--host", url, "-u", "8", "-r", "8", "-t", "4s", *SHORTEST, *processes)
         counted = requests.get(f"{url}/metrics", timeout=5).text
@@ -75,11 +75,11 @@ def test_a_headless_run_calls_both_endpoints_and_counts_each_request_once(proces
         (["--chat-share", "101"], "--chat-share: '101' is no percentage"),
     ],
 )
-def test_bad_input_ends_with_one_line_and_code_2(engine: str, arguments: list[str], words: str) -> None:
+def test_bad_input_ends_with_one_line(engine: str, arguments: list[str], words: str) -> None:
     run = run_locust("--host", engine, *arguments, "-t", "5s")
     assert run.returncode == 2
-    told = [line for line in run.stdout.splitlines() if words in line]
-    assert len(told) == 1, run.stdout
+    found = [line for line in run.stdout.splitlines() if words in line]
+    assert len(found) == 1, run.stdout
     assert "Traceback" not in run.stdout
 
 
@@ -99,12 +99,12 @@ SHORTEST = ("--prompt-tokens", "20", "--output-tokens", "1")
 
 
 def reasons_beside_the_client(summary: dict[str, Any]) -> list[str]:
-    """Why the run is invalid, this box's own slowness left out: a busy one may well have been the bottleneck."""
+    """Return why the run is invalid, except that the client, on a busy box, was the bottleneck."""
     return [reason for reason in summary["verdict"]["reasons"] if not reason.startswith("the client was")]
 
 
 @pytest.mark.parametrize("processes", [1, 2, 4])
-def test_open_loop_keeps_one_schedule_over_all_processes(tmp_path: Path, processes: int) -> None:
+def test_open_loop_keeps_one_schedule(tmp_path: Path, processes: int) -> None:
     with running_engine("--ttft-ms", "20", "--gap-ms", "5") as url:
         run_locust(
             *("--host", url, "--arrival", "poisson", "--rate", "60", "--max-requests", "240", "--seed", "3"),
@@ -120,7 +120,7 @@ def test_open_loop_keeps_one_schedule_over_all_processes(tmp_path: Path, process
     assert max(differences) - min(differences) < 0.001  # the same start for all, and no due time moved
 
 
-def test_a_seed_used_twice_finds_a_warm_cache_and_that_makes_the_run_invalid(tmp_path: Path) -> None:
+def test_warm_prefix_cache_makes_run_invalid(tmp_path: Path) -> None:
     with running_engine("--ttft-ms", "5", "--gap-ms", "20") as url:
         once = run_locust("--host", url, "--max-requests", "40", "--seed", "1", "-u", "4", "-r", "4", *SHORTEST)
         again = run_locust(
@@ -134,7 +134,7 @@ def test_a_seed_used_twice_finds_a_warm_cache_and_that_makes_the_run_invalid(tmp
     assert "the prefix cache was warm" in reason
 
 
-def test_a_missed_slo_ends_with_1_and_a_valid_report(tmp_path: Path) -> None:
+def test_missed_slo_ends_with_1(tmp_path: Path) -> None:
     with running_engine("--ttft-ms", "30", "--gap-ms", "20") as url:
         run = run_locust(
             *("--host", url, "--max-requests", "30", "--warmup-requests", "10", "--slo-ttft-ms", "10"),
@@ -157,7 +157,7 @@ def test_a_missed_slo_ends_with_1_and_a_valid_report(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("fault", "ended"), [("silent-completions", True), ("silent", False)], ids=["some-hang", "all-hang"]
 )
-def test_an_engine_that_hangs_until_the_end_misses_the_slo(tmp_path: Path, fault: str, ended: bool) -> None:
+def test_hanging_engine_misses_the_slo(tmp_path: Path, fault: str, ended: bool) -> None:
     with running_engine("--ttft-ms", "20", "--gap-ms", "1", "--fault", fault) as url:
         run = run_locust(
             *("--host", url, "-u", "4", "-r", "4", "-t", "4s", "--slo-ttft-ms", "500"),
@@ -176,7 +176,7 @@ def test_an_engine_that_hangs_until_the_end_misses_the_slo(tmp_path: Path, fault
 
 
 @pytest.mark.parametrize("processes", [[], ["--processes", "2"]])
-def test_a_disk_that_gets_full_costs_rows_and_charts_but_no_figure(tmp_path: Path, processes: list[str]) -> None:
+def test_full_disk_costs_rows_but_no_figure(tmp_path: Path, processes: list[str]) -> None:
     with running_engine("--ttft-ms", "20", "--gap-ms", "1") as url:
         run = run_locust(
             *("--host", url, "-u", "4", "-r", "4", "--max-requests", "300", "--report-dir", str(tmp_path)),
@@ -194,7 +194,7 @@ def test_a_disk_that_gets_full_costs_rows_and_charts_but_no_figure(tmp_path: Pat
     assert {path.name for path in tmp_path.iterdir()} == {"summary.json", "requests.csv"}
 
 
-def test_other_traffic_on_the_server_makes_a_run_invalid(tmp_path: Path) -> None:
+def test_other_traffic_makes_run_invalid(tmp_path: Path) -> None:
     with running_engine("--ttft-ms", "5", "--gap-ms", "1") as url:
         command = [sys.executable, "-m", "locust", "-f", "loadtest/locustfile.py", "--headless", "--only-summary"]
         command += ["--host", url, "-u", "2", "-r", "2", "-t", "6s", "--report-dir", str(tmp_path), *SHORT]
@@ -209,7 +209,7 @@ def test_other_traffic_on_the_server_makes_a_run_invalid(tmp_path: Path) -> None
     assert any("somebody else used the server" in reason for reason in summary_of(tmp_path)["verdict"]["reasons"])
 
 
-def test_an_engine_that_is_gone_at_the_end_makes_a_run_invalid(tmp_path: Path) -> None:
+def test_engine_gone_at_the_end_makes_run_invalid(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "locust", "-f", "loadtest/locustfile.py", "--headless", "--only-summary"]
     with running_engine("--ttft-ms", "20", "--gap-ms", "5") as url:
         command += ["--host", url, "-u", "2", "-r", "2", "-t", "8s", "--report-dir", str(tmp_path), *SHORT]
@@ -221,7 +221,7 @@ def test_an_engine_that_is_gone_at_the_end_makes_a_run_invalid(tmp_path: Path) -
     assert "stopped or restarted during the run" in reason
 
 
-def test_a_killed_worker_is_said_and_the_rest_is_kept(tmp_path: Path) -> None:
+def test_killed_worker_is_reported(tmp_path: Path) -> None:
     port = free_port()
     common = [sys.executable, "-m", "locust", "-f", "loadtest/locustfile.py"]
     with running_engine("--ttft-ms", "20", "--gap-ms", "5") as url, contextlib.ExitStack() as stack:
@@ -254,7 +254,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def test_the_page_refuses_a_bad_form_and_shows_a_run(tmp_path: Path) -> None:
+def test_page_refuses_bad_form_and_shows_run(tmp_path: Path) -> None:
     port = free_port()
     root = f"http://127.0.0.1:{port}"
     command = [sys.executable, "-m", "locust", "-f", "loadtest/locustfile.py", f"--web-port={port}"]
@@ -309,7 +309,7 @@ def wait_until(met: Callable[[], bool], timeout_s: float = 60) -> None:
 
 @contextlib.contextmanager
 def page_with_workers(url: str, reports: Path, count: int) -> Iterator[tuple[str, list[subprocess.Popen[bytes]]]]:
-    """Locust's page with `count` workers, as the stack runs them; yields its address, and master and workers."""
+    """Run Locust's page with `count` workers, as the stack does; yields its address, and master and workers."""
     port, web_port = free_port(), free_port()
     common = [sys.executable, "-m", "locust", "-f", "loadtest/locustfile.py"]
     master = [*common, "--master", f"--master-bind-port={port}", f"--web-port={web_port}", "--web-host=127.0.0.1"]
@@ -328,7 +328,7 @@ def page_with_workers(url: str, reports: Path, count: int) -> Iterator[tuple[str
         yield root, processes
 
 
-def test_stopping_everything_concludes_the_run_and_loses_nothing(tmp_path: Path) -> None:
+def test_stopping_everything_loses_nothing(tmp_path: Path) -> None:
     with (
         running_engine("--ttft-ms", "20", "--gap-ms", "5") as url,
         page_with_workers(url, tmp_path, 2) as (root, (master, *workers)),
@@ -359,7 +359,7 @@ def test_stopping_everything_concludes_the_run_and_loses_nothing(tmp_path: Path)
     assert 0 <= surplus <= cut * 20
 
 
-def test_what_a_worker_has_still_to_say_of_the_run_before_does_not_end_the_next(tmp_path: Path) -> None:
+def test_late_report_does_not_end_next_run(tmp_path: Path) -> None:
     def reports() -> list[Path]:
         return list(tmp_path.glob("*/summary.json"))
 
@@ -372,7 +372,7 @@ def test_what_a_worker_has_still_to_say_of_the_run_before_does_not_end_the_next(
         form = {"user_count": 8, "spawn_rate": 8, "host": url, "max_requests": "40"}
         assert requests.post(f"{root}/swarm", data=form, timeout=30).json()["success"]
         wait_until(lambda: len(reports()) == 2)
-        # It is late with its next report, says in it that all has ended, and hears of the new run only then.
+        # Its next report, that all has ended, comes late: only then does it receive the new run.
         worker.send_signal(signal.SIGSTOP)
         assert requests.post(f"{root}/swarm", data={**form, "max_requests": "200"}, timeout=30).json()["success"]
         time.sleep(1.5)
@@ -383,7 +383,7 @@ def test_what_a_worker_has_still_to_say_of_the_run_before_does_not_end_the_next(
     assert counts[2]["ok"] == counts[2]["total"] == 200
 
 
-def test_a_worker_that_is_told_to_end_hands_over_what_it_has_and_the_run_says_so(tmp_path: Path) -> None:
+def test_stopped_worker_hands_over_its_totals(tmp_path: Path) -> None:
     with (
         running_engine("--ttft-ms", "20", "--gap-ms", "5") as url,
         page_with_workers(url, tmp_path, 2) as (root, (_, worker, _other)),
@@ -413,7 +413,7 @@ locust.main.main()
 
 
 def run_with_a_wrong_clock(folder: Path, *arguments: str) -> tuple[list[dict[str, str]], dict[str, Any]]:
-    """60 requests by two workers, one of them on such a host: their rows in order, and the summary."""
+    """Send 60 requests by two workers, one of them on such a host; return their rows in order, and the summary."""
     port = free_port()
     with running_engine("--ttft-ms", "20", "--gap-ms", "5") as url:
         common = ["-f", "loadtest/locustfile.py", "--host", url, *SHORT]
@@ -438,7 +438,7 @@ def run_with_a_wrong_clock(folder: Path, *arguments: str) -> tuple[list[dict[str
     return rows, summary_of(folder)
 
 
-def test_a_worker_on_a_host_with_a_wrong_clock_keeps_the_schedule(tmp_path: Path) -> None:
+def test_wrong_clock_keeps_the_schedule(tmp_path: Path) -> None:
     rows, summary = run_with_a_wrong_clock(tmp_path, "--arrival", "constant", "--rate", "20")
     # Both send at the same moments of one clock, as well as a busy box keeps them.
     moments = [float(row["sent_at"]) - int(row["index"]) / 20 for row in rows]
@@ -446,14 +446,14 @@ def test_a_worker_on_a_host_with_a_wrong_clock_keeps_the_schedule(tmp_path: Path
     assert 2.9 < summary["run"]["duration_s"] < AHEAD_S / 10
 
 
-def test_users_of_a_worker_on_a_host_with_a_wrong_clock_send_nothing_before_it_is_set(tmp_path: Path) -> None:
+def test_wrong_clock_users_wait_for_its_sync(tmp_path: Path) -> None:
     rows, summary = run_with_a_wrong_clock(tmp_path, "-r", "2")
     sent = [float(row["sent_at"]) for row in rows]
     assert max(sent) - min(sent) < 60
     assert summary["run"]["duration_s"] < 60
 
 
-def test_an_open_loop_waits_for_its_last_answer_though_nothing_else_is_under_way(tmp_path: Path) -> None:
+def test_open_loop_waits_for_its_last_answer(tmp_path: Path) -> None:
     # Longer than a report takes to tell the end.
     with running_engine("--ttft-ms", "3000", "--gap-ms", "5") as url:
         run = run_locust(
@@ -464,7 +464,7 @@ def test_an_open_loop_waits_for_its_last_answer_though_nothing_else_is_under_way
     assert (counts["ok"], counts["cancelled"]) == (1, 0), run.stdout
 
 
-def test_a_share_of_requests_that_no_user_would_send_is_refused(engine: str) -> None:
+def test_worker_without_users_is_refused(engine: str) -> None:
     run = run_locust("--host", engine, "--processes", "2", "-u", "1", "--max-requests", "4", *SHORT)
     assert run.returncode == 2
     assert "--max-requests: 1 users leave some of 2 workers without one" in run.stdout
@@ -484,7 +484,7 @@ locust.main.main()
 """
 
 
-def test_a_worker_that_was_given_users_before_it_could_listen_sends_its_share(tmp_path: Path) -> None:
+def test_slow_worker_still_sends_its_share(tmp_path: Path) -> None:
     port = free_port()
     start = ["-f", "loadtest/locustfile.py"]
     worker = [sys.executable, "-c", SLOW_TO_LISTEN, *start, "--worker", f"--master-port={port}"]
@@ -511,7 +511,7 @@ locust.main.main()
 """
 
 
-def test_a_search_that_a_worker_cannot_prepare_is_over_and_leaves_nothing(tmp_path: Path) -> None:
+def test_unprepared_worker_ends_a_search(tmp_path: Path) -> None:
     with (
         running_engine("--ttft-ms", "20", "--gap-ms", "5") as url,
         page_with_workers(url, tmp_path, 1) as (root, (master, _)),
@@ -542,7 +542,7 @@ def test_a_search_that_a_worker_cannot_prepare_is_over_and_leaves_nothing(tmp_pa
     assert len(list(tmp_path.iterdir())) == 1  # the search has left nothing
 
 
-def test_a_worker_that_joins_and_cannot_prepare_ends_a_run_that_keeps_what_it_has(tmp_path: Path) -> None:
+def test_unprepared_joining_worker_ends_a_run(tmp_path: Path) -> None:
     port = free_port()
     start = ["-f", "loadtest/locustfile.py"]
     quiet: dict[str, Any] = {"cwd": ROOT, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
@@ -569,5 +569,5 @@ def test_a_worker_that_joins_and_cannot_prepare_ends_a_run_that_keeps_what_it_ha
 
 
 def page_of(root: str) -> dict[str, Any]:
-    told: dict[str, Any] = requests.get(f"{root}/stats/requests", timeout=5).json()
-    return told
+    result: dict[str, Any] = requests.get(f"{root}/stats/requests", timeout=5).json()
+    return result

@@ -64,7 +64,7 @@ def voids(folder: Path) -> list[str]:
 SHORT = ("--budget", "22s", "--start-rate", "4", "--max-rate", "8")
 
 
-def test_a_floor_ends_with_0_a_table_and_a_report(tmp_path: Path) -> None:
+def test_floor_ends_with_0_and_a_report(tmp_path: Path) -> None:
     with engine() as url:
         run = capacity(url, tmp_path, *SHORT)
     assert run.returncode == 0, run.stdout
@@ -80,7 +80,7 @@ def test_a_floor_ends_with_0_a_table_and_a_report(tmp_path: Path) -> None:
     assert len({row.split(",", 1)[0] for row in rows}) == len(rows)  # no request number comes twice
 
 
-def test_processes_without_a_user_do_not_keep_the_closed_loop_waiting(tmp_path: Path) -> None:
+def test_closed_loop_needs_no_user_per_process(tmp_path: Path) -> None:
     with engine() as url:
         run = capacity(
             *(url, tmp_path, "--processes", "3", "--budget", "30s", "--start-rate", "1", "--max-rate", "1"),
@@ -91,7 +91,7 @@ def test_processes_without_a_user_do_not_keep_the_closed_loop_waiting(tmp_path: 
     assert users[0]["requests"] > 0, run.stdout
 
 
-def test_another_load_generator_on_the_server_voids_the_stages(tmp_path: Path) -> None:
+def test_other_traffic_voids_the_stages(tmp_path: Path) -> None:
     stop = threading.Event()
 
     def disturb(url: str) -> None:
@@ -113,7 +113,7 @@ def test_another_load_generator_on_the_server_voids_the_stages(tmp_path: Path) -
     assert any("somebody else used the server" in reason for reason in voids(tmp_path))
 
 
-def test_a_client_that_gets_a_tenth_of_a_core_voids_the_stages(tmp_path: Path) -> None:
+def test_starved_client_voids_the_stages(tmp_path: Path) -> None:
     with (
         engine() as url,
         subprocess.Popen(
@@ -149,7 +149,7 @@ def test_a_client_that_gets_a_tenth_of_a_core_voids_the_stages(tmp_path: Path) -
     assert any("arrivals were late" in reason for reason in voids(tmp_path)), output
 
 
-def test_prompts_that_the_prefix_cache_has_void_the_stages_that_sent_them(tmp_path: Path) -> None:
+def test_cached_prompts_void_their_stages(tmp_path: Path) -> None:
     with engine() as url:
         first = capacity(url, tmp_path, *SHORT, "--seed", "7")
         second = capacity(url, tmp_path, *SHORT, "--seed", "7")
@@ -159,12 +159,12 @@ def test_prompts_that_the_prefix_cache_has_void_the_stages_that_sent_them(tmp_pa
     assert warm[0]["number"] == 0
     reasons = [reason for stage in warm for reason in stage["void"]]
     # A busy box may be late, too.
-    told = [reason for reason in reasons if not reason.startswith(("the client was", "arrivals were late"))]
-    assert told
-    assert all("the prefix cache was warm" in reason for reason in told)
+    found = [reason for reason in reasons if not reason.startswith(("the client was", "arrivals were late"))]
+    assert found
+    assert all("the prefix cache was warm" in reason for reason in found)
 
 
-def test_an_engine_that_is_too_slow_for_the_slo_ends_with_1(tmp_path: Path) -> None:
+def test_engine_too_slow_for_the_slo_ends_with_1(tmp_path: Path) -> None:
     with engine(*ENGINE, "--slower", "3") as url:  # 60 ms a token
         # So few tokens and requests that each meets an idle engine, however slow the rest of the box: a lower rate
         # would change nothing.
@@ -174,7 +174,7 @@ def test_an_engine_that_is_too_slow_for_the_slo_ends_with_1(tmp_path: Path) -> N
     assert result_of(tmp_path)["verdict"]["limit"]["cause"] == "decode_speed"
 
 
-def test_ctrl_c_ends_with_130_and_writes_what_is_known(tmp_path: Path) -> None:
+def test_ctrl_c_ends_with_130_and_a_report(tmp_path: Path) -> None:
     with (
         engine() as url,
         subprocess.Popen(
@@ -199,7 +199,7 @@ def test_ctrl_c_ends_with_130_and_writes_what_is_known(tmp_path: Path) -> None:
     assert len(result["stages"]) >= 1
 
 
-def test_the_gate_fails_an_engine_that_became_slower_and_compare_shows_both(tmp_path: Path) -> None:
+def test_slower_engine_fails_the_baseline(tmp_path: Path) -> None:
     # A TPOT limit that both meet, and a second rate beyond the slower engine's 4.5 requests/s: that it is missed proves
     # the drop, however few requests a slow machine leaves for the rest of the search. With some seeds the requests of
     # that rate come twice as fast by chance, and then prove less.
