@@ -68,7 +68,7 @@ class CapacityRun:
         options, plan, workload = context.options, context.plan, context.workload
         capacity = options.capacity
         assert capacity is not None  # noqa: S101  # for the type checker: the coordinator checks
-        self._fleet = context.workers
+        self._workers = context.workers
         self._capacity_metrics = capacity_metrics
         self._options = options
         self._plan = plan
@@ -160,7 +160,7 @@ class CapacityRun:
 
     def _run(self) -> None:
         try:
-            self._runner.await_processes(len(self._fleet.names()))
+            self._runner.await_processes(len(self._workers.names()))
             while (stage := _in_thread(self._search.next_stage, self._elapsed())) is not None:
                 self._run_stage(stage)
             self._find_users()

@@ -57,7 +57,7 @@ class StageRunner:
 
     def __init__(self, context: RunContext) -> None:
         self._context = context
-        self._fleet = context.workers
+        self._workers = context.workers
         self._metrics = context.metrics
         self._options = context.options
         self._plan = context.plan
@@ -79,15 +79,15 @@ class StageRunner:
     def mark_lost_processes(self) -> None:
         """Mark processes that have disconnected as lost."""
         for name in self.results.processes if self.results is not None else ():
-            if not self._fleet.is_there(name) and self.results is not None and self.results.lose(name) is not None:
+            if not self._workers.is_there(name) and self.results is not None and self.results.lose(name) is not None:
                 log.error("load generator %s was lost: this stage does not count", name)
 
     def await_processes(self, wanted: int) -> None:
         """Wait until `wanted` processes have prepared the run. Raises NobodyToSendError if none has in time."""
         deadline = time.monotonic() + _PREPARE_TIMEOUT_S
-        while len(self._fleet.prepared()) < max(1, min(wanted, len(self._fleet.names()))):
+        while len(self._workers.prepared()) < max(1, min(wanted, len(self._workers.names()))):
             if time.monotonic() > deadline:
-                if self._fleet.prepared():
+                if self._workers.prepared():
                     return
                 raise NobodyToSendError(f"no load generator was ready within {_PREPARE_TIMEOUT_S:.0f} s")
             gevent.sleep(0.1)
@@ -95,7 +95,7 @@ class StageRunner:
     def run(self, load: LoadSpec, ended: Callable[[MeasuredWindow], bool]) -> StageRun:
         """Send `load` until `ended`, called once a second, and reconcile it with the server's counters."""
         self.await_processes(1)  # lost ones may have reconnected
-        names = self._fleet.prepared()
+        names = self._workers.prepared()
         options = dataclasses.replace(self._options, pacing=load.pacing)
         window = MeasuredWindow(load, self._workload, self._context.rows)
         results = RunResults(options, self._plan.deal(names), self._workload.notes, window)
@@ -105,7 +105,7 @@ class StageRunner:
         began, started = time.monotonic(), time.time()
         sampler = EngineSampler(options.target)
         try:
-            if self._fleet.begin(load, names) is not None:
+            if self._workers.begin(load, names) is not None:
                 self._wait(results, lambda: ended(window))
         finally:
             samples = sampler.stop()
@@ -143,7 +143,7 @@ class StageRunner:
         """Stop the current load, if any, and add the processes' last reports."""
         if self._load is None or self.results is None:
             return
-        for name, report in self._fleet.end(self.results.processes).items():
+        for name, report in self._workers.end(self.results.processes).items():
             if report is not None:
                 self.add(name, report)
             else:

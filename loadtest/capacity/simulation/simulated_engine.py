@@ -73,11 +73,6 @@ class SimulatedEngine:
         """Number of requests not yet scheduled."""
         return len(self.waiting) + len(self._handing_over)
 
-    @property
-    def next_ready(self) -> float:
-        """Time at which the API server hands over its next request; infinite if it has none."""
-        return self._handing_over[0].ready if self._handing_over else inf
-
     def arrive(self, sequence: SimulatedRequest) -> None:
         """Take a request that arrives at `sequence.arrived`; it may be `rejected` at once.
 

@@ -41,3 +41,10 @@ def test_step_times_are_never_negative() -> None:
 def test_idle_intervals_are_left_out() -> None:
     assert fit_step_times([samples(StepTimes(0.01, 0.0002, 0.0009), 60, running=0.0)]) is None
     assert fit_step_times([samples(StepTimes(0.01, 0.0002, 0.0009), 10)]) is None
+
+
+def test_collinear_samples_have_no_fit() -> None:
+    regular = [
+        EngineSample(at, 0.5, 4.0, steps=50 * at, prompt_tokens=90 * at, output_tokens=200 * at) for at in range(60)
+    ]
+    assert fit_step_times([regular]) is None
