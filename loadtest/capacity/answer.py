@@ -1,4 +1,4 @@
-"""What a capacity search is asked for, and what it answers."""
+"""Settings and answer of a capacity search."""
 
 from __future__ import annotations
 
@@ -11,50 +11,50 @@ if TYPE_CHECKING:
     from loadtest.capacity.simulation.engine_spec import EngineSpec, SimulatedRequest
     from loadtest.capacity.stage import Decision, StagePlan
 
-# (prompt tokens, output tokens) of many requests: what the workload is in the long run.
+# (prompt tokens, output tokens) of many requests: the workload in the long run.
 Lengths: TypeAlias = "Items[tuple[int, int]]"
 Bound = Literal["edge", "floor", "never_met"]
-# interval: narrow enough. budget: time is up. max_rate: the limit that was asked for. client: it cannot send more.
-# idle_engine: not even requests that come alone meet the SLO. void: stages were void again and again.
+# interval: narrow enough. budget: time is up. max_rate: the limit is reached. client: the load generator cannot send
+# more. idle_engine: even single requests miss the SLO. void: several stages in a row were void.
 Ended = Literal["interval", "budget", "max_rate", "client", "idle_engine", "void"]
 
 
 @dataclass(frozen=True, slots=True)
 class SloLimits:
-    """The SLO's limits in seconds; None is no limit."""
+    """Limits of the SLO in seconds; None is no limit."""
 
     ttft_s: float | None = None
     tpot_s: float | None = None
     e2e_s: float | None = None
 
-    def met(self, sequence: SimulatedRequest) -> bool:
-        """Whether a simulated request that has ended met them."""
-        if sequence.rejected:
+    def met(self, request: SimulatedRequest) -> bool:
+        """Return whether a simulated request that has ended met all limits."""
+        if request.rejected:
             return False
-        tpot = sequence.tpot
+        tpot = request.tpot
         return (
-            (self.ttft_s is None or sequence.ttft <= self.ttft_s)
+            (self.ttft_s is None or request.ttft <= self.ttft_s)
             and (self.tpot_s is None or tpot is None or tpot <= self.tpot_s)
-            and (self.e2e_s is None or sequence.e2e <= self.e2e_s)
+            and (self.e2e_s is None or request.e2e <= self.e2e_s)
         )
 
 
 @dataclass(frozen=True, slots=True)
 class SearchSettings:
-    """What is searched for, and for how long."""
+    """Objective, limits and stopping rule of a search."""
 
     objective: float = 0.95  # share of all due requests that must be good
-    limits: SloLimits = field(default_factory=SloLimits)  # by which requests are good
+    limits: SloLimits = field(default_factory=SloLimits)  # a request within all of them is good
     budget_s: float = 900.0
     start_rate: float = 1.0  # requests/s
     max_rate: float = 10_000.0  # requests/s
-    relative_interval: float = 0.05  # (high - low) / mid at which the search ends
+    relative_interval: float = 0.05  # (high - low) / mid at which the search stops
     confidence: float = 0.95
 
 
 @dataclass(frozen=True, slots=True)
 class StageVerdict:
-    """One stage: the share of its requests that were good, with an interval honest under autocorrelation."""
+    """One stage: the share of good requests, with an interval that allows for autocorrelation."""
 
     plan: StagePlan
     decision: Decision
@@ -62,15 +62,15 @@ class StageVerdict:
     share: float
     share_low: float
     share_high: float
-    effective_requests: float  # independent requests that would say as much
-    unstable: bool  # the backlog grew all the time: missed, however good the window looks
+    effective_requests: float  # independent requests that would give the same interval
+    unstable: bool  # the backlog kept growing: missed, however good the window looks
     void: tuple[str, ...]
     client_limited: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Twin:
-    """A fitted engine; `error` is the mean absolute logarithm of simulated over measured latencies."""
+    """A simulated engine fitted to a measured one; `error` is the mean absolute log of their latencies' ratio."""
 
     spec: EngineSpec
     error: float
@@ -80,7 +80,7 @@ class Twin:
 class SearchAnswer:
     """The capacity in requests/s.
 
-    edge: low, mid and high are set. floor: never failed up to `low`, 0 if nothing was met. never_met: all None.
+    bound edge: low, mid and high are set. floor: met up to `low`, which is 0 if nothing was met. never_met: all None.
     """
 
     bound: Bound
@@ -90,11 +90,11 @@ class SearchAnswer:
     high: float | None
     confidence: float
     stages: tuple[StageVerdict, ...]  # in the order in which they ran
-    twin: Twin | None = None  # the simulated engine that answers most as this one did
+    twin: Twin | None = None  # the simulated engine whose latencies are nearest to the measured ones
 
     @property
     def relative_interval(self) -> float | None:
-        """(high - low) / mid, for an edge."""
+        """(high - low) / mid; None unless all three are set."""
         if self.low is None or self.mid is None or self.high is None:
             return None
         return (self.high - self.low) / self.mid

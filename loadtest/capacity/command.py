@@ -1,4 +1,4 @@
-"""The program `scripts/capacity`: searches, compares results, and plans from them."""
+"""`scripts/capacity`: search the capacity, compare results, plan from them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _LOCUSTFILE = Path(__file__).resolve().parents[1] / "locustfile.py"
 _INTERRUPTED = 130
 _GATE_FAILED = 1
 
-# Options that are the load test's own, passed on under their names: name, help.
+# Options passed on to the load test under the same name, with their help.
 _LOAD = {
     "--host": "address of the server, such as http://localhost:8000",
     "--model": "model name; empty: the first that the server lists",
@@ -46,7 +46,7 @@ _LOAD = {
     "--slo-e2e-ms": "SLO: end-to-end latency, ms",
     "--slo-percentile": "percent of all due requests that must meet the SLO",
 }
-# The search's own, short here, long among Locust's.
+# Options of the search: (Locust's longer name, help).
 _SEARCH = {
     "--budget": ("--capacity-budget", f"time for all of it, such as 90s, 15m or 1h; default {DEFAULT_BUDGET}"),
     "--interval": ("--capacity-interval", "ends when the result is known to so many percent; default 5"),
@@ -56,7 +56,7 @@ _SEARCH = {
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Return the parser of the search; `compare` and `plan` have their own."""
+    """Return the parser of a search; `compare` and `plan` have their own."""
     parser = argparse.ArgumentParser(
         prog="capacity",
         description="The highest request rate at which a server meets an SLO, with its interval and what limits it.",
@@ -82,7 +82,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the program; returns its exit code."""
+    """Run the program and return its exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
         if given[:1] == ["compare"]:
@@ -97,16 +97,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _search(options: argparse.Namespace) -> int:
     max_drop = percentage(options.max_drop, "--max-drop")
-    # Read before the search: a wrong path shall not cost a quarter of an hour.
+    # Before the search, so that a wrong path fails at once.
     baseline = None if options.baseline is None else read_result(options.baseline, "--baseline")
     summary: dict[str, Any] | None
     if options.locust:
         for name in ("report_dir", "host"):
             if getattr(options, name):
                 raise InputError("--" + name.replace("_", "-"), "is the running Locust's own", "leave it out")
-        code, summary = _drive(options)
+        code, summary = _search_remote(options)
     else:
-        code, summary = _run(options)
+        code, summary = _search_here(options)
     if summary is None or baseline is None or not summary["verdict"]["valid"]:
         return code
     check_same(baseline, summary, "--baseline")
@@ -116,7 +116,7 @@ def _search(options: argparse.Namespace) -> int:
 
 
 def percentage(text: str, option: str) -> float:
-    """`5%` or `5` as 0.05. Raises InputError."""
+    """Parse `5%` or `5` as 0.05. Raises InputError."""
     try:
         value = float(text.strip().removesuffix("%")) / 100
     except ValueError:
@@ -126,15 +126,15 @@ def percentage(text: str, option: str) -> float:
     return value
 
 
-def _own(options: argparse.Namespace) -> dict[str, str]:
-    """Return what was given of the load test's and the search's options, under Locust's names."""
+def _given_options(options: argparse.Namespace) -> dict[str, str]:
+    """Return the given options of the load test and the search, under Locust's names."""
     values = {name: getattr(options, name[2:].replace("-", "_")) for name in _LOAD}
     values |= {longer: getattr(options, name[2:].replace("-", "_")) for name, (longer, _) in _SEARCH.items()}
     return {name: str(value) for name, value in values.items() if value is not None}
 
 
-def _run(options: argparse.Namespace) -> tuple[int, dict[str, Any] | None]:
-    """Search with a headless Locust of our own, which prints the progress and the result."""
+def _search_here(options: argparse.Namespace) -> tuple[int, dict[str, Any] | None]:
+    """Search with a headless Locust in a new process, which prints progress and result."""
     if not options.host:
         raise InputError("--host", "is missing", "give the server's address, such as http://localhost:8000")
     if options.processes < 1:
@@ -142,7 +142,7 @@ def _run(options: argparse.Namespace) -> tuple[int, dict[str, Any] | None]:
     folder = Path(options.report_dir or "capacity-report")
     command = [sys.executable, "-m", "locust", "-f", str(_LOCUSTFILE), "--headless", "--only-summary"]
     command += ["--skip-log-setup", "--find-capacity", "--report-dir", str(folder)]
-    for name, value in _own(options).items():
+    for name, value in _given_options(options).items():
         command += [f"{name}={value}"]
     if options.ignore_eos:
         command.append("--ignore-eos")
@@ -151,40 +151,40 @@ def _run(options: argparse.Namespace) -> tuple[int, dict[str, Any] | None]:
     ReportFolder.check(folder)
     result, page = folder / "capacity.json", folder / "report.html"
     old = _written_at(result), _written_at(page)
-    # Ctrl-C reaches Locust too, which ends the search and writes what is known; wait for that.
+    # Ctrl-C reaches Locust too, which ends the search and writes its result: wait for it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with subprocess.Popen(command, preexec_fn=_hear_interrupts) as locust:  # noqa: S603, PLW1509  # our own Locust; no threads here
+    with subprocess.Popen(command, preexec_fn=_enable_interrupts) as locust:  # noqa: S603, PLW1509  # fixed command; no threads here
         code = locust.wait()
     signal.signal(signal.SIGINT, signal.default_int_handler)
     new = _written_at(result), _written_at(page)
     if new[0] == old[0]:
         return code or INVALID, None
-    if new[1] != old[1]:  # a full disk may have no room for it
+    if new[1] != old[1]:  # it may not fit on a full disk
         print(f"Report: {page}")
-    summary = read_any(folder)
+    summary = read_summary(folder)
     if summary["capacity"]["ended"] == "stopped":
         return _INTERRUPTED, summary
     return code, summary
 
 
 def _written_at(path: Path) -> int | None:
-    """When a file was written, in the file system's nanoseconds; None if there is none."""
+    """Return a file's modification time in nanoseconds; None without the file."""
     return path.stat().st_mtime_ns if path.exists() else None
 
 
-def _hear_interrupts() -> None:
+def _enable_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def read_any(folder: Path) -> dict[str, Any]:
-    """Read the `capacity.json` that a search has just written."""
+def read_summary(folder: Path) -> dict[str, Any]:
+    """Read the `capacity.json` of a search that has just ended."""
     result: dict[str, Any] = json.loads((folder / "capacity.json").read_text(encoding="utf-8"))
     return result
 
 
-def _drive(options: argparse.Namespace) -> tuple[int, dict[str, Any]]:
+def _search_remote(options: argparse.Namespace) -> tuple[int, dict[str, Any]]:
     page = LocustPage(options.locust)
-    form = {name[2:].replace("-", "_"): value for name, value in _own(options).items()}
+    form = {name[2:].replace("-", "_"): value for name, value in _given_options(options).items()}
     form |= {"find_capacity": "true", "ignore_eos": str(options.ignore_eos).lower()}
     run_id = page.start(form)
     try:

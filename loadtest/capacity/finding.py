@@ -80,8 +80,8 @@ def _saturated(counting: Sequence[StageRecord], rate: float) -> Sequence[StageRe
     near = [record for record in counting if distance(record) <= _NEAR]
     if any(record.missed_share for record in near):
         return near
-    above = sorted((record for record in counting if _rate(record) >= rate), key=distance)
-    return [*near, *above[:1]] or counting[-1:]
+    beyond = [record for record in counting if _rate(record) >= rate and distance(record) > _NEAR]
+    return [*near, *sorted(beyond, key=distance)[:1]] or counting[-1:]
 
 
 def _littles_law(counting: Sequence[StageRecord], rate: float | None) -> float | None:

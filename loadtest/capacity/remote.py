@@ -1,4 +1,4 @@
-"""A search in a Locust that runs already, driven over its page: so that all who look at it see the search."""
+"""Run a search in a Locust that is already running, over HTTP."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _TIMEOUT_S = 90.0
-_STEP_S = 1.0
-# Locust's page may be away for a moment, as when its container restarts; longer, and the search is lost.
-_AWAY_S = 60.0
+_POLL_S = 1.0
+# Time for which Locust may not answer, as when its container restarts, before the search counts as lost.
+_LOST_AFTER_S = 60.0
 
 
 class LocustPage:
-    """Locust's page at `url`."""
+    """HTTP client of the Locust at `url`."""
 
     def __init__(self, url: str) -> None:
         self._url = url.rstrip("/")
 
     def start(self, form: Mapping[str, str]) -> str:
-        """Start a search with these values of the form; returns its id. Raises InputError.
+        """Start a search with these values of the form and return its id. Raises InputError.
 
-        What is not given is as this Locust was started, not as the last run had it.
+        Other values are those with which Locust was started, not those of the last run.
         """
         busy = self._status(0)
         page = self._get("/stats/requests")
@@ -42,33 +42,33 @@ class LocustPage:
         }
         form = {**defaults, "user_count": "1", "spawn_rate": "1", **form}
         try:
-            answer = requests.post(f"{self._url}/swarm", data=form, timeout=_TIMEOUT_S)
-            told = answer.json()
+            response = requests.post(f"{self._url}/swarm", data=form, timeout=_TIMEOUT_S)
+            reply = response.json()
         except (requests.RequestException, ValueError) as error:
-            raise self._silent(error) from None
-        if not told.get("success"):
-            raise InputError("--locust", str(told.get("message")), "correct it")
+            raise self._unreachable(error) from None
+        if not reply.get("success"):
+            raise InputError("--locust", str(reply.get("message")), "correct it")
         deadline = time.monotonic() + _TIMEOUT_S
         while time.monotonic() < deadline:
             status = self._status(0)
             if status["run_id"] not in {None, busy["run_id"]}:
                 return str(status["run_id"])
-            time.sleep(_STEP_S)
+            time.sleep(_POLL_S)
         raise InputError("--locust", "the search did not start", "see the log of the locust service")
 
     def follow(self, run_id: str) -> dict[str, Any]:
-        """Print the search's lines as they come; returns its result. Raises InputError when it is lost."""
+        """Print the search's lines as they come, and return its result. Raises InputError if it is lost."""
         seen = 0
-        heard_at = time.monotonic()
+        answered_at = time.monotonic()
         while True:
             try:
                 status = self._status(seen)
             except InputError:
-                if time.monotonic() - heard_at > _AWAY_S:
+                if time.monotonic() - answered_at > _LOST_AFTER_S:
                     raise
-                time.sleep(_STEP_S)
+                time.sleep(_POLL_S)
                 continue
-            heard_at = time.monotonic()
+            answered_at = time.monotonic()
             if status["run_id"] != run_id:
                 raise InputError("--locust", "the search is gone: Locust was restarted, or runs another test", "again")
             for line in status["lines"]:
@@ -77,26 +77,26 @@ class LocustPage:
             if status["summary"] is not None:
                 summary: dict[str, Any] = status["summary"]
                 return summary
-            time.sleep(_STEP_S)
+            time.sleep(_POLL_S)
 
     def stop(self) -> None:
-        """Stop what runs there. Raises InputError."""
+        """Stop the search. Raises InputError."""
         try:
             requests.post(f"{self._url}/stop", timeout=_TIMEOUT_S).raise_for_status()
         except requests.RequestException as error:
-            raise self._silent(error) from None
+            raise self._unreachable(error) from None
 
     def _status(self, seen: int) -> dict[str, Any]:
         return self._get(f"/capacity?from={seen}")
 
     def _get(self, path: str) -> dict[str, Any]:
         try:
-            answer = requests.get(f"{self._url}{path}", timeout=_TIMEOUT_S)
-            answer.raise_for_status()
-            told: dict[str, Any] = answer.json()
+            response = requests.get(f"{self._url}{path}", timeout=_TIMEOUT_S)
+            response.raise_for_status()
+            reply: dict[str, Any] = response.json()
         except (requests.RequestException, ValueError) as error:
-            raise self._silent(error) from None
-        return told
+            raise self._unreachable(error) from None
+        return reply
 
-    def _silent(self, error: Exception) -> InputError:
+    def _unreachable(self, error: Exception) -> InputError:
         return InputError("--locust", f"{self._url} does not answer: {error}", "start it: docker compose up -d locust")

@@ -1,4 +1,4 @@
-"""What is kept of each stage and each closed loop: figures with their counts, for the report and the curve."""
+"""Records of stages and closed loops, and their figures for the report."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 Item = TypeVar("Item")
 
 PERCENTILES = (50, 90, 95, 99)
-# A percentile needs some values beyond it to mean anything.
+# Fewest values at or above a percentile for it to be reported.
 _FEWEST_BEYOND = 3
-# Requests of a stage that a page holds.
+# Most requests of a stage in the HTML report.
 _MOST_SHOWN = 600
 
 
@@ -30,9 +30,9 @@ class StageRecord:
     result: StageResult
     load: LoadSpec
     started: float  # Unix time
-    evidence: Mapping[str, Any]  # of `engine.spans`, over the measured window
+    evidence: Mapping[str, Any]  # of `engine_series.summarize_samples`, over the measured window
     samples: Sequence[EngineSample]
-    began: float  # monotonic, as the samples' times
+    began: float  # monotonic, like the samples' times
     client: Mapping[str, Any]  # of `validity.client_figures`
     processes: int
 
@@ -51,7 +51,7 @@ class StageRecord:
 
 @dataclass(frozen=True, slots=True)
 class UsersRecord:
-    """A closed loop of `users` at the edge, each sending its next request when its last has ended."""
+    """A closed loop at the capacity: each of `users` sends its next request when its last has ended."""
 
     users: int
     requests: int
@@ -67,7 +67,7 @@ class UsersRecord:
 
 @dataclass(frozen=True, slots=True)
 class Misses:
-    """Why the requests of a stage were not good; one that missed both limits counts in both."""
+    """Reasons for misses; a request that missed two limits counts in both."""
 
     requests: int = 0
     missed: int = 0
@@ -75,11 +75,11 @@ class Misses:
     tpot: int = 0
     e2e: int = 0
     rejected: int = 0
-    failed: int = 0  # ended neither ok nor rejected
+    failed: int = 0  # neither ok nor rejected
 
 
 def count_misses(requests: Sequence[StageRequest], slo: Slo) -> Misses:
-    """Count what each request missed."""
+    """Count the misses of `requests` by limit."""
     bad = [request for request in requests if not request.good]
 
     def above(name: str, limit: float | None) -> int:
@@ -99,7 +99,7 @@ def count_misses(requests: Sequence[StageRequest], slo: Slo) -> Misses:
 
 
 def percentiles_ms(values: Sequence[float]) -> dict[str, float | int | None]:
-    """Return the count, mean and percentiles of seconds, in milliseconds; exact, the nearest rank."""
+    """Return count, mean and percentiles (exact, nearest rank) in milliseconds of `values` in seconds."""
     ordered = sorted(values)
     figures: dict[str, float | int | None] = {"count": len(ordered)}
     figures["mean"] = sum(ordered) / len(ordered) * 1000 if ordered else None
@@ -111,7 +111,7 @@ def percentiles_ms(values: Sequence[float]) -> dict[str, float | int | None]:
 
 
 def curve_point(record: StageRecord, slo: Slo) -> dict[str, Any]:
-    """Return one point of the curve: what the engine did at this rate. Latencies are of requests that ended ok."""
+    """Return the figures of a stage as in `capacity.json`. Latencies are of requests that ended ok."""
     requests, seconds = record.result.requests, record.window_s
     ended = [request for request in requests if request.e2e_s is not None]
     good = sum(request.good for request in requests)
@@ -137,7 +137,7 @@ def curve_point(record: StageRecord, slo: Slo) -> dict[str, Any]:
         "output_tokens_per_s": per_second(sum(request.output_tokens for request in ended)),
         "prompt_tokens_mean": mean([float(request.prompt_tokens) for request in ended]),
         "output_tokens_mean": mean([float(request.output_tokens) for request in ended]),
-        # Little's law: requests in the system = arrival rate * mean time in the system.
+        # Little's law (1961): requests in the system = arrival rate * mean time in the system.
         "in_system_mean": arrived * in_system if arrived is not None and in_system is not None else None,
         "ttft_ms": percentiles_ms(times("ttft_s")),
         "tpot_ms": percentiles_ms(times("tpot_s")),
@@ -154,12 +154,12 @@ def curve_point(record: StageRecord, slo: Slo) -> dict[str, Any]:
 
 
 def thinned(items: Sequence[Item], most: int) -> list[Item]:
-    """Return at most `most` of the items, evenly."""
+    """Return at most `most` of the items, evenly spaced."""
     return list(items[:: -(-len(items) // most)]) if items else []
 
 
 def latencies(records: Sequence[StageRecord]) -> dict[int, list[tuple[float | None, float | None]]]:
-    """Return (TTFT, TPOT) in ms of each stage's requests, evenly thinned; None in what did not end ok."""
+    """Return (TTFT, TPOT) in ms by stage number, evenly thinned; (None, None) for requests that did not end ok."""
 
     def times(request: StageRequest) -> tuple[float | None, float | None]:
         ended = request.e2e_s is not None and request.ttft_s is not None

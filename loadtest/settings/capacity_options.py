@@ -16,7 +16,7 @@ DEFAULT_BUDGET = "15m"
 
 @dataclass(frozen=True, slots=True)
 class CapacityOptions:
-    """How a search is to be run; None leaves it to the search."""
+    """Options of a search; None for the search's default."""
 
     budget_s: float
     relative_interval: float
@@ -25,7 +25,7 @@ class CapacityOptions:
 
 
 def add_capacity_options(add: Callable[..., Any]) -> None:
-    """Add the search's options with `add`, Locust's `parser.add_argument`."""
+    """Add the search's options by `add`, which is Locust's `parser.add_argument`."""
     add(
         "--find-capacity",
         default=False,
@@ -39,14 +39,14 @@ def add_capacity_options(add: Callable[..., Any]) -> None:
 
 
 def read_capacity_options(values: Mapping[str, Any], *, slo_asked: bool) -> CapacityOptions | None:
-    """Check the options; None when no search is asked for. Raises InputError."""
+    """Parse the options; None without --find-capacity. Raises InputError."""
     if not values["find_capacity"]:
         return None
     if not slo_asked:
         raise InputError("--find-capacity", "there is no SLO to keep", "give --slo-ttft-ms, --slo-tpot-ms or both")
     percentile = _number(values, "slo_percentile")
     if percentile is not None and percentile >= 100:
-        # All that are due: the more are sent, the surer one of them misses, at any rate.
+        # With enough requests, one of them misses at any rate.
         raise InputError("--slo-percentile", f"a search needs one below 100, not {percentile:g}", "give for example 99")
     for key in ("rate", "max_requests", "trace", "warmup_requests"):
         if str(values[key]).strip() not in {"", "0"}:
@@ -59,14 +59,14 @@ def read_capacity_options(values: Mapping[str, Any], *, slo_asked: bool) -> Capa
     interval = _number(values, "capacity_interval")
     if interval is None or not 1 <= interval <= 50:
         raise InputError("--capacity-interval", "is not from 1 to 50 percent", "the default is 5")
-    start, most = _number(values, "capacity_start_rate"), _number(values, "capacity_max_rate")
-    if start is not None and most is not None and start > most:
-        raise InputError("--capacity-start-rate", f"{start:g} is above --capacity-max-rate {most:g}", "give less")
-    return CapacityOptions(_seconds(values, "capacity_budget"), interval / 100, start, most)
+    start, max_rate = _number(values, "capacity_start_rate"), _number(values, "capacity_max_rate")
+    if start is not None and max_rate is not None and start > max_rate:
+        raise InputError("--capacity-start-rate", f"{start:g} is above --capacity-max-rate {max_rate:g}", "give less")
+    return CapacityOptions(_seconds(values, "capacity_budget"), interval / 100, start, max_rate)
 
 
 def _seconds(values: Mapping[str, Any], key: str) -> float:
-    # Here and not above: Locust patches the standard library on import, which not every reader of this file wants.
+    # Not above: importing Locust patches the standard library.
     from locust.util.timespan import parse_timespan  # noqa: PLC0415
 
     text = str(values[key]).strip()

@@ -1,4 +1,4 @@
-"""Stages, records and results of searches, made up."""
+"""Build stages, records and results of searches for tests."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from loadtest.capacity.stage_record import StageRecord
 from loadtest.sending.pacing import LoadSpec
 from loadtest.settings.run_options import Pacing
 
-WELL = {
+CLIENT_OK = {
     "requests": 100,
     "late": 0,
     "late_limit_ms": 25.0,
@@ -25,7 +25,7 @@ def request(due_s: float = 0.0, *, good: bool = True, **fields: Any) -> StageReq
     return StageRequest(due_s, good, **(made | fields))
 
 
-def record(  # a record's own fields
+def record(
     rate: float = 10.0,
     requests: tuple[StageRequest, ...] | None = None,
     *,
@@ -36,7 +36,7 @@ def record(  # a record's own fields
     client_limited: bool = False,
     bad: dict[str, Any] | None = None,
 ) -> StageRecord:
-    """A stage of 100 requests, the first `missed` of which are `bad`."""
+    """Return a stage of 100 requests, the first `missed` of which are `bad`."""
     if requests is None:
         requests = tuple(
             request(place / rate, good=place >= missed, **((bad or {"ttft_s": 0.9}) if place < missed else {}))
@@ -45,11 +45,11 @@ def record(  # a record's own fields
     plan = StagePlan(number, rate, "edge", 0.0, 100, 100)
     load = LoadSpec(number, Pacing("poisson", rate, 1.0, 1.0, None, 0), 7, 0)
     result = StageResult(plan, requests, 10.0, void=void, client_limited=client_limited)
-    return StageRecord(result, load, 1000.0 + number, evidence or {}, [], 0.0, WELL, 1)
+    return StageRecord(result, load, 1000.0 + number, evidence or {}, [], 0.0, CLIENT_OK, 1)
 
 
 def result(low: float | None, mid: float | None, high: float | None, **run: Any) -> dict[str, Any]:
-    """As much of a `capacity.json` as the gate reads."""
+    """Return the part of a `capacity.json` that the gate reads."""
     bound = "never_met" if low is None else "floor" if high is None else "edge"
     return {
         "capacity": {"requests_per_second": {"low": low, "mid": mid, "high": high}, "bound": bound},

@@ -1,1 +1,1 @@
-"""Bottleneck: what limits the engine at the edge of its capacity, and the setting to try next."""
+"""Bottleneck: what limits the engine at its capacity, and the setting to try next."""

@@ -1,4 +1,4 @@
-"""The one setting to try next, for each cause."""
+"""The setting to try next, by cause."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Advice = tuple[str, str]  # (setting, reason)
 
 
 def _batch_slots(engine: Mapping[str, Any], _cache: Mapping[str, str], _misses: Misses) -> Advice:
-    slots = round(engine.get("running_max_of_one", 0.0))  # --max-num-seqs is each engine's
+    slots = round(engine.get("running_max_of_one", 0.0))  # --max-num-seqs is set for each engine
     return (
         f"VLLM_EXTRA_ARGS=--max-num-seqs={2 * slots}",
         f"requests wait while {slots} run and the KV cache has room: a larger batch costs each step little",

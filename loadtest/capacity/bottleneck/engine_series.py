@@ -1,4 +1,4 @@
-"""The engine's own series while a stage runs: what it waits for, and where its time goes."""
+"""Sample the engines' metrics during a stage, and summarize them."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ _CACHE_CONFIG = "vllm:cache_config_info"
 
 
 def parse_sample(page: str, at: float, host_cpu: float) -> EngineSample | None:
-    """Read a metrics page; None when it is not vLLM's. A full parser would cost the load generator ten times more."""
+    """Parse a metrics page; None if it is not vLLM's. A full parser would cost the load generator ten times as much."""
     values: dict[str, Any] = {}
     for line in page.splitlines():
         if not line.startswith(("vllm:", "process_cpu")):
@@ -72,7 +72,7 @@ def parse_sample(page: str, at: float, host_cpu: float) -> EngineSample | None:
 
 
 def read_cache_config(target: Target) -> dict[str, str]:
-    """Return the labels of `vllm:cache_config_info`, which are one engine's cache settings; empty without them."""
+    """Return the labels of `vllm:cache_config_info`, one engine's cache settings; empty without them."""
     for line in _page(target.url("/metrics")).splitlines():
         if line.startswith(_CACHE_CONFIG) and (found := _LINE.match(line)):
             return {name: value for name, value in _LABEL.findall(found["labels"] or "") if value != "None"}
@@ -80,7 +80,7 @@ def read_cache_config(target: Target) -> dict[str, str]:
 
 
 def theoretical_concurrency(cache_config: Mapping[str, str], engines: int, tokens: float) -> float | None:
-    """Requests of `tokens` tokens each whose KV cache fits into the engines' blocks: blocks * block size / tokens."""
+    """Return how many requests of `tokens` fit into the KV cache of all engines: blocks * block size / tokens."""
     try:
         return engines * int(cache_config["num_gpu_blocks"]) * int(cache_config["block_size"]) / tokens
     except (KeyError, ValueError, ZeroDivisionError):
@@ -88,7 +88,7 @@ def theoretical_concurrency(cache_config: Mapping[str, str], engines: int, token
 
 
 def read_version(target: Target) -> str | None:
-    """Return the version that vLLM's /version tells, None where there is none."""
+    """Return the version from vLLM's /version; None without it."""
     try:
         answer = requests.get(target.url("/version"), headers=_headers(target), timeout=_TIMEOUT_S)
         return str(answer.json()["version"]) if answer.ok else None
@@ -109,7 +109,7 @@ def _page(url: str) -> str:
 
 
 def read_sample(target: Target) -> EngineSample | None:
-    """Ask every engine of `target` now; None when one does not answer, for without it counters would fall."""
+    """Sample every engine of `target` now; None if one does not answer, as the summed counters would fall."""
     host_cpu = psutil.cpu_percent() / 100
     engines = {}
     for address, url in sorted(metrics_urls(target).items()):
@@ -121,7 +121,7 @@ def read_sample(target: Target) -> EngineSample | None:
 
 
 def add_up(engines: Mapping[str, EngineSample]) -> EngineSample:
-    """Sum of `engines`, of which there is one at least; it keeps them."""
+    """Return the sum of `engines` (at least one), which keeps them in its `engines`."""
     samples = engines.values()
     return EngineSample(
         at=max(sample.at for sample in samples),
@@ -133,7 +133,7 @@ def add_up(engines: Mapping[str, EngineSample]) -> EngineSample:
 
 
 def by_engine(samples: Iterable[EngineSample]) -> list[list[EngineSample]]:
-    """The samples of each engine alone."""
+    """Return the series of samples of each engine."""
     series: defaultdict[str, list[EngineSample]] = defaultdict(list)
     for sample in samples:
         for address, own in (sample.engines or {"": sample}).items():
@@ -141,39 +141,39 @@ def by_engine(samples: Iterable[EngineSample]) -> list[list[EngineSample]]:
     return list(series.values())
 
 
-class EngineWatch:
-    """Samples the engines about once a second, from its start to `stop`."""
+class EngineSampler:
+    """Samples the engines about once a second until `stop`."""
 
     def __init__(self, target: Target) -> None:
-        """Start."""
+        """Start sampling."""
         self._target = target
         self.samples: list[EngineSample] = []
-        psutil.cpu_percent()  # the first call only sets the start of the next one's interval
+        psutil.cpu_percent()  # the first call only starts the interval of the next
         self._greenlet = gevent.spawn(self._watch)
 
     def _watch(self) -> None:
         while True:
             gevent.sleep(INTERVAL_S)
             sample = read_sample(self._target)
-            # An engine whose name is gone takes its counters with it: the sum says nothing from then on.
+            # Without an engine that was there before, the summed counters fall.
             if sample is not None and not (self.samples and self.samples[-1].engines.keys() - sample.engines.keys()):
                 self.samples.append(sample)
 
     def stop(self) -> Sequence[EngineSample]:
-        """Stop, and return what was sampled."""
+        """Stop sampling and return the samples."""
         self._greenlet.kill()
         return self.samples
 
 
-def spans(samples: Sequence[EngineSample]) -> dict[str, Any]:
-    """Return what the samples of a stage say together; {} for fewer than two."""
+def summarize_samples(samples: Sequence[EngineSample]) -> dict[str, Any]:
+    """Return the figures of a stage from its samples; {} for fewer than two."""
     if len(samples) < 2:
         return {}
     first, last = samples[0], samples[-1]
     seconds = last.at - first.at
     series = by_engine(samples)
-    each_own = [own for one in series for own in one]
-    queued = [own for own in each_own if own.waiting > 0]
+    single = [sample for one in series for sample in one]
+    queued = [own for own in single if own.waiting > 0]
 
     def grown(name: str) -> float:
         return float(getattr(last, name) - getattr(first, name))
@@ -181,7 +181,7 @@ def spans(samples: Sequence[EngineSample]) -> dict[str, Any]:
     def mean(name: str) -> float:
         return float(sum(getattr(sample, name) for sample in samples) / len(samples))
 
-    def each(total: str, count: str) -> float | None:
+    def per(total: str, count: str) -> float | None:
         return grown(total) / grown(count) if grown(count) > 0 else None
 
     return {
@@ -189,13 +189,13 @@ def spans(samples: Sequence[EngineSample]) -> dict[str, Any]:
         "samples": len(samples),
         "running_mean": mean("running"),
         "running_max": max(sample.running for sample in samples),
-        "running_mean_of_one": sum(own.running for own in each_own) / len(each_own),
-        "running_max_of_one": max(own.running for own in each_own),
+        "running_mean_of_one": sum(own.running for own in single) / len(single),
+        "running_max_of_one": max(own.running for own in single),
         "waiting_mean": mean("waiting"),
         "waiting_capacity_mean": mean("waiting_capacity"),
         "waiting_deferred_mean": mean("waiting_deferred"),
         "queued_share": sum(sample.waiting > 0 for sample in samples) / len(samples),
-        # Where some wait: does that engine's batch stay at one size, and is its KV cache full?
+        # Batch size and KV cache of engines in which requests wait.
         "running_while_queued": [own.running for own in queued],
         "kv_usage_while_queued": [own.kv_usage for own in queued],
         "kv_usage_mean": mean("kv_usage"),
@@ -206,18 +206,18 @@ def spans(samples: Sequence[EngineSample]) -> dict[str, Any]:
         "prompt_tokens_per_s": grown("prompt_tokens") / seconds,
         "output_tokens_per_s": grown("output_tokens") / seconds,
         "steps_per_s": grown("steps") / seconds,
-        "tokens_per_step": each("step_tokens", "steps"),
+        "tokens_per_step": per("step_tokens", "steps"),
         "front_end_cpu": max((cpu for one in series if (cpu := _front_end_cpu(one)) is not None), default=None),
         "host_cpu": mean("host_cpu"),
-        "queue_s": each("queue_s", "ended"),
-        "prefill_s": each("prefill_s", "ended"),
-        "decode_s": each("decode_s", "ended"),
-        "ttft_s": each("ttft_s", "first_tokens"),
+        "queue_s": per("queue_s", "ended"),
+        "prefill_s": per("prefill_s", "ended"),
+        "decode_s": per("decode_s", "ended"),
+        "ttft_s": per("ttft_s", "first_tokens"),
     }
 
 
 def _front_end_cpu(one: Sequence[EngineSample]) -> float | None:
-    """The share of a core that one engine's API server took; None where it has several processes, which do not tell."""
+    """Return the share of a core that one engine's API server used; None if its several processes do not report it."""
     seconds = one[-1].at - one[0].at
     if not seconds or not one[-1].front_end_cpu_s:
         return None

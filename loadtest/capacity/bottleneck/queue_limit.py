@@ -1,4 +1,4 @@
-"""The limit on queued requests that keeps an overloaded engine at its best."""
+"""Limit on queued requests at which an overloaded engine keeps its goodput."""
 
 from __future__ import annotations
 

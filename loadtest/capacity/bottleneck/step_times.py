@@ -1,4 +1,4 @@
-"""What the engine's steps spend their time on: prompts or outputs, from a search's own samples."""
+"""Fit how the time of the engine's steps depends on prompt and output tokens, from a search's samples."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ if TYPE_CHECKING:
 
     from loadtest.capacity.engine_sample import EngineSample
 
-# Spans between two samples; below so many, the fit is the luck of a few.
-_FEWEST_SPANS = 20
-# Singular value of columns scaled to 1, over the root of their length, at which two of them are the same.
-_SAME = 3e-5
+# Fewest intervals between two samples for a fit.
+_FEWEST_INTERVALS = 20
+# Smallest singular value, over the root of the rows, of columns that are not collinear; they are scaled to 1.
+_COLLINEAR = 3e-5
 
 Vector = tuple[float, float, float]
 
 
 @dataclass(frozen=True, slots=True)
-class StepLaw:
+class StepTimes:
     """A step takes step_s + prompt_token_s * its prompt tokens + output_token_s * its output tokens; seconds."""
 
     step_s: float
@@ -29,16 +29,16 @@ class StepLaw:
     output_token_s: float
 
     def shares(self, steps: float, prompt_tokens: float, output_tokens: float) -> Vector:
-        """The shares of the steps' time that each part takes; they add up to 1."""
+        """Return the shares of the steps' time by part: steps themselves, prompt tokens, output tokens."""
         parts = (self.step_s * steps, self.prompt_token_s * prompt_tokens, self.output_token_s * output_tokens)
         total = sum(parts) or 1.0
         return parts[0] / total, parts[1] / total, parts[2] / total
 
 
-def fit_step_law(series: Sequence[Sequence[EngineSample]]) -> StepLaw | None:
-    """Fit the law by least squares over the spans in which the engine never stood still; None for too few of them.
+def fit_step_times(series: Sequence[Sequence[EngineSample]]) -> StepTimes | None:
+    """Fit by least squares over the intervals in which the engine was busy; None for too few of them.
 
-    Each of the `series` is of one engine in one stage: engines take their steps at the same time.
+    Each of the `series` is of one engine in one stage: several engines take steps at the same time.
     """
     rows: list[tuple[Vector, float]] = []
     for samples in series:
@@ -47,20 +47,20 @@ def fit_step_law(series: Sequence[Sequence[EngineSample]]) -> StepLaw | None:
             if first.running > 0 and last.running > 0 and steps > 0:
                 tokens = (last.prompt_tokens - first.prompt_tokens, last.output_tokens - first.output_tokens)
                 rows.append(((steps, *tokens), last.at - first.at))
-    if len(rows) < _FEWEST_SPANS:
+    if len(rows) < _FEWEST_INTERVALS:
         return None
     return _solve(rows)
 
 
-def _solve(rows: Sequence[tuple[Vector, float]]) -> StepLaw | None:
-    """Return the non-negative least squares solution; None where the columns do not tell the parts from each other."""
+def _solve(rows: Sequence[tuple[Vector, float]]) -> StepTimes | None:
+    """Return the non-negative least squares solution (Lawson and Hanson, 1974); None if the columns are collinear."""
     import numpy as np  # noqa: PLC0415  # comes with scipy
     from scipy.optimize import nnls  # type: ignore[import-untyped]  # noqa: PLC0415  # 50 MB, not for workers
 
     amounts = np.array([row for row, _ in rows])
     scales = np.maximum(np.abs(amounts).max(axis=0), 1.0)
     scaled = amounts / scales
-    if np.linalg.matrix_rank(scaled, tol=_SAME * math.sqrt(len(rows))) < len(scales):
+    if np.linalg.matrix_rank(scaled, tol=_COLLINEAR * math.sqrt(len(rows))) < len(scales):
         return None
     costs, _ = nnls(scaled, np.array([seconds for _, seconds in rows]))
-    return StepLaw(*(costs / scales).tolist())
+    return StepTimes(*(costs / scales).tolist())

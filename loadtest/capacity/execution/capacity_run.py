@@ -1,4 +1,4 @@
-"""A capacity search inside the running Locust: one stage after the other, each a load of its own."""
+"""Run a capacity search inside Locust: a sequence of stages, each a load of its own."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import gevent
 
 from loadtest.capacity.answer import SearchSettings, SloLimits
-from loadtest.capacity.bottleneck.engine_series import read_cache_config, read_version, spans
+from loadtest.capacity.bottleneck.engine_series import read_cache_config, read_version, summarize_samples
 from loadtest.capacity.execution.closed_loop import (
     FEWEST_REQUESTS,
     WARMUP_REQUESTS,
@@ -49,15 +49,15 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-Answered = TypeVar("Answered")
+Result = TypeVar("Result")
 
-# The share of the budget kept for the closed loops at the edge, and the most of it in seconds.
+# Share of the budget kept for closed loops, its maximum in seconds, and the least for one of them.
 _USERS_SHARE, _USERS_MOST_S, _USERS_LEAST_S = 0.1, 120.0, 3.0
-# Requests whose lengths stand for the workload in the long run.
+# Requests whose lengths represent the workload in the long run.
 _LENGTHS = 20_000
-# Numbers of the closed loops, above those of the stages.
+# Load numbers of the closed loops start here, above those of the stages.
 _USERS_LOADS = 1_000_000
-# Rates that differ by less are the same to the client.
+# Ratio of rates from which on they count as the same for the client.
 _SAME_RATE = 0.9
 
 
@@ -67,15 +67,15 @@ class CapacityRun:
     def __init__(self, context: RunContext, capacity_metrics: CapacityMetrics) -> None:
         options, plan, workload = context.options, context.plan, context.workload
         capacity = options.capacity
-        assert capacity is not None  # noqa: S101  # for the type checker: the coordinator looked
-        self._fleet = context.workers
+        assert capacity is not None  # noqa: S101  # for the type checker: the coordinator checks
+        self._workers = context.workers
         self._capacity_metrics = capacity_metrics
         self._options = options
         self._plan = plan
         self._folder = context.folder
         self._settings = _settings(options, capacity)
         self._search = Search(self._settings, workload.lengths(_LENGTHS))
-        self._drive = StageRunner(context)
+        self._runner = StageRunner(context)
         self._began = 0.0  # monotonic
         self._greenlet: Any = None
         self._done = False
@@ -87,18 +87,18 @@ class CapacityRun:
 
     @property
     def run_id(self) -> str:
-        """The run's name, which its folder has too."""
+        """The run's id, also the name of its folder."""
         return self._plan.run_id
 
-    # As the coordinator sees it.
+    # The coordinator's interface.
 
     @property
     def results(self) -> RunResults | None:
-        """Those of the stage that runs, or was the last."""
-        return self._drive.results
+        """Results of the current or last stage."""
+        return self._runner.results
 
     def start(self) -> None:
-        # The search imports these when it needs them; a second without sending must not fall into a stage.
+        # Imported before the first stage: during it, the import would delay the sending by up to a second.
         import scipy.optimize  # type: ignore[import-untyped]  # noqa: PLC0415
         import scipy.special  # type: ignore[import-untyped]  # noqa: F401, PLC0415
 
@@ -112,10 +112,10 @@ class CapacityRun:
         self._greenlet = gevent.spawn(self._run)
 
     def add(self, process: str, report: Mapping[str, Any]) -> None:
-        self._drive.add(process, report)
+        self._runner.add(process, report)
 
     def tick(self) -> bool:
-        self._drive.look_for_lost_processes()
+        self._runner.mark_lost_processes()
         return self._done
 
     def reset(self) -> None:
@@ -125,7 +125,7 @@ class CapacityRun:
         if self.finding.stages:
             self.finding.problem = problem
             return True
-        # Not waited for: it may wait for messages itself, which the greenlet that is here has to bring.
+        # Do not block: the killed greenlet may wait for messages that this greenlet delivers.
         self._greenlet.kill(block=False)
         self.progress.running = False
         if self._folder is not None:
@@ -133,10 +133,10 @@ class CapacityRun:
         return False
 
     def stop(self) -> None:
-        if not self._done:  # an interrupt may have ended the greenlet itself
+        if not self._done:  # an interrupt may have ended the greenlet already
             self.finding.stopped = True
             self._greenlet.kill()
-        self._drive.end()
+        self._runner.end()
 
     def conclude(self) -> None:
         self.finding.answer = self._search.answer()
@@ -150,17 +150,17 @@ class CapacityRun:
             CAPACITY_SUMMARY, summary, lambda _: render_capacity(summary, latencies(self.finding.stages))
         ):
             self.exit_code = INVALID
-        self._capacity_metrics.found(summary)
+        self._capacity_metrics.add_result(summary)
 
     def print(self) -> None:
         if self.summary is not None:
             print_capacity(self.summary)
 
-    # The search.
+    # Stages.
 
     def _run(self) -> None:
         try:
-            self._drive.await_processes(len(self._fleet.names()))
+            self._runner.await_processes(len(self._workers.names()))
             while (stage := _in_thread(self._search.next_stage, self._elapsed())) is not None:
                 self._run_stage(stage)
             self._find_users()
@@ -176,67 +176,69 @@ class CapacityRun:
 
     def _run_stage(self, plan: StagePlan) -> None:
         pacing = Pacing("poisson", plan.rate, 1.0, 1.0, None, 0)
-        load = LoadSpec(plan.number, pacing, self._plan.seed + plan.number, self._drive.next_number)
+        load = LoadSpec(plan.number, pacing, self._plan.seed + plan.number, self._runner.next_number)
         warmup = sum(1 for _ in takewhile(lambda due: due < plan.warmup_s, due_times(load)))
         load = dataclasses.replace(load, pacing=dataclasses.replace(pacing, warmup_requests=warmup))
 
         def ended(window: MeasuredWindow) -> bool:
             measured = window.measured
-            self.progress.look(plan, measured)
+            self.progress.update_stage(plan, measured)
             decided = self._search.decide(plan, measured) is not Decision.MORE
             return decided or self._elapsed() > self._settings.budget_s
 
-        self.progress.begin(plan)
-        driven = self._drive.drive(load, ended)
+        self.progress.begin_stage(plan)
+        stage_run = self._runner.run(load, ended)
         result = StageResult(
             plan=plan,
-            requests=driven.window.measured,
-            duration_s=driven.duration_s,
-            warmup=driven.window.warmup,
-            void=driven.void,
-            client_limited=self._client_is_at_its_limit(driven, plan.rate),
+            requests=stage_run.window.measured,
+            duration_s=stage_run.duration_s,
+            warmup=stage_run.window.warmup,
+            void=stage_run.void,
+            client_limited=self._client_is_at_its_limit(stage_run, plan.rate),
         )
         _in_thread(self._search.add, result)
         record = StageRecord(
             result=result,
             load=load,
-            started=driven.started,
-            evidence=spans([sample for sample in driven.samples if sample.at >= driven.began + plan.warmup_s]),
-            client=driven.client,
-            samples=driven.samples,
-            began=driven.began,
-            processes=driven.processes,
+            started=stage_run.started,
+            evidence=summarize_samples(
+                [sample for sample in stage_run.samples if sample.at >= stage_run.began + plan.warmup_s]
+            ),
+            client=stage_run.client,
+            samples=stage_run.samples,
+            began=stage_run.began,
+            processes=stage_run.processes,
         )
         self.finding.stages.append(record)
         self.progress.end_stage(self._search.answer(), record)
 
-    def _client_is_at_its_limit(self, driven: StageRun, rate: float) -> bool:
-        """Whether it failed twice near this rate; once may be the box's own hiccup."""
+    def _client_is_at_its_limit(self, stage_run: StageRun, rate: float) -> bool:
+        """Return whether the client failed twice near this rate; once may be a disturbance of the host."""
         before = self._client_failed_at
-        if driven.client_problems:
+        if stage_run.client_problems:
             self._client_failed_at = rate if before is None else min(before, rate)
-        return bool(driven.client_problems) and before is not None and rate > before * _SAME_RATE
+        return bool(stage_run.client_problems) and before is not None and rate > before * _SAME_RATE
 
-    # Users: closed loops at the edge.
+    # Closed loops at the capacity.
 
     def _find_users(self) -> None:
         answer = self._search.answer()
-        at_edge = select_stages(answer, self.finding.stages).in_system
-        if at_edge is None:
+        in_system = select_stages(answer, self.finding.stages).in_system
+        if in_system is None:
             return
-        first = max(1, round(at_edge))
+        first = max(1, round(in_system))
         while (users := next_users(first, self.finding.users)) is not None:
             left = self.finding.budget_s - self._elapsed()
             if left < _USERS_LEAST_S:
                 return
-            self._run_users(users, at_edge / (answer.mid or answer.low or 1.0), min(left, _USERS_MOST_S / 3))
+            self._run_users(users, in_system / (answer.mid or answer.low or 1.0), min(left, _USERS_MOST_S / 3))
 
     def _run_users(self, users: int, request_s: float, seconds: float) -> None:
         load = LoadSpec(
             number=_USERS_LOADS + len(self.finding.users),
             pacing=Pacing("closed", None, 1.0, 1.0, None, WARMUP_REQUESTS * users),
             seed=self._plan.seed,
-            first_request=self._drive.next_number,
+            first_request=self._runner.next_number,
             users=users,
             users_over_s=request_s,
         )
@@ -244,42 +246,42 @@ class CapacityRun:
 
         def ended(window: MeasuredWindow) -> bool:
             good = [request.good for request in window.measured]
-            self.progress.look_at_users(users, good)
+            self.progress.update_users(users, good)
             decided = judge_users(sum(good), len(good), self._settings)[0] is not None
             return (len(good) >= max(FEWEST_REQUESTS, 3 * users) and decided) or time.monotonic() > until
 
         self.progress.begin_users(len(self.progress.rows), users)
-        driven = self._drive.drive(load, ended)
-        totals = driven.results.measured.combined()
+        stage_run = self._runner.run(load, ended)
+        totals = stage_run.results.measured.combined()
         ok, measured_s = totals.outcomes[Outcome.OK.value], totals.last_ended - totals.first_sent
         record = make_record(
             users,
-            driven.window.measured,
+            stage_run.window.measured,
             self._settings,
             rate=ok / measured_s if ok and measured_s > 0 else None,
-            void=driven.void,
-            duration_s=driven.duration_s,
+            void=stage_run.void,
+            duration_s=stage_run.duration_s,
         )
         self.finding.users.append(record)
         self.progress.end_users(record)
 
 
-def _in_thread(ask: Callable[[Any], Answered], what: Any) -> Answered:
-    """Ask the search, which may simulate for seconds: in a thread, the page and heartbeats to the workers go on."""
-    answered: Answered = gevent.get_hub().threadpool.apply(ask, (what,))
-    return answered
+def _in_thread(function: Callable[[Any], Result], argument: Any) -> Result:
+    """Call a method of the search in a thread: it may simulate for seconds, and heartbeats and the web page go on."""
+    result: Result = gevent.get_hub().threadpool.apply(function, (argument,))
+    return result
 
 
 def _settings(options: RunOptions, capacity: CapacityOptions) -> SearchSettings:
-    """What the search is asked for; a part of the time is kept for the closed loops."""
+    """Return the search's settings; part of the budget is kept for the closed loops."""
     defaults = SearchSettings()
-    most = capacity.max_rate or defaults.max_rate
+    max_rate = capacity.max_rate or defaults.max_rate
     return SearchSettings(
         objective=options.slo_percentile / 100,
         limits=SloLimits(options.slo.ttft, options.slo.tpot, options.slo.e2e),
         budget_s=capacity.budget_s - min(_USERS_MOST_S, _USERS_SHARE * capacity.budget_s),
-        start_rate=min(capacity.start_rate or defaults.start_rate, most),
-        max_rate=most,
+        start_rate=min(capacity.start_rate or defaults.start_rate, max_rate),
+        max_rate=max_rate,
         relative_interval=capacity.relative_interval,
         confidence=defaults.confidence,
     )

@@ -1,4 +1,4 @@
-"""Concurrent users at the edge: by Little's law from the open loop, and measured in closed loop."""
+"""Find the number of concurrent users that meets the SLO, by closed loops."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ if TYPE_CHECKING:
     from loadtest.capacity.answer import SearchSettings
     from loadtest.capacity.stage import StageRequest
 
-# Numbers of users that are tried, and the ratio between neighbours at which the answer is near enough.
+# Most numbers of users to try; ratio of missed to met at which the search stops; factor of its first step.
 _MOST_TRIES = 4
 _NEAR = 1.15
 _STEP = 1.3
-# Requests that each number of users must have ended before it is judged.
+# Fewest requests that have ended before a number of users is judged.
 FEWEST_REQUESTS = 60
-# Requests of each user that are not measured.
+# Unmeasured first requests of each user.
 WARMUP_REQUESTS = 1
 
 
 def next_users(first: int, tried: Sequence[UsersRecord]) -> int | None:
-    """Return the number of users to try next; None when enough is known. Undecided counts as at the edge: no more."""
+    """Return the number of users to try next; None if enough is known, as after an undecided one."""
     judged = [record for record in tried if not record.void]
     if not judged:
         return first if not tried else None
@@ -42,7 +42,7 @@ def next_users(first: int, tried: Sequence[UsersRecord]) -> int | None:
 
 
 def judge_users(good: int, requests: int, settings: SearchSettings) -> tuple[bool | None, float, float]:
-    """Say whether so many users meet the SLO (None: undecided), and the interval of the share that does."""
+    """Return whether the closed loop meets the SLO (None: undecided), and the interval of its good share."""
     if not requests:
         return None, 0.0, 1.0
     low, high = wilson(good / requests, requests, normal_quantile(settings.confidence))
@@ -50,7 +50,7 @@ def judge_users(good: int, requests: int, settings: SearchSettings) -> tuple[boo
     return met, low, high
 
 
-def make_record(  # noqa: PLR0913  # a record's own fields
+def make_record(  # noqa: PLR0913  # fields of a record
     users: int,
     requests: Sequence[StageRequest],
     settings: SearchSettings,
@@ -59,7 +59,7 @@ def make_record(  # noqa: PLR0913  # a record's own fields
     void: tuple[str, ...],
     duration_s: float,
 ) -> UsersRecord:
-    """Judge a closed loop that has ended. Where its interval holds the objective, the share itself decides."""
+    """Judge a closed loop that has ended. If its interval contains the objective, the share itself decides."""
     good = sum(request.good for request in requests)
     met, low, high = judge_users(good, len(requests), settings)
     if met is None and requests and len(requests) >= FEWEST_REQUESTS:

@@ -1,4 +1,4 @@
-"""Puts one load after the other on the engine, and takes everything down that is said of it meanwhile."""
+"""Run the search's stages, and record what client and engine report during each."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import gevent
 from gevent.event import Event
 
-from loadtest.capacity.bottleneck.engine_series import EngineWatch
+from loadtest.capacity.bottleneck.engine_series import EngineSampler
 from loadtest.capacity.execution.validity import client_figures, client_problems, void_reasons
 from loadtest.capacity.execution.window import MeasuredWindow
 from loadtest.results.run_results import RunResults
@@ -26,19 +26,19 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Workers prepare the run while Locust starts; this long without any is no search.
+# Time for the first worker to prepare the run.
 _PREPARE_TIMEOUT_S = 120.0
-# Between the numbers of two loads' requests, for those that were sent and never reported.
-_NUMBERS_APART = 1000
+# Gap between the request numbers of two loads, for requests that were sent and never reported.
+_NUMBERS_GAP = 1000
 
 
 class NobodyToSendError(Exception):
-    """There is no load generator, and none came."""
+    """No load generator is connected."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class StageRun:
-    """A load that has ended. Times are monotonic seconds, `started` is Unix time."""
+    """A load that has ended. `began` is monotonic, `started` Unix time, in seconds."""
 
     window: MeasuredWindow
     results: RunResults
@@ -53,49 +53,49 @@ class StageRun:
 
 
 class StageRunner:
-    """The loads of one search."""
+    """Runs the loads of one search, one after the other."""
 
     def __init__(self, context: RunContext) -> None:
         self._context = context
-        self._fleet = context.workers
+        self._workers = context.workers
         self._metrics = context.metrics
         self._options = context.options
         self._plan = context.plan
         self._workload = context.workload
-        self._load: LoadSpec | None = None  # that is under way
-        self._fresh = Event()
-        self.results: RunResults | None = None  # of the load that is under way, or was the last
-        self.next_number = 0  # of a request that no load has sent yet
+        self._load: LoadSpec | None = None  # the current one
+        self._new_report = Event()
+        self.results: RunResults | None = None  # of the current or last load
+        self.next_number = 0  # first request number that no load has sent yet
 
     def add(self, process: str, report: Mapping[str, Any]) -> None:
-        """Take what a process has reported."""
+        """Add a process's report on the current load."""
         if self.results is None or self._load is None:
             return
         if (report["run"], report["load"]) != (self._plan.run_id, self._load.number):
-            return  # what it has to say of the load before, or of the run before
+            return  # on an earlier load or run
         self._metrics.add(self.results.add_report(process, report))
-        self._fresh.set()
+        self._new_report.set()
 
-    def look_for_lost_processes(self) -> None:
-        """Note which of those that send have gone."""
+    def mark_lost_processes(self) -> None:
+        """Mark processes that have disconnected as lost."""
         for name in self.results.processes if self.results is not None else ():
-            if not self._fleet.is_there(name) and self.results is not None and self.results.lose(name) is not None:
+            if not self._workers.is_there(name) and self.results is not None and self.results.lose(name) is not None:
                 log.error("load generator %s was lost: this stage does not count", name)
 
     def await_processes(self, wanted: int) -> None:
-        """Wait until so many processes have prepared the run. Raises NobodyToSendError when none has in the end."""
+        """Wait until `wanted` processes have prepared the run. Raises NobodyToSendError if none has in time."""
         deadline = time.monotonic() + _PREPARE_TIMEOUT_S
-        while len(self._fleet.prepared()) < max(1, min(wanted, len(self._fleet.names()))):
+        while len(self._workers.prepared()) < max(1, min(wanted, len(self._workers.names()))):
             if time.monotonic() > deadline:
-                if self._fleet.prepared():
+                if self._workers.prepared():
                     return
                 raise NobodyToSendError(f"no load generator was ready within {_PREPARE_TIMEOUT_S:.0f} s")
             gevent.sleep(0.1)
 
-    def drive(self, load: LoadSpec, ended: Callable[[MeasuredWindow], bool]) -> StageRun:
-        """Send `load` until `ended`, which is asked once a second, and settle the books with the server."""
-        self.await_processes(1)  # those that were lost may have come back
-        names = self._fleet.prepared()
+    def run(self, load: LoadSpec, ended: Callable[[MeasuredWindow], bool]) -> StageRun:
+        """Send `load` until `ended`, called once a second, and reconcile it with the server's counters."""
+        self.await_processes(1)  # lost ones may have reconnected
+        names = self._workers.prepared()
         options = dataclasses.replace(self._options, pacing=load.pacing)
         window = MeasuredWindow(load, self._workload, self._context.rows)
         results = RunResults(options, self._plan.deal(names), self._workload.notes, window)
@@ -103,14 +103,14 @@ class StageRunner:
         self.results, self._load = results, load
         self._metrics.start_run(results, load.pacing.rate or 0.0)
         began, started = time.monotonic(), time.time()
-        watch = EngineWatch(options.target)
+        sampler = EngineSampler(options.target)
         try:
-            if self._fleet.begin(load, names) is not None:
+            if self._workers.begin(load, names) is not None:
                 self._wait(results, lambda: ended(window))
         finally:
-            samples = watch.stop()
+            samples = sampler.stop()
         self.end()
-        self.next_number = window.last_number + _NUMBERS_APART
+        self.next_number = window.last_number + _NUMBERS_GAP
         results.ended_at = time.time()
         results.server_after = read_settled_counters(options.target)
         client = client_figures(results, window.delays)
@@ -130,8 +130,8 @@ class StageRunner:
 
     def _wait(self, results: RunResults, ended: Callable[[], bool]) -> None:
         while True:
-            self._fresh.wait(1)
-            self._fresh.clear()
+            self._new_report.wait(1)
+            self._new_report.clear()
             gone = any(
                 process.lost_after_s is not None or process.left_after_s is not None
                 for process in results.processes.values()
@@ -140,10 +140,10 @@ class StageRunner:
                 return
 
     def end(self) -> None:
-        """Stop the load that is under way, if any, and take what the processes have still to report."""
+        """Stop the current load, if any, and add the processes' last reports."""
         if self._load is None or self.results is None:
             return
-        for name, report in self._fleet.end(self.results.processes).items():
+        for name, report in self._workers.end(self.results.processes).items():
             if report is not None:
                 self.add(name, report)
             else:

@@ -1,4 +1,4 @@
-"""Whether a stage counts: what else than the engine may have made its numbers."""
+"""Judge whether a stage counts: causes other than the engine that may explain its figures."""
 
 from __future__ import annotations
 
@@ -13,21 +13,20 @@ if TYPE_CHECKING:
     from loadtest.results.run_results import RunResults
     from loadtest.settings.run_options import Slo
 
-# Sent, or read, later than this share of the TTFT limit (and than the fewest seconds) is another load, or another time,
-# than was meant.
+# Tolerated lateness of sending and reading: a share of the TTFT limit, and at least so many seconds.
 _TOLERANCE, _FEWEST_S = 0.05, 0.010
-# ... when it happens to more than this share of the requests, and more than once or twice.
+# Tolerated share of late requests; fewer than so many never count.
 _SHARE, _FEWEST = 0.01, 3
 _SPREAD = "spread the load over more processes (--processes, LOCUST_WORKERS)"
 
 
 def tolerance_s(slo: Slo) -> float:
-    """How late a request may be sent, or an answer read, seconds."""
+    """Return by how many seconds a request may be sent late, or an answer read late."""
     return max(_FEWEST_S, _TOLERANCE * (slo.ttft or 0.0))
 
 
 def client_figures(results: RunResults, delays: Sequence[float]) -> dict[str, Any]:
-    """Return how well the client did: the proof that it was not the reason. `delays`: due to sent, seconds."""
+    """Return figures that show whether the client kept up. `delays`: due to sent, seconds."""
     totals = results.measured.combined()
     limit = tolerance_s(results.options.slo)
     lag = totals.distributions["lag"].percentile(99)
@@ -45,7 +44,7 @@ def client_figures(results: RunResults, delays: Sequence[float]) -> dict[str, An
 
 
 def client_problems(results: RunResults, figures: Mapping[str, Any]) -> list[str]:
-    """Say why the client was the bottleneck; empty when it was not."""
+    """Return why the client was the bottleneck; empty if it was not."""
     problems = busy_problems(results)
     late, requests = figures["late"], figures["requests"]
     if late >= _FEWEST and late > _SHARE * requests:
@@ -60,7 +59,7 @@ def client_problems(results: RunResults, figures: Mapping[str, Any]) -> list[str
 
 
 def void_reasons(results: RunResults, reconciliation: Reconciliation | None, client: Sequence[str]) -> tuple[str, ...]:
-    """Why a stage that has ended counts for nothing; empty when it counts."""
+    """Return why a stage does not count; empty if it counts."""
     reasons = [*judge_server(results, reconciliation), *client]
     reasons += [
         f"load generator {name} was told to end during the stage"

@@ -1,4 +1,4 @@
-"""The requests of one stage in due order, as they come in from the processes that send them."""
+"""The requests of one stage in due order, collected from the processes that send them."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ _PLACE = {name: place for place, name in enumerate(COLUMNS)}
 
 
 def due_times(load: LoadSpec) -> Iterator[float]:
-    """Seconds since the load's start at which its requests are due, without end."""
+    """Yield without end the due times of a load's requests, in seconds since its start."""
     assert load.pacing.rate is not None  # noqa: S101  # only an open loop has due times
     return schedule("poisson", rate=load.pacing.rate, seed=load.seed)
 
 
 class MeasuredWindow:
-    """Takes rows in any order; what it gives is complete up to the first request that has not ended."""
+    """Takes rows in any order; returns requests up to the first one that has not ended."""
 
     def __init__(self, load: LoadSpec, workload: Workload, rows: RowSink | None) -> None:
-        """`rows` takes what comes in, too."""
+        """`rows` receives every row too."""
         self._load = load
         self._workload = workload
         self._sink = rows
@@ -39,10 +39,10 @@ class MeasuredWindow:
         self._complete: list[StageRequest] = []
         self._cut = False
         self.delays: list[float] = []  # of the measured requests: due to sent, seconds
-        self.last_number = load.first_request  # the highest request number that was seen
+        self.last_number = load.first_request  # highest request number seen
 
     def add(self, process: str, rows: Iterable[Sequence[Any]]) -> None:
-        """Take rows of one process."""
+        """Add rows of one process."""
         rows = list(rows)
         if self._sink is not None:
             self._sink.add(process, rows)
@@ -59,7 +59,7 @@ class MeasuredWindow:
             if row is None:
                 return
             if row[_PLACE["outcome"]] == Outcome.CANCELLED:
-                self._cut = True  # the stage was ended while this one was under way
+                self._cut = True  # the stage ended while this one was in flight
                 return
             self._complete.append(self._request(number, row, next(self._due)))
 
@@ -68,9 +68,9 @@ class MeasuredWindow:
         if number >= self._load.first_measured:
             self.delays.append(late)
 
-        def seconds(name: str, more: float = 0.0) -> float | None:
+        def seconds(name: str, offset: float = 0.0) -> float | None:
             value = row[_PLACE[name]]
-            return None if value is None else value / 1000 + more
+            return None if value is None else value / 1000 + offset
 
         ok = row[_PLACE["outcome"]] == Outcome.OK
         return StageRequest(
@@ -86,10 +86,10 @@ class MeasuredWindow:
 
     @property
     def warmup(self) -> tuple[StageRequest, ...]:
-        """Those that were due before the measured window."""
+        """Requests due before the measured window."""
         return tuple(self._complete[: self._load.pacing.warmup_requests])
 
     @property
     def measured(self) -> tuple[StageRequest, ...]:
-        """Those of the measured window."""
+        """Requests of the measured window."""
         return tuple(self._complete[self._load.pacing.warmup_requests :])

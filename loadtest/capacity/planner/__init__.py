@@ -1,1 +1,1 @@
-"""How many boxes a recorded load needs, from one box's measured capacity."""
+"""Planner: the number of hosts that a recorded load needs, from one host's measured capacity."""

@@ -1,4 +1,4 @@
-"""How many boxes keep the SLO in every window of a recorded load, and how sure that is."""
+"""Find the number of hosts that keep the SLO in every window of a recorded load, with its uncertainty."""
 
 from __future__ import annotations
 
@@ -18,8 +18,7 @@ if TYPE_CHECKING:
     from loadtest.capacity.planner.fleet_simulation import ForecastLoad
     from loadtest.capacity.simulation.engine_spec import EngineSpec
 
-# Tokens of the load that are so much more or fewer than those that the capacity was measured with are beyond what the
-# measurement says.
+# Ratio of the load's mean tokens to those of the measurement beyond which the plan warns.
 _OTHER_SHAPE = 1.3
 _MOST_BOXES = 4096
 _FEWEST_IN_WINDOW = 20  # requests: in a window with fewer, a single miss is more than the SLO allows
@@ -27,7 +26,7 @@ _FEWEST_IN_WINDOW = 20  # requests: in a window with fewer, a single miss is mor
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """One measured box: its twin at the middle of the interval, and the interval in requests/s."""
+    """One measured host: its twin at `mid`, and its capacity in requests/s."""
 
     twin: EngineSpec
     limits: SloLimits
@@ -41,7 +40,7 @@ class Box:
 
 @dataclass(frozen=True, slots=True)
 class CapacityPlan:
-    """`boxes` at the middle of the capacity's interval; `fewest` if a box is at its upper end, `most` at its lower."""
+    """`boxes` at the middle of the capacity's interval; `fewest` at its upper end, `most` at its lower end."""
 
     fewest: int
     boxes: int
@@ -49,7 +48,7 @@ class CapacityPlan:
     peak_rate: float  # requests/s in the busiest window
     window_s: float
     windows: tuple[ForecastWindow, ...]  # with `boxes`
-    with_most: tuple[ForecastWindow, ...]  # with `most` boxes, each as slow as the interval allows
+    with_most: tuple[ForecastWindow, ...]  # with `most` boxes at the lower end
     tried: tuple[tuple[str, int, float], ...]  # speed, boxes, share of good requests in the worst window
     notes: tuple[str, ...]
 
@@ -57,7 +56,7 @@ class CapacityPlan:
 def make_plan(
     box: Box, load: ForecastLoad, window_s: float, progress: Callable[[str], None] = lambda _: None
 ) -> CapacityPlan:
-    """Find the numbers of boxes. Raises InputError when no number keeps the SLO, or no window can be judged."""
+    """Find the numbers of boxes. Raises InputError if no number keeps the SLO, or no window can be judged."""
     counts = list(Counter(time // window_s for time in load.times).values())
     if max(counts) < _FEWEST_IN_WINDOW:
         raise InputError(
@@ -95,12 +94,12 @@ def make_plan(
 
 
 def _worst(windows: list[ForecastWindow]) -> float:
-    """The share of good requests in the worst window that has enough of them; one of them has."""
+    """Return the share of good requests in the worst window with enough requests; there is at least one."""
     return min(window.share for window in windows if window.requests >= _FEWEST_IN_WINDOW)
 
 
 def _fewest(worst: Callable[[int], float], objective: float, start: int) -> int:
-    """The smallest number that keeps the objective: gallop, then halve."""
+    """Return the smallest number that keeps the objective, by galloping and bisection from `start`."""
     missed, met = 0, start
     while worst(met) < objective:
         missed, met = met, max(met + 1, round(met * 1.4))
@@ -118,7 +117,7 @@ def _fewest(worst: Callable[[int], float], objective: float, start: int) -> int:
 
 
 def _notes(box: Box, load: ForecastLoad, counts: list[int]) -> list[str]:
-    """What a reader must know; `counts` are the requests of each window that has any."""
+    """Return the warnings; `counts` are the requests of each window that has any."""
     notes = []
     if few := sum(count < _FEWEST_IN_WINDOW for count in counts):
         notes.append(

@@ -1,4 +1,4 @@
-"""A recorded load on several simulated boxes behind a router that deals requests out in turn."""
+"""Simulate a recorded load on several hosts behind a round-robin router."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ForecastLoad:
-    """Requests in order of time: when, in seconds since the first, and how many tokens."""
+    """Requests in order of time: seconds since the first, prompt tokens, output tokens."""
 
     times: Items[float]
     prompts: Items[int]
@@ -27,7 +27,7 @@ class ForecastLoad:
 
 @dataclass(frozen=True, slots=True)
 class ForecastWindow:
-    """What was due in one window of time. Times in seconds."""
+    """Requests due in one window. Times in seconds."""
 
     start: float
     requests: int
@@ -36,29 +36,29 @@ class ForecastWindow:
 
     @property
     def share(self) -> float:
-        """Of good requests."""
+        """Share of good requests; 1 without any."""
         return self.good / self.requests if self.requests else 1.0
 
 
 def simulate_fleet(
     spec: EngineSpec, boxes: int, load: ForecastLoad, limits: SloLimits, window_s: float
 ) -> list[ForecastWindow]:
-    """Return every window of the load, each `boxes`-th request on the same box. What no box can hold misses."""
+    """Return every window of the load, with each `boxes`-th request on the same box; oversized requests miss."""
     count = int(load.times[-1] // window_s) + 1
     requests, good = [0] * count, [0] * count
     waits: list[list[float]] = [[] for _ in range(count)]
     for box in range(boxes):
-        sequences = []
+        simulated = []
         for number in range(box, len(load.times), boxes):
             prompt, output = load.prompts[number], load.outputs[number]
             requests[int(load.times[number] // window_s)] += 1
             if spec.blocks(prompt + output) <= spec.kv_blocks:
-                sequences.append(SimulatedRequest(load.times[number], prompt, output))
-        for sequence in run(SimulatedEngine(spec, box), sequences):
-            window = int(sequence.arrived // window_s)
-            good[window] += limits.met(sequence)
-            if not sequence.rejected:
-                waits[window].append(sequence.ttft)
+                simulated.append(SimulatedRequest(load.times[number], prompt, output))
+        for request in run(SimulatedEngine(spec, box), simulated):
+            window = int(request.arrived // window_s)
+            good[window] += limits.met(request)
+            if not request.rejected:
+                waits[window].append(request.ttft)
     return [
         ForecastWindow(number * window_s, requests[number], good[number], _p95(waits[number]))
         for number in range(count)

@@ -1,4 +1,4 @@
-"""`capacity plan`: how many boxes like the measured one a recorded load needs at its peak."""
+"""`capacity plan`: number of hosts like the measured one that a recorded load needs at its peak."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def plan(arguments: Sequence[str]) -> int:
-    """Run the sub-command; returns its exit code. Raises InputError."""
+    """Run the sub-command and return its exit code. Raises InputError."""
     parser = argparse.ArgumentParser(prog="capacity plan", description=__doc__)
     parser.add_argument("result", type=Path, metavar="RESULT", help="capacity.json, or a report's folder")
     parser.add_argument("--trace", type=Path, required=True, help="CSV: TIMESTAMP, ContextTokens, GeneratedTokens")
@@ -52,7 +52,7 @@ def plan(arguments: Sequence[str]) -> int:
 
 
 def read_box(path: Path) -> Box:
-    """Read the measured box from a search's `capacity.json`. Raises InputError."""
+    """Read the measured host from a search's `capacity.json`. Raises InputError."""
     file = path / "capacity.json" if path.is_dir() else path
     try:
         result = json.loads(file.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""`plan.html`: one file that needs no network."""
+"""`plan.html`: one file, without network."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SPEEDS = {
 
 
 def headline(plan: CapacityPlan) -> str:
-    """The answer in one sentence."""
+    """Return the plan in one line."""
     boxes = "1 box" if plan.boxes == 1 else f"{plan.boxes} boxes"
     span = "" if plan.fewest == plan.most else f" ({plan.fewest} to {plan.most} within the capacity's interval)"
     return f"{boxes}{span} for a peak of {plan.peak_rate:.2f} requests/s"

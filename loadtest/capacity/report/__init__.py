@@ -1,1 +1,1 @@
-"""What is left of a search: `report.html`."""
+"""Report: `capacity.json`, `report.html`, metrics, terminal and comparison of searches."""

@@ -1,4 +1,4 @@
-"""The plots of a search, from `capacity.json` alone: of one result, or of several beside each other."""
+"""Charts of one or several searches, from their `capacity.json`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _DASHES = {"p50": "dot", "p95": "solid", "p99": "dash"}
 
 
 def curve_charts(results: Mapping[str, Mapping[str, Any]]) -> list[go.Figure]:
-    """Return what the engine did at each rate, with the SLO's lines; `results` by the name to show."""
+    """Return the charts over the rate, with the SLO's lines; `results` by display name."""
     return [
         _shares(results),
         _latencies(results, "ttft", "Time to first token from the due time"),
@@ -29,7 +29,7 @@ def curve_charts(results: Mapping[str, Mapping[str, Any]]) -> list[go.Figure]:
 
 
 def search_charts(summary: Mapping[str, Any]) -> list[go.Figure]:
-    """Return how one search went, and what the engine was short of."""
+    """Return the charts of one search: its path, and the engine at saturation."""
     return [_path(summary), *_saturation(summary), *_first_token(summary), *_users(summary)]
 
 
@@ -44,13 +44,13 @@ def _coloured(results: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[tuple[
 
 
 def _counting(summary: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Stages that count and have requests, by rate."""
+    """Return the stages that count and have requests, sorted by rate."""
     stages = [stage for stage in summary["stages"] if not stage["void"] and stage["requests"]]
     return sorted(stages, key=lambda stage: stage["rate"])
 
 
 def _band(figure: go.Figure, summary: Mapping[str, Any], colour: str, *, across: bool = False) -> None:
-    """Shade the capacity's interval; a floor is a line."""
+    """Shade the capacity's interval; draw a line for a floor."""
     rates = summary["capacity"]["requests_per_second"]
     line = figure.add_hline if across else figure.add_vline
     area = figure.add_hrect if across else figure.add_vrect
@@ -103,10 +103,10 @@ def _latencies(results: Mapping[str, Mapping[str, Any]], name: str, title: str) 
                     marker={"size": 5},
                 )
         _band(figure, summary, colour)
-    limit = next(iter(results.values()))["run"]["slo"][f"{name}_ms"]  # all have the same
+    limit = next(iter(results.values()))["run"]["slo"][f"{name}_ms"]  # the same in all
     rates = [stage["rate"] for summary in results.values() for stage in _counting(summary)]
     if limit is not None and rates:
-        # A line of data: a shape on a logarithmic axis would stretch it.
+        # Data, not a shape: a shape would stretch a logarithmic axis.
         figure.add_scatter(
             x=[0, max(rates)],
             y=[limit, limit],
@@ -168,13 +168,13 @@ def _path(summary: Mapping[str, Any]) -> go.Figure:
 
 
 def _saturation(summary: Mapping[str, Any]) -> list[go.Figure]:
-    """The engine's queue, batch and KV cache during the stage at the edge that missed most, else the fastest."""
+    """Chart queue, batch and KV cache in the stage that missed most near the capacity, else in the fastest one."""
     stages = [stage for stage in _counting(summary) if stage["series"]]
     if not stages:
         return []
     middle = summary["capacity"]["requests_per_second"]["mid"]
-    edge = [stage for stage in stages if middle and 0.8 <= stage["rate"] / middle <= 1.25]
-    stage = min(edge, key=lambda each: each["share"]) if edge else stages[-1]
+    near = [stage for stage in stages if middle and 0.8 <= stage["rate"] / middle <= 1.25]
+    stage = min(near, key=lambda each: each["share"]) if near else stages[-1]
     figure = _figure(
         f"Inside the engine at {stage['rate']:.2f} requests/s (stage {stage['number']})",
         "seconds into the stage",
@@ -196,7 +196,7 @@ def _saturation(summary: Mapping[str, Any]) -> list[go.Figure]:
 
 
 def _first_token(summary: Mapping[str, Any]) -> list[go.Figure]:
-    """Where the mean time to the first token passes, by rate."""
+    """Chart the parts of the mean time to first token, by rate."""
     stages = [stage for stage in _counting(summary) if stage["engine"].get("queue_s") is not None]
     if not stages:
         return []
@@ -243,9 +243,9 @@ def _users(summary: Mapping[str, Any]) -> list[go.Figure]:
         marker={"color": _COLOURS[0], "size": 8},
     )
     figure.add_hline(y=summary["run"]["slo"]["percentile"], line_dash="dash", line_color=_SLO_COLOUR)
-    at_edge = summary["capacity"]["users"]["littles_law"]
-    if at_edge is not None:
-        figure.add_vline(x=at_edge, line_dash="dot", annotation_text="Little's law")
+    in_system = summary["capacity"]["users"]["littles_law"]
+    if in_system is not None:
+        figure.add_vline(x=in_system, line_dash="dot", annotation_text="Little's law")
     figure.update_yaxes(range=[0, 103])
     figure.update_xaxes(rangemode="tozero")
     return [figure]

@@ -1,4 +1,4 @@
-"""The search, and the last valid result as Prometheus metrics, from which rules and dashboards tell live headroom."""
+"""Prometheus metrics of the running search and of the last valid result, for rules and dashboards of headroom."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Settings of the engine's cache that change what it can carry; others differ a little from start to start.
+# Cache settings that change the capacity; others vary slightly from start to start.
 _CACHE_LABELS = (
     "block_size",
     "cache_dtype",
@@ -33,12 +33,12 @@ _CACHE_LABELS = (
 
 
 def is_capacity(summary: Mapping[str, Any]) -> bool:
-    """Whether a summary tells a capacity that load may be compared with."""
+    """Return whether a summary has a capacity to compare load with."""
     return bool(summary["verdict"]["valid"] and summary["capacity"]["requests_per_second"]["low"])
 
 
 def newest_capacity(reports: Path | None) -> dict[str, Any] | None:
-    """Read the last valid result from the folder that holds the folders of all runs; None when there is none."""
+    """Read the last valid result from the folder of all runs' folders; None if there is none."""
     if reports is None:
         return None
     newest: dict[str, Any] | None = None
@@ -46,16 +46,16 @@ def newest_capacity(reports: Path | None) -> dict[str, Any] | None:
         try:
             summary = json.loads(path.read_text(encoding="utf-8"))
             if is_capacity(summary) and (newest is None or summary["run"]["started"] > newest["run"]["started"]):
-                # Here, and not when Prometheus asks: a file that says too little would fail every scrape.
-                generate_latest(_Shown(summary))
+                # Render it now: an incomplete file would fail every scrape.
+                generate_latest(_ResultCollector(summary))
                 newest = summary
         except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             log.warning("%s is no capacity report: %s", path, error)
     return newest
 
 
-class _Shown(Collector):
-    """One result as its metrics, for trying whether it can be shown."""
+class _ResultCollector(Collector):
+    """Metrics of one result, to check that they can be rendered."""
 
     def __init__(self, summary: Mapping[str, Any]) -> None:
         self._summary = summary
@@ -65,24 +65,24 @@ class _Shown(Collector):
 
 
 class CapacityMetrics(Collector):
-    """The search that runs, and the last valid capacity."""
+    """Metrics of the running search and the last valid capacity."""
 
     def __init__(self, reports: Path | None) -> None:
-        """`reports` is where earlier results lie: they outlive this process."""
+        """`reports` holds the folders of earlier runs."""
         self._progress: SearchProgress | None = None
         self._last = newest_capacity(reports)
 
     def follow(self, progress: SearchProgress) -> None:
-        """Show this search."""
+        """Report the progress of this search from now on."""
         self._progress = progress
 
-    def found(self, summary: dict[str, Any]) -> None:
-        """Take the result of a search."""
+    def add_result(self, summary: dict[str, Any]) -> None:
+        """Report the result of a search from now on, if it is valid."""
         if is_capacity(summary):
             self._last = summary
 
     def collect(self) -> Iterator[Metric]:
-        """Yield the metrics as they are now."""
+        """Yield the current metrics."""
         running = self._progress is not None and self._progress.running
         yield GaugeMetricFamily("headroom_capacity_search_running", "1 while a search runs", value=float(running))
         if self._progress is not None:
@@ -106,15 +106,15 @@ def _search(progress: SearchProgress) -> Iterator[Metric]:
     )
     if not progress.rows:
         return
-    now = progress.rows[-1]
-    yield GaugeMetricFamily("headroom_capacity_search_rate", "Requests/s of the stage that runs", value=now.rate)
+    stage = progress.rows[-1]
+    yield GaugeMetricFamily("headroom_capacity_search_rate", "Requests/s of the stage that runs", value=stage.rate)
     share = GaugeMetricFamily(
         "headroom_capacity_search_good_ratio",
         "Share of the stage's requests that met the SLO, and its interval",
         labels=["bound"],
     )
-    if now.share is not None:
-        for bound, value in (("low", now.share_low), ("mid", now.share), ("high", now.share_high)):
+    if stage.share is not None:
+        for bound, value in (("low", stage.share_low), ("mid", stage.share), ("high", stage.share_high)):
             share.add_metric([bound], value)
     yield share
 
@@ -142,7 +142,7 @@ def _capacity(summary: Mapping[str, Any]) -> Iterator[Metric]:
         ),
     ):
         family = GaugeMetricFamily(metric, text, labels=[*names, "bound"])
-        # A floor has no upper bound: what was reached is then the capacity that may be relied on.
+        # Of a floor, the rate that was reached is the capacity to rely on.
         middle = figures["low"] if figures["mid"] is None else figures["mid"]
         for bound, value in (("low", figures["low"]), ("mid", middle), ("high", figures["high"])):
             if value is not None:

@@ -1,4 +1,4 @@
-"""`report.html` of a search, and the page that compares several: one file each that needs no network."""
+"""HTML pages of a search and of a comparison: one file each, without network."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Latencies = dict[int, list[tuple[float | None, float | None]]]
 
 
 def render_capacity(summary: Mapping[str, Any], latencies: Latencies) -> str:
-    """Return the page of one search. `latencies`: stage number to (TTFT, TPOT) in ms of requests, None in misses."""
+    """Return the page of one search. `latencies`: (TTFT, TPOT) in ms by stage, None if not ended ok."""
     return render(
         "loadtest.capacity.report",
         "capacity.html",
@@ -38,7 +38,7 @@ def render_capacity(summary: Mapping[str, Any], latencies: Latencies) -> str:
 
 
 def render_comparison(results: Mapping[str, Mapping[str, Any]]) -> str:
-    """Return the page that shows several results beside each other; the first is what the others are held against."""
+    """Return the page that compares several results with the first one."""
     (first, old), *others = results.items()
     return render(
         "loadtest.capacity.report",

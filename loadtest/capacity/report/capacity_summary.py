@@ -1,11 +1,11 @@
-"""`capacity.json`: what was found, how well it is known, why it ends there, and everything it hangs on."""
+"""`capacity.json`: the capacity and its interval, the bottleneck, all stages, and the fingerprint of the run."""
 
 from __future__ import annotations
 
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
-from loadtest.capacity.bottleneck.diagnosis import find_limit
+from loadtest.capacity.bottleneck.diagnosis import find_bottleneck
 from loadtest.capacity.bottleneck.engine_series import theoretical_concurrency
 from loadtest.capacity.bottleneck.queue_limit import queue_limit
 from loadtest.capacity.finding import select_stages
@@ -27,9 +27,9 @@ FOUND, NEVER_MET, INVALID = 0, 1, 2
 
 
 def summarize_search(finding: SearchFinding) -> dict[str, Any]:
-    """Return what `capacity.json` holds, JSON values only."""
+    """Return the content of `capacity.json`, JSON values only."""
     answer = finding.answer
-    assert answer is not None  # noqa: S101  # the run asked for it before
+    assert answer is not None  # noqa: S101  # set by the run before
     stages = select_stages(answer, finding.stages)
     ended = [request for record in stages.counting for request in record.result.requests if request.e2e_s is not None]
     prompt = sum(request.prompt_tokens for request in ended) / len(ended) if ended else None
@@ -38,7 +38,7 @@ def summarize_search(finding: SearchFinding) -> dict[str, Any]:
     reasons = _reasons(finding, answer, counted=bool(stages.counting))
     limit = overload = None
     if not reasons:
-        limit = find_limit(answer, stages, finding.options.slo, finding.cache_config)
+        limit = find_bottleneck(answer, stages, finding.options.slo, finding.cache_config)
         overload = queue_limit(finding.users, stages.in_system) if answer.bound == "edge" else None
     return {
         "format": FORMAT,
@@ -51,7 +51,7 @@ def summarize_search(finding: SearchFinding) -> dict[str, Any]:
             "output_tokens_per_second": {
                 name: None if rate is None or output is None else rate * output for name, rate in rates.items()
             },
-            # The simulated engine that answers most as this one did: what `capacity plan` plans with.
+            # The simulated engine for `capacity plan`.
             "twin": None if answer.twin is None else dataclasses.asdict(answer.twin),
             "prompt_tokens_mean": prompt,
             "output_tokens_mean": output,
@@ -86,7 +86,7 @@ def summarize_search(finding: SearchFinding) -> dict[str, Any]:
 
 
 def _reasons(finding: SearchFinding, answer: SearchAnswer, *, counted: bool) -> list[str]:
-    """Why the result cannot be believed; empty when it can."""
+    """Return why the result is invalid; empty if it is valid."""
     reasons = [finding.problem] if finding.problem else []
     if finding.stopped:
         reasons.append("the search was stopped before it had ended")
@@ -101,7 +101,7 @@ def _reasons(finding: SearchFinding, answer: SearchAnswer, *, counted: bool) -> 
 
 
 def _closed_loop(users: Sequence[UsersRecord]) -> dict[str, Any] | None:
-    """The most users that met, and the fewest that did not."""
+    """Return the most users that met and the fewest that missed."""
     judged = [record for record in users if not record.void and record.met is not None]
     if not judged:
         return None
@@ -136,7 +136,7 @@ def _stage(record: StageRecord, verdict: StageVerdict, slo: Slo) -> dict[str, An
         "client": dict(record.client),
         **curve_point(record, slo),
         "engine": {name: value for name, value in record.evidence.items() if not isinstance(value, list)},
-        # Seconds into the stage, running, waiting, share of the KV cache.
+        # [seconds into the stage, running, waiting, used share of the KV cache]
         "series": [
             [round(sample.at - record.began, 2), sample.running, sample.waiting, round(sample.kv_usage, 4)]
             for sample in thinned(record.samples, _MOST_SAMPLES)
@@ -145,7 +145,7 @@ def _stage(record: StageRecord, verdict: StageVerdict, slo: Slo) -> dict[str, An
 
 
 def exit_code(summary: Mapping[str, Any]) -> int:
-    """0: an edge or a floor was found. 1: the SLO was never met. 2: invalid."""
+    """Return the exit code: 0 if a capacity was found, 1 if the SLO was never met, 2 if the result is invalid."""
     if not summary["verdict"]["valid"]:
         return INVALID
     return NEVER_MET if summary["capacity"]["bound"] == "never_met" else FOUND

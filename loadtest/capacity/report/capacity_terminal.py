@@ -1,4 +1,4 @@
-"""The table at the end of a search."""
+"""Print the result of a search on the terminal."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _ENDED = {
 
 
 def headline(summary: Mapping[str, Any]) -> str:
-    """Say in one line what was found."""
+    """Return the result in one line."""
     capacity = summary["capacity"]
     if not summary["verdict"]["valid"]:
         return "NO VALID CAPACITY: " + "; ".join(summary["verdict"]["reasons"])
@@ -39,7 +39,7 @@ def headline(summary: Mapping[str, Any]) -> str:
 
 
 def slo_text(slo: Mapping[str, float | None]) -> str:
-    """The SLO in words."""
+    """Return the SLO as text."""
     limits = [
         f"{name.removesuffix('_ms').upper()} {limit:g} ms"
         for name, limit in slo.items()
@@ -49,7 +49,7 @@ def slo_text(slo: Mapping[str, float | None]) -> str:
 
 
 def workload_text(run: Mapping[str, Any]) -> str:
-    """What was sent, in words."""
+    """Return the workload as text."""
     workload = run["workload"]
     if workload["dataset"]:
         return f"{workload['endpoint']}, prompts of {workload['dataset']}"
@@ -58,7 +58,7 @@ def workload_text(run: Mapping[str, Any]) -> str:
 
 
 def print_capacity(summary: Mapping[str, Any], console: Console | None = None) -> None:
-    """Print the result, then what it rests on."""
+    """Print the result, its stages and the bottleneck."""
     console = console or Console()
     if not console.is_terminal:
         console.width = _WIDE
@@ -73,7 +73,7 @@ def print_capacity(summary: Mapping[str, Any], console: Console | None = None) -
         console.print(f"{label:<14}{text}", markup=False, highlight=False, soft_wrap=True)
 
 
-# Width of the table with all its columns, and those that a narrow terminal does without: it would cut figures off.
+# Width of the table with all columns, and the columns left out of a narrower one, which would cut figures off.
 _WIDE = 112
 _WIDE_ONLY = {"interval", "TTFT p50", "TPOT p50"}
 
@@ -130,7 +130,7 @@ def _lines(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def users_text(users: Mapping[str, Any]) -> str:
-    """Concurrent users at the edge, in words."""
+    """Return the concurrent users at the capacity as text."""
     parts = []
     if users["littles_law"] is not None:
         parts.append(f"{users['littles_law']:.1f} requests in the system at the edge (Little's law)")

@@ -1,4 +1,4 @@
-"""`capacity compare A B ...`: results beside each other, on the terminal and as a page."""
+"""`capacity compare A B ...`: compare results on the terminal and as an HTML page."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def compare(arguments: Sequence[str]) -> int:
-    """Run the sub-command; returns its exit code. Raises InputError."""
+    """Run the sub-command and return its exit code. Raises InputError."""
     parser = argparse.ArgumentParser(prog="capacity compare", description=__doc__)
     parser.add_argument("results", nargs="+", type=Path, metavar="RESULT", help="capacity.json, or a report's folder")
     parser.add_argument("--report", type=Path, default=Path("comparison.html"), help="default comparison.html")
@@ -43,11 +43,11 @@ def compare(arguments: Sequence[str]) -> int:
 
 
 def _check_shown(name: str, result: Mapping[str, Any]) -> None:
-    """Raise InputError unless the table and the page can be made of a result, which is tried."""
+    """Raise InputError unless table and page can be rendered from a result."""
     try:
         _table({name: result})
         render_comparison({name: result})
-        json.dumps(result, ensure_ascii=False).encode()  # halves of characters can be neither written nor printed
+        json.dumps(result, ensure_ascii=False).encode()  # lone surrogates can be neither written nor printed
     except (LookupError, TypeError, ValueError, AttributeError, OverflowError, UndefinedError) as error:
         problem = f"{name} says too little to compare ({type(error).__name__}: {error})"
         raise InputError("RESULT", problem, "search again with this version") from None
@@ -74,7 +74,7 @@ def _table(results: Mapping[str, Mapping[str, Any]]) -> Table:
         rates = [_number(capacity["requests_per_second"][bound], 2) for bound in ("low", "mid", "high")]
         tokens = _number(capacity["output_tokens_per_second"]["mid"], 0)
         moved = "" if result is old else change(old, result).drop_text()
-        # As Text: in a name or a cause, brackets are no markup.
+        # Text: brackets in a name or a cause are no markup.
         table.add_row(*map(Text, (name, *rates, tokens, limit["cause"] if limit else "-", moved)))
     return table
 

@@ -1,4 +1,4 @@
-"""What a result hangs on: model, engine, hardware, workload, seeds, versions. Equal fingerprints may be compared."""
+"""Fingerprint of a result: model, engine, hardware, workload, seeds and versions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from loadtest.report.run_summary import VERSIONS, slo_figures, workload_figures
 if TYPE_CHECKING:
     from loadtest.capacity.finding import SearchFinding
 
-# Settings of the engine as .env has them, where they reach the load generator too (compose.yaml).
+# Engine settings of .env that compose.yaml passes to the load generator too.
 ENGINE_SETTINGS = (
     *("ENGINE_IMAGE", "MODEL_ID", "MODEL_REVISION", "MAX_MODEL_LEN", "DTYPE", "CHAT_TEMPLATE", "VLLM_EXTRA_ARGS"),
     *("CPU_KV_CACHE_GIB", "GPU_MEMORY_UTILIZATION", "TENSOR_PARALLEL_SIZE", "MAX_CONCURRENT_REQUESTS"),
@@ -25,7 +25,7 @@ ENGINE_SETTINGS = (
 
 
 def fingerprint(finding: SearchFinding) -> dict[str, Any]:
-    """Return what `capacity.json` says of the run."""
+    """Return the part `run` of `capacity.json`."""
     options, plan, settings = finding.options, finding.plan, finding.settings
     return {
         "id": plan.run_id,
@@ -55,12 +55,12 @@ def fingerprint(finding: SearchFinding) -> dict[str, Any]:
 
 
 def engine_settings() -> dict[str, str]:
-    """The engine's settings that are known here: those of .env, as far as they are set."""
+    """Return the engine's settings in this environment, without empty ones."""
     return {name: value for name in ENGINE_SETTINGS if (value := os.environ.get(name, "").strip())}
 
 
 def _manifest(model: Path | None) -> dict[str, Any]:
-    """What the model's download wrote of it, where its folder is at hand (--tokenizer)."""
+    """Return the facts in the model's manifest, if its folder is known (--tokenizer)."""
     if model is None:
         return {}
     folder = model if model.is_dir() else model.parent
@@ -74,7 +74,7 @@ def _manifest(model: Path | None) -> dict[str, Any]:
 
 
 def _hardware() -> dict[str, Any]:
-    """The load generator's box; the engine's own, where they share it."""
+    """Return the load generator's hardware, which may be the engine's too."""
     return {
         "machine": platform.machine(),
         "cpu": _cpu_model(),

@@ -1,4 +1,4 @@
-"""What a search does now: lines for the log, figures for the page and for Prometheus."""
+"""Progress of a search: lines for the log, figures for the web page and for Prometheus."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _LINE_EVERY_S = 10.0
 
 @dataclass(slots=True)
 class StageProgress:
-    """The stage that runs, or the last one."""
+    """The current or last stage."""
 
     number: int
     purpose: str
@@ -37,7 +37,7 @@ class StageProgress:
 
 @dataclass(slots=True)
 class SearchProgress:
-    """Kept by the run; read by everybody who shows it."""
+    """Updated by the run; read by the web page, the metrics and the remote CLI."""
 
     settings: SearchSettings
     budget_s: float
@@ -54,88 +54,92 @@ class SearchProgress:
         """Seconds since the search began."""
         return time.monotonic() - self._began
 
-    def say(self, line: str) -> None:
-        """Log a line, and keep it for those who follow from afar."""
+    def log_line(self, line: str) -> None:
+        """Log a line, and keep it for the remote CLI."""
         self.lines.append(line)
         self._last_line = time.monotonic()
         log.info(line)
 
-    def begin(self, plan: StagePlan) -> None:
-        """A stage begins."""
+    def begin_stage(self, plan: StagePlan) -> None:
+        """Record the start of a stage."""
         self.rows.append(StageProgress(plan.number, plan.purpose, plan.rate))
         self._last_line = time.monotonic()
 
-    def look(self, plan: StagePlan, requests: Sequence[StageRequest]) -> None:
-        """The stage goes on; `requests` are those measured so far."""
-        now = self.rows[-1]
-        self._measure(now, [request.good for request in requests])
+    def update_stage(self, plan: StagePlan, requests: Sequence[StageRequest]) -> None:
+        """Update the current stage; `requests` are those measured so far."""
+        stage = self.rows[-1]
+        self._measure(stage, [request.good for request in requests])
         if time.monotonic() - self._last_line >= _LINE_EVERY_S:
-            self.say(f"  {self._stage(now)} of {plan.min_requests} to {plan.max_requests}{self._left()}")
+            self.log_line(
+                f"  {self._stage_text(stage)} of {plan.min_requests} to {plan.max_requests}{self._time_text()}"
+            )
 
     def end_stage(self, answer: SearchAnswer, record: StageRecord) -> None:
-        """The stage has ended."""
-        now, verdict = self.rows[-1], answer.stages[-1]
-        self._measure(now, [request.good for request in record.result.requests])
-        now.share_low, now.share_high = verdict.share_low, verdict.share_high
-        now.state = "void" if verdict.void else verdict.decision.value
+        """Record the end of a stage."""
+        stage, verdict = self.rows[-1], answer.stages[-1]
+        self._measure(stage, [request.good for request in record.result.requests])
+        stage.share_low, stage.share_high = verdict.share_low, verdict.share_high
+        stage.state = "void" if verdict.void else verdict.decision.value
         self.interval = (answer.low, answer.mid, answer.high)
-        self.say(f"{self._stage(now)}: {now.state}{self._known(answer)}{self._left()}")
+        self.log_line(f"{self._stage_text(stage)}: {stage.state}{self._capacity_text(answer)}{self._time_text()}")
         for reason in record.result.void:
-            self.say(f"  void: {reason}")
+            self.log_line(f"  void: {reason}")
 
     def begin_users(self, number: int, users: int) -> None:
-        """A closed loop begins."""
+        """Record the start of a closed loop."""
         self.rows.append(StageProgress(number, f"{users} users", 0.0))
         self._last_line = time.monotonic()
 
-    def look_at_users(self, users: int, good: Sequence[bool]) -> None:
-        """The closed loop goes on."""
-        now = self.rows[-1]
-        self._measure(now, good)
+    def update_users(self, users: int, good: Sequence[bool]) -> None:
+        """Update the current closed loop."""
+        stage = self.rows[-1]
+        self._measure(stage, good)
         if time.monotonic() - self._last_line >= _LINE_EVERY_S:
-            self.say(f"  closed loop of {users} users: {_share(now)}{self._left()}")
+            self.log_line(f"  closed loop of {users} users: {_share(stage)}{self._time_text()}")
 
     def end_users(self, record: UsersRecord) -> None:
-        """The closed loop has ended."""
-        now = self.rows[-1]
-        now.rate = record.requests_per_s or 0.0
-        now.state = "void" if record.void else {True: "met", False: "missed", None: "undecided"}[record.met]
-        self.say(f"closed loop of {record.users} users, {now.rate:.2f} requests/s: {_share(now)}: {now.state}")
+        """Record the end of a closed loop."""
+        stage = self.rows[-1]
+        stage.rate = record.requests_per_s or 0.0
+        stage.state = "void" if record.void else {True: "met", False: "missed", None: "undecided"}[record.met]
+        self.log_line(
+            f"closed loop of {record.users} users, {stage.rate:.2f} requests/s: {_share(stage)}: {stage.state}"
+        )
         for reason in record.void:
-            self.say(f"  void: {reason}")
+            self.log_line(f"  void: {reason}")
 
     def end(self, summary: dict[str, Any]) -> None:
-        """The search has ended."""
+        """Record the end of the search."""
         self.summary = summary
         self.running = False
         rates: Mapping[str, float | None] = summary["capacity"]["requests_per_second"]
         self.interval = (rates["low"], rates["mid"], rates["high"])
 
-    def _measure(self, now: StageProgress, good: Sequence[bool]) -> None:
-        now.requests = len(good)
+    def _measure(self, stage: StageProgress, good: Sequence[bool]) -> None:
+        stage.requests = len(good)
         if good:
             share = judge_share(good, normal_quantile(self.settings.confidence))
-            now.share, now.share_low, now.share_high = share.share, share.low, share.high
+            stage.share, stage.share_low, stage.share_high = share.share, share.low, share.high
 
     @staticmethod
-    def _stage(now: StageProgress) -> str:
-        return f"stage {now.number} ({now.purpose}) at {now.rate:.2f} requests/s: {_share(now)}"
+    def _stage_text(stage: StageProgress) -> str:
+        return f"stage {stage.number} ({stage.purpose}) at {stage.rate:.2f} requests/s: {_share(stage)}"
 
     @staticmethod
-    def _known(answer: SearchAnswer) -> str:
+    def _capacity_text(answer: SearchAnswer) -> str:
         if answer.low is not None and answer.high is not None:
             return f"; capacity {answer.low:.2f} to {answer.high:.2f} requests/s"
         return f"; capacity at least {answer.low:.2f} requests/s" if answer.low else ""
 
-    def _left(self) -> str:
+    def _time_text(self) -> str:
         left = max(0.0, self.budget_s - self.elapsed_s)
         return f"; {_clock(self.elapsed_s)} gone, at most {_clock(left)} left"
 
 
-def _share(now: StageProgress) -> str:
-    if now.share is None:
+def _share(stage: StageProgress) -> str:
+    if stage.share is None:
         return "no requests measured yet"
-    return f"{now.share:.1%} of {now.requests} good ({now.share_low:.1%} to {now.share_high:.1%})"
+    return f"{stage.share:.1%} of {stage.requests} good ({stage.share_low:.1%} to {stage.share_high:.1%})"
 
 
 def _clock(seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""Two results beside each other: whether one is a real drop against the other, and what else differs."""
+"""Compare two results: detect a drop of the capacity, and list the other differences."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-# Results that differ in one of these are no measurements of the same thing.
+# Results that differ in one of these are not comparable.
 _SAME = ("workload", "slo")
-# Part of what is compared for the reader, never a difference of its own.
-_NOT_TOLD = {"id", "started", "duration_s", "seed", "target", "notes"}
+# Names that are never listed as differences.
+_NOT_LISTED = {"id", "started", "duration_s", "seed", "target", "notes"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,14 +28,14 @@ class Change:
     high: float
 
     def drop_text(self) -> str:
-        """The change in words."""
+        """Return the change as text."""
         if math.isinf(self.high):
             return f"at least {self.low:.1%} of the baseline"
         return f"{self.mid - 1:+.1%} ({self.low - 1:+.1%} to {self.high - 1:+.1%})"
 
 
 def read_result(path: Path, option: str) -> dict[str, Any]:
-    """Read a `capacity.json`, or that of a report's folder. Raises InputError."""
+    """Read a `capacity.json`, or the one in a report's folder. Raises InputError."""
     file = path / "capacity.json" if path.is_dir() else path
     try:
         result: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
@@ -51,9 +51,9 @@ def read_result(path: Path, option: str) -> dict[str, Any]:
 
 
 def _check_shape(result: Mapping[str, Any]) -> None:
-    """Raise ValueError, KeyError or TypeError unless the result holds what the gate reads."""
+    """Raise ValueError, KeyError or TypeError unless the result has what the gate reads."""
     rates = [result["capacity"]["requests_per_second"][bound] for bound in ("low", "mid", "high")]
-    # Which of them a bound has; an interval of nothing or of negative rates has no ratio.
+    # Rates that each bound has; they must be positive to have a ratio.
     known = {"edge": 3, "floor": 1, "never_met": 0}[result["capacity"]["bound"]]
     numbers = rates[:known]
     if not all(type(rate) in {int, float} for rate in numbers) or rates[known:] != [None] * (3 - known):
@@ -76,7 +76,7 @@ def check_same(old: Mapping[str, Any], new: Mapping[str, Any], option: str) -> N
 
 
 def change(old: Mapping[str, Any], new: Mapping[str, Any]) -> Change:
-    """Return how the capacity changed. The intervals' half widths add up as independent errors of the logarithm."""
+    """Return the change of the capacity. Half widths add up as independent errors of the log rate."""
     before, after = (result["capacity"]["requests_per_second"] for result in (old, new))
     if new["capacity"]["bound"] == "never_met":
         return Change(0.0, 0.0, 0.0)
@@ -95,21 +95,21 @@ def _log(above: float, below: float) -> float:
 
 
 def is_real_drop(changed: Change, max_drop: float) -> bool:
-    """Whether all of the interval lies below what may be lost."""
+    """Return whether the whole interval lies below the allowed drop."""
     return changed.high < 1 - max_drop
 
 
 def differences(old: Any, new: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Yield (dotted name, old, new) of every value that is not the same in two fingerprints."""
+    """Yield (dotted name, old, new) of every value that differs between two fingerprints."""
     if isinstance(old, dict) and isinstance(new, dict):
-        for key in sorted({*old, *new} - _NOT_TOLD):
+        for key in sorted({*old, *new} - _NOT_LISTED):
             yield from differences(old.get(key), new.get(key), f"{name}.{key}" if name else key)
     elif old != new:
         yield name, old, new
 
 
 def gate(old: Mapping[str, Any], new: Mapping[str, Any], max_drop: float) -> tuple[bool, list[str]]:
-    """Return whether the new result passes, and lines that say why."""
+    """Return whether the new result passes, and the lines to print."""
     changed = change(old, new)
     failed = is_real_drop(changed, max_drop)
     verdict = "FAILED" if failed else "passed"

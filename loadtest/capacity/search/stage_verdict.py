@@ -1,4 +1,4 @@
-"""What one stage says: met, missed, undecided, or that it must go on."""
+"""Judge one stage: met, missed, undecided, or not yet."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     from loadtest.capacity.stage import Purpose, StagePlan, StageRequest
     from loadtest.capacity.statistics.shares import Share
 
-# How sure a stage must be, in standard deviations. On the way to the edge a wrong turn costs one more stage; a stage is
-# looked at again and again while it runs, which is why the side that ends it early asks for more.
+# Required certainty in standard deviations. While bracketing, a wrong verdict costs one more stage. A running stage is
+# judged repeatedly, so the verdict that ends it early (missed) requires more.
 _Z_MET: dict[Purpose, float] = {"probe": 0.6, "bracket": 1.0, "bisect": 1.3, "edge": 1.96}
 _Z_MISSED: dict[Purpose, float] = {"probe": 2.0, "bracket": 2.0, "bisect": 2.3, "edge": 1.96}
-# A stage with this share of misses, after so many requests, is over: more of them change nothing. Neighbours share
-# their queue, so at the edge, where one excursion of the queue may fill a minute, it takes more.
+# Requests and share of misses after which more requests would not change the verdict. Higher near the capacity, where
+# one excursion of the queue may fill a minute.
 _HOPELESS: dict[Purpose, tuple[int, float]] = {
     "probe": (8, 0.7),
     "bracket": (15, 0.6),
@@ -28,7 +28,7 @@ _HOPELESS: dict[Purpose, tuple[int, float]] = {
 
 
 def is_unstable(requests: Sequence[StageRequest]) -> bool:
-    """Whether latencies grew all through the window: the engine gets more than it can do, and will miss in the end."""
+    """Return whether latencies grew throughout the window: the engine is overloaded and will miss in the end."""
     return any(
         rises([value for value in values if value is not None])
         for values in ([request.ttft_s for request in requests], [request.tpot_s for request in requests])
@@ -36,18 +36,18 @@ def is_unstable(requests: Sequence[StageRequest]) -> bool:
 
 
 def is_hopeless(purpose: Purpose, requests: Sequence[StageRequest]) -> bool:
-    """Whether so many requests missed that more of them change nothing."""
+    """Return whether so many requests missed that more of them would not change the verdict."""
     count, share = _HOPELESS[purpose]
     return len(requests) >= count and sum(not request.good for request in requests) >= share * len(requests)
 
 
 def decide(plan: StagePlan, requests: Sequence[StageRequest], objective: float, *, ended: bool) -> Decision:
-    """Judge a stage from its measured requests; `ended` when there will be no more, else it may say `more`."""
+    """Judge a stage by its measured requests; `ended` excludes the verdict MORE."""
     purpose, count = plan.purpose, len(requests)
     complete = ended or count >= plan.max_requests
     if is_hopeless(purpose, requests):
         return Decision.MISSED
-    # At the edge its figures go into the estimate: to stop where they look good or bad would bend it.
+    # The estimate uses these stages: ending them by how they look would bias it.
     if not complete and (purpose == "edge" or count < plan.min_requests):
         return Decision.MORE
     good = [request.good for request in requests]
@@ -61,5 +61,5 @@ def decide(plan: StagePlan, requests: Sequence[StageRequest], objective: float, 
 
 
 def interval(requests: Sequence[StageRequest], z: float) -> Share:
-    """The share of good requests with its interval."""
+    """Return the share of good requests with its interval of `z` standard deviations."""
     return judge_share([request.good for request in requests], z)

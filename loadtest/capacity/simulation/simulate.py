@@ -1,4 +1,4 @@
-"""Arrivals through a simulated engine, in virtual time."""
+"""Run arrivals through a simulated engine in virtual time."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ if TYPE_CHECKING:
 
 
 def run(engine: SimulatedEngine, arrivals: Iterable[SimulatedRequest]) -> Iterator[SimulatedRequest]:
-    """Yield each request of `arrivals`, which come in order of time, when it has ended or was rejected."""
-    coming = iter(arrivals)
-    following = next(coming, None)
+    """Yield each request of `arrivals` (sorted by time) when it has ended or was rejected."""
+    remaining = iter(arrivals)
+    following = next(remaining, None)
     while True:
         if engine.begin_step():
             until = engine.step_ends
         elif following is not None:
-            until = following.arrived  # nothing is under way: on to the next arrival
+            until = following.arrived  # the engine is idle: skip to the next arrival
         else:
             return
         while following is not None and following.arrived <= until:
             engine.arrive(following)
             if following.rejected:
                 yield following
-            following = next(coming, None)
+            following = next(remaining, None)
         if engine.step_ends < inf:
             yield from engine.end_step().ended

@@ -1,11 +1,11 @@
-"""The engine's scheduler: continuous batching with chunked prefill, KV blocks, preemption by recomputation.
+"""Simulated scheduler of an engine: continuous batching with chunked prefill, KV blocks, preemption by recomputation.
 
 It follows vLLM's V1 scheduler: running sequences first, one token each, then prompts in order of arrival while the
-step's token budget, the batch slots and the blocks last; when a running sequence finds no block, the one that was
-admitted last gives up all of its blocks and starts again at the head of the queue.
+step's token budget, the batch slots and the blocks last; when a running sequence finds no block, the one admitted
+last gives up all of its blocks and starts again at the head of the queue.
 
-A step costs the same whatever the number of sequences: those that decode are counted, not visited. What changes from
-step to step is known ahead: in which step each one ends, and in which each needs its next block.
+The cost of simulating a step does not grow with the number of sequences: decoding ones are counted, not visited. The
+step in which each one ends, or needs its next block, is known in advance.
 """
 
 from __future__ import annotations
@@ -23,37 +23,37 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class StepEnd:
-    """What a step brought. `delivered` is when its tokens left the API server."""
+    """Outcome of a step. `delivered` is the time at which its tokens left the API server."""
 
     number: int
     delivered: float
-    first: list[SimulatedRequest]  # made their first token
-    ended: list[SimulatedRequest]  # made their last
+    first: list[SimulatedRequest]  # produced their first token
+    ended: list[SimulatedRequest]  # produced their last
     prefill_tokens: int
     decode_tokens: int
 
 
 class SimulatedEngine:
-    """`arrive` as time goes by; `begin_step` when it is idle, `end_step` at `step_ends`. Times only rise."""
+    """Call `arrive` in order of time, `begin_step` when no step runs, and `end_step` at `step_ends`."""
 
     def __init__(self, spec: EngineSpec, seed: int) -> None:
-        """An empty engine at time 0."""
+        """Create an empty engine at time 0."""
         self.spec = spec
-        self.clock = 0.0  # when the engine is free: the end of its last step
-        self.step_ends = inf  # while a step runs
+        self.clock = 0.0  # end of the last step
+        self.step_ends = inf  # of the running step; infinite if none runs
         self.waiting: deque[SimulatedRequest] = deque()
         self.running: dict[SimulatedRequest, None] = {}  # in order of admission
         self.preemptions = 0
         self.rejections = 0
         self.steps = 0
         self.busy_s = 0.0
-        self._random = Random(f"engine:{seed}")  # noqa: S311  # a repeatable engine is the point
-        self._handing_over: deque[SimulatedRequest] = deque()  # in the API server, in order of `ready`
+        self._random = Random(f"engine:{seed}")  # noqa: S311  # not for security: repeatable
+        self._handing_over: deque[SimulatedRequest] = deque()  # requests in the API server, in order of `ready`
         self._server_free = 0.0
-        self._prefilling: dict[SimulatedRequest, int] = {}  # and the tokens of each in this step
+        self._prefilling: dict[SimulatedRequest, int] = {}  # tokens of each in this step
         self._decoding = 0
-        self._context = 0  # tokens of all that decode
-        self._needs_block = [0] * spec.block_size  # sequences that need a block in steps of this number, modulo
+        self._context = 0  # tokens of all decoding sequences
+        self._needs_block = [0] * spec.block_size  # sequences that need a block, by step number modulo block size
         self._free_blocks = spec.kv_blocks
         self._will_end: list[tuple[int, int, int, SimulatedRequest]] = []
         self._order = 0
@@ -65,23 +65,18 @@ class SimulatedEngine:
 
     @property
     def idle(self) -> bool:
-        """Whether nothing is under way."""
+        """True if there is no request in the engine or API server."""
         return not (self.running or self.waiting or self._handing_over)
 
     @property
     def queued(self) -> int:
-        """Requests that wait for the scheduler."""
+        """Number of requests not yet scheduled."""
         return len(self.waiting) + len(self._handing_over)
 
-    @property
-    def next_ready(self) -> float:
-        """When the API server hands over the next request; infinite if it has none."""
-        return self._handing_over[0].ready if self._handing_over else inf
-
     def arrive(self, sequence: SimulatedRequest) -> None:
-        """Take a request that arrives at `sequence.arrived`; it may end up `rejected` at once.
+        """Take a request that arrives at `sequence.arrived`; it may be `rejected` at once.
 
-        Raises ValueError for one that this engine can never hold.
+        Raises ValueError for a request larger than the KV cache.
         """
         if self.spec.blocks(sequence.prompt_tokens + sequence.output_tokens) > self.spec.kv_blocks:
             raise ValueError(f"{sequence.prompt_tokens} + {sequence.output_tokens} tokens do not fit into the KV cache")
@@ -96,7 +91,7 @@ class SimulatedEngine:
         self._handing_over.append(sequence)
 
     def begin_step(self) -> bool:
-        """Start a step at `clock`, or when the next request is ready if none is; False when nothing is under way."""
+        """Start a step at `clock`, or at the next `ready` if later; return False if there is no request at all."""
         spec, handing_over = self.spec, self._handing_over
         if handing_over and not self.running and not self.waiting:
             self.clock = max(self.clock, handing_over[0].ready)
@@ -113,7 +108,7 @@ class SimulatedEngine:
         return True
 
     def end_step(self) -> StepEnd:
-        """Finish the step that runs; the clock is then at its end."""
+        """Finish the running step and move the clock to its end."""
         step = self.steps
         self.clock, self.step_ends = self.step_ends, inf
         decoded = self._decoding
@@ -139,12 +134,12 @@ class SimulatedEngine:
         return StepEnd(step, delivered, first, ended, prefilled, decoded)
 
     def output_tokens(self, sequence: SimulatedRequest) -> int:
-        """Tokens that `sequence` has made in the steps that have ended."""
+        """Return the tokens that `sequence` produced in steps that have ended."""
         since = sequence.decoding_since
         return sequence.generated + (self._steps_ended - since if since >= 0 else 0)
 
     def abort(self, sequence: SimulatedRequest, at: float = inf) -> bool:
-        """Drop a request whose client went away at `at`; False if it had ended before."""
+        """Drop a request whose client disconnected at `at`; return False if it had ended before."""
         if sequence in self.running:
             self._release(sequence, allocated_step=self.steps)
         elif sequence in self.waiting:
@@ -156,7 +151,7 @@ class SimulatedEngine:
         return True
 
     def _leave_api_server(self, sequence: SimulatedRequest, at: float) -> None:
-        """What the API server has not begun to do for it, it does for those behind."""
+        """Drop a request from the API server; those behind it move up if its work had not begun."""
         behind = list(self._handing_over)[self._handing_over.index(sequence) + 1 :]
         self._handing_over.remove(sequence)
         cost = self.spec.request_s
@@ -171,7 +166,7 @@ class SimulatedEngine:
         return self.steps if self.step_ends == inf else self.steps - 1
 
     def _step_s(self, prefill: int) -> float:
-        """How long the next step takes, in seconds, with that many prompt tokens."""
+        """Return the duration of the next step in seconds, with `prefill` prompt tokens."""
         spec = self.spec
         mean = (
             spec.step_s
@@ -183,7 +178,7 @@ class SimulatedEngine:
         return mean * self._random.lognormvariate(-noise * noise / 2, noise) if noise else mean
 
     def _make_room(self) -> bool:
-        """Give a block to each sequence that needs one in the next step; says whether one had to be preempted."""
+        """Give a block to each sequence that needs one in the next step; return whether any was preempted."""
         slot = (self.steps + 1) % self.spec.block_size
         preempted = False
         while self._needs_block[slot] > self._free_blocks:
@@ -199,7 +194,7 @@ class SimulatedEngine:
         return preempted
 
     def _schedule_prompts(self, budget: int, *, admit: bool) -> int:
-        """Give the step's remaining token budget to prompts; returns what they take."""
+        """Give the step's remaining token budget to prompts; return the tokens given."""
         given = 0
         for sequence in self._prefilling:
             tokens = min(budget - given, sequence.prompt_tokens + sequence.generated - sequence.computed)
@@ -224,13 +219,13 @@ class SimulatedEngine:
         return given
 
     def _start_decoding(self, sequence: SimulatedRequest, step: int) -> None:
-        """The prompt was finished in `step`, which made a token too."""
+        """Start decoding after `step`, which finished the prompt and produced a token."""
         context = sequence.computed
         sequence.generated += 1
         sequence.decoding_since = step
         self._decoding += 1
         self._context += context
-        # Step `step + j` stores token number context + j - 1 (from 0), the first of a block if that is a multiple.
+        # Step `step + j` stores token number context + j - 1 (from 0); a multiple of the block size begins a block.
         self._needs_block[(step + 1 - context) % self.spec.block_size] += 1
         self._order += 1
         ends = step + sequence.output_tokens - sequence.generated
@@ -241,14 +236,14 @@ class SimulatedEngine:
         heap = self._will_end
         while heap and heap[0][0] <= step:
             _, _, epoch, sequence = heapq.heappop(heap)
-            if sequence.epoch == epoch:  # else it was preempted or dropped meanwhile
+            if sequence.epoch == epoch:  # else it was preempted or dropped in between
                 self._release(sequence, allocated_step=step)
                 sequence.generated = sequence.output_tokens
                 ended.append(sequence)
         return ended
 
     def _release(self, sequence: SimulatedRequest, *, allocated_step: int) -> None:
-        """Take it out of the batch and free its blocks, which it has up to and with `allocated_step`."""
+        """Remove it from the batch and free its blocks, allocated up to and including `allocated_step`."""
         del self.running[sequence]
         since = sequence.decoding_since
         if since < 0:

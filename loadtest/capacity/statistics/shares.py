@@ -1,4 +1,4 @@
-"""Shares with intervals that stay honest when neighbours resemble each other, as requests in one queue do."""
+"""Shares with confidence intervals that allow for autocorrelation, as between requests in one queue."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-# Batches of a window: enough to see how much they differ, each long enough to be nearly independent of the next.
+# Batches of a window: enough to estimate their variance, each long enough to be nearly independent of the next.
 _BATCHES = 20
 _FEWEST_PER_BATCH = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """A share with its interval, and the number of independent requests that would say as much."""
+    """A share, its interval, and the number of independent requests that would give the same interval."""
 
     share: float
     low: float
@@ -27,7 +27,7 @@ class Share:
 
 
 def normal_quantile(confidence: float) -> float:
-    """Two-sided: 1.96 for 0.95."""
+    """Return the two-sided quantile of the normal distribution: 1.96 for 0.95."""
     return NormalDist().inv_cdf(0.5 + confidence / 2)
 
 
@@ -37,7 +37,7 @@ def student_quantile(confidence: float, degrees: float) -> float:
 
 
 def _student(probability: float, degrees: float) -> float:
-    """Return the one-sided quantile: what `scipy.stats.t.ppf` calls, without the half second that its import takes."""
+    """Return the one-sided quantile by the function behind `scipy.stats.t.ppf`, which is faster to import."""
     from scipy.special import stdtrit  # type: ignore[import-untyped]  # noqa: PLC0415  # 30 MB, not for workers
 
     return float(stdtrit(degrees, probability))
@@ -46,7 +46,7 @@ def _student(probability: float, degrees: float) -> float:
 def wilson(share: float, effective: float, z: float) -> tuple[float, float]:
     """Return Wilson's score interval (1927) for a share of `effective` independent requests.
 
-    `scipy.stats.binomtest` has it for whole numbers only.
+    Not `scipy.stats.binomtest`: it takes whole numbers only.
     """
     if effective <= 0:
         return 0.0, 1.0
@@ -57,15 +57,15 @@ def wilson(share: float, effective: float, z: float) -> tuple[float, float]:
 
 
 def split(count: int, batches: int) -> list[tuple[int, int]]:
-    """Bounds of `batches` runs of neighbours that together hold `count` items, as even as can be."""
-    edges = [count * number // batches for number in range(batches + 1)]
-    return list(pairwise(edges))
+    """Return the bounds of `batches` consecutive slices of `count` items, as even as possible."""
+    bounds = [count * number // batches for number in range(batches + 1)]
+    return list(pairwise(bounds))
 
 
 def dispersion(good: Sequence[bool]) -> float:
-    """How many times more the shares of batches vary than those of independent requests would; at least 1.
+    """Return the variance of the batches' shares over that of independent requests; at least 1.
 
-    Batch means: with m batches of n requests, variance of the batches' shares over p (1 - p) / n.
+    Method of batch means: with batches of n requests, the variance of their shares over p (1 - p) / n.
     """
     batches = _batches(len(good))
     share = sum(good) / len(good) if good else 0.0
@@ -78,27 +78,30 @@ def dispersion(good: Sequence[bool]) -> float:
 
 
 def _batches(count: int) -> int:
-    """Into how many so many requests are divided."""
+    """Return the number of batches for `count` requests."""
     return min(_BATCHES, count // _FEWEST_PER_BATCH)
 
 
 def judge_share(good: Sequence[bool], z: float) -> Share:
-    """The share of good requests, in due order, with a Wilson interval on the effective number of requests."""
+    """Return the share of `good` requests (in due order) with a Wilson interval on their effective number.
+
+    `z` is the half width in standard deviations of a normal distribution.
+    """
     count = len(good)
     if not count:
         return Share(0.0, 0.0, 1.0, 0.0)
-    spread = dispersion(good)
-    if spread > 1:
-        z = _student(NormalDist().cdf(z), _batches(count) - 1)  # the spread itself is known from so many batches
+    inflation = dispersion(good)
+    if inflation > 1:
+        z = _student(NormalDist().cdf(z), _batches(count) - 1)  # the dispersion itself is an estimate
     share = sum(good) / count
-    return Share(share, *wilson(share, count / spread, z), count / spread)
+    return Share(share, *wilson(share, count / inflation, z), count / inflation)
 
 
 def rises(values: Sequence[float]) -> bool:
-    """Whether a latency grows throughout a window, as in front of an engine that gets more than it can do.
+    """Return whether a latency grows throughout a window, as it does at an overloaded engine.
 
-    Over 10 batches' medians: Kendall's tau at least 0.7 (by chance 1 in 400 for independent ones), and the last third
-    at least 1.5 times the first.
+    By the medians of 10 batches: Kendall's tau is at least 0.7 (by chance once in 400 for independent values), and the
+    mean of the last three is at least 1.5 times that of the first three.
     """
     if len(values) < 50:
         return False

@@ -1,4 +1,4 @@
-"""The long run of a simulated engine: its share of misses, and the rate at which that share is the one asked for."""
+"""Long runs of a simulated engine: its share of misses, and the rate at which that share is the objective's."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ if TYPE_CHECKING:
     from loadtest.capacity.answer import Lengths, SearchSettings, SloLimits
     from loadtest.capacity.simulation.engine_spec import EngineSpec
 
-_ASIDE = 0.03  # log rate: the share of misses is simulated on both sides of the crossing, and goes straight in between
+_HALF_SPAN = 0.03  # log rate: simulate on both sides of the crossing and interpolate between them
 _SLOPES = (2.0, 150.0)
 
 
 @dataclass(frozen=True, slots=True)
 class Crossing:
-    """Where the long-run share of misses is the one asked for."""
+    """The rate at which the long-run share of misses is the objective's."""
 
     rate: float  # requests/s
     slope: float  # change of the log odds of a miss per change of the log rate
-    error: float  # standard error of the log odds at `rate`, since the run was not endless
+    error: float  # standard error of the log odds at `rate`, as the run is finite
 
 
 def long_run_misses(spec: EngineSpec, limits: SloLimits, lengths: Lengths, rate: float, requests: int) -> list[bool]:
-    """Whether each of many requests, Poisson arrivals of `rate` requests/s, missed; in the order in which they ended.
+    """Simulate Poisson arrivals of `rate` requests/s; return for each request, in order of its end, whether it missed.
 
-    `lengths` are drawn from. Every rate gets the same arrivals, only faster.
+    Lengths are drawn from `lengths`. All rates get the same arrivals, at another speed.
     """
 
     def arrivals() -> Iterator[SimulatedRequest]:
-        random = Random(f"long run:{lengths[:20]}{spec.step_s}")  # noqa: S311  # repeatable, and another one each time
+        random = Random(f"long run:{lengths[:20]}{spec.step_s}")  # noqa: S311  # not for security: repeatable, another one for each engine
         at = 0.0
         while True:
             at += random.expovariate(1.0)
@@ -53,7 +53,7 @@ def long_run_misses(spec: EngineSpec, limits: SloLimits, lengths: Lengths, rate:
 def find_crossing(
     spec: EngineSpec, settings: SearchSettings, lengths: Lengths, *, guess: float, requests: int
 ) -> Crossing | None:
-    """Find the rate at which this engine meets the objective in the long run of about `requests`; None if none does."""
+    """Find the rate at which an engine just meets the objective, with about `requests` simulated; else None."""
     target, limits = log_odds(1 - settings.objective), settings.limits
 
     def odds(rate: float, count: int) -> tuple[float, float]:
@@ -66,16 +66,16 @@ def find_crossing(
     rate = _approach(lambda at: odds(at, requests // 8)[0] - target, guess)
     if rate is None:
         return None
-    low, low_error = odds(rate * math.exp(-_ASIDE), requests // 2)
-    high, high_error = odds(rate * math.exp(_ASIDE), requests // 2)
-    slope = min(max((high - low) / (2 * _ASIDE), _SLOPES[0]), _SLOPES[1])
+    low, low_error = odds(rate * math.exp(-_HALF_SPAN), requests // 2)
+    high, high_error = odds(rate * math.exp(_HALF_SPAN), requests // 2)
+    slope = min(max((high - low) / (2 * _HALF_SPAN), _SLOPES[0]), _SLOPES[1])
     step = (target - (low + high) / 2) / slope
-    # Both sides had the same arrivals, so their errors go together.
+    # Both sides had the same arrivals, so their errors are correlated.
     return Crossing(rate * math.exp(min(max(step, -0.1), 0.1)), slope, (low_error + high_error) / 2)
 
 
 def _approach(excess: Callable[[float], float], guess: float) -> float | None:
-    """Bracket the root of a rising function of the rate, and halve the bracket to 3 %; None if none is in reach."""
+    """Bracket the root of a rising function of the rate to 3 %; None if there is none within 1000 times `guess`."""
     low = high = guess
     factor = 1.06
     if excess(guess) > 0:

@@ -1,12 +1,12 @@
-"""The edge by means of an engine's twin, which takes what is known of the arrivals out of the uncertainty.
+"""Estimate the capacity with an engine's twin as control variate: it removes the noise of the arrivals.
 
-At the edge most of a stage's uncertainty is in its arrivals: whether a few bursts fell into the window or not moves the
-share of misses several times more than all else. But the arrivals are known. So a simulated engine that was fitted to
-the measured one (the twin) gets the very same arrivals, at a speed at which it misses as many as were measured. What it
-misses in a batch beyond its share in the long run is luck, and is taken off the batch's measured misses (a control
-variate: Lavenberg and Welch, 1981; its coefficient, about 1 for a good twin and 0 for a useless one, is that of the
-regression of the measured on the simulated misses). The curve of misses against the rate is then fitted to what is
-left, and its scatter makes the interval: a twin that fits badly makes it wide, not wrong.
+Near saturation most of a stage's uncertainty comes from its arrivals: whether a few bursts fall into the window changes
+the share of misses several times more than everything else. But the arrivals are known. So the twin, a simulated engine
+fitted to the measured one, gets the same arrivals, at the speed at which it misses as many as were measured. Its misses
+in a batch beyond its long-run share are noise of the arrivals, and are subtracted from the measured misses. This is a
+control variate (Lavenberg and Welch, 1981); its coefficient, about 1 for a good twin and 0 for a useless one, is that
+of the regression of measured on simulated misses. The curve of misses against the rate is fitted to the rest, whose
+scatter gives the interval: a twin that fits badly makes it wide, not wrong.
 """
 
 from __future__ import annotations
@@ -15,7 +15,13 @@ import math
 from statistics import median
 from typing import TYPE_CHECKING
 
-from loadtest.capacity.statistics.saturation_curve import Edge, RateBatch, Slope, fit_edge, log_odds
+from loadtest.capacity.statistics.saturation_curve import (
+    CapacityEstimate,
+    RateBatch,
+    Slope,
+    fit_saturation_curve,
+    log_odds,
+)
 from loadtest.capacity.statistics.shares import normal_quantile, split, student_quantile
 from loadtest.capacity.twin.long_run import find_crossing
 from loadtest.capacity.twin.twin_fit import replay
@@ -31,20 +37,20 @@ if TYPE_CHECKING:
 _FEWEST_MISSES = 6
 _BATCH_REQUESTS = 50
 _FEWEST_BATCHES = 8
-_MOST_OFF = 0.5  # logarithm of the factor between the twin's costs as fitted and as they must be
+_MOST_RESCALED = 0.5  # log of the factor on the twin's fitted costs
 _HALVINGS = 6
 _LEAST_DISPERSION = 0.1
-# What the scatter does not show: a twin that misses as the engine does on the arrivals of minutes need not do so in the
-# long run. Standard error of the edge's log rate: docs/capacity-accuracy.md tells how it was found.
-_UNLIKE = 0.01
-# The same, times the square of the luck's share that is not the engine's: one of 0.5 was off by 4 to 11 %.
-_UNLIKE_IN_PART = 0.15
-_SLOPE_SIGMA = 0.2  # of the twin's slope, logarithmic
-_EXPLAINS_LITTLE = 0.5  # coefficient below which the twin's luck is not the engine's
+# Standard error of the log rate that the scatter does not show: a twin that misses like the engine for minutes need not
+# do so in the long run. From the calibration in docs/capacity-accuracy.md.
+_FIT_ERROR = 0.01
+# The same, times the square of the share of the noise that is not the engine's; at 0.5 twins were off by 4 to 11 %.
+_PARTIAL_FIT_ERROR = 0.15
+_SLOPE_SIGMA = 0.2  # log error of the twin's slope
+_LEAST_COEFFICIENT = 0.5  # below it the twin explains too little of the measured misses
 
 
 class _Matching:
-    """Sends the arrivals of `stages` through the twin at one speed or another."""
+    """Replays the arrivals of `stages` on the twin, at one speed or another."""
 
     def __init__(self, spec: EngineSpec, limits: SloLimits, stages: Items[StageResult]) -> None:
         self._spec, self._limits, self._stages = spec, limits, stages
@@ -53,37 +59,37 @@ class _Matching:
         self._tried: dict[float, list[list[bool]]] = {}
 
     def excess(self, log_cost: float) -> int:
-        """How many more requests the twin misses than were measured, when all its costs are times e^`log_cost`."""
+        """Return by how much the twin's misses exceed the measured ones, with all its costs times e^`log_cost`."""
         if log_cost not in self._tried:
             spec = self.spec(log_cost)
             self._tried[log_cost] = [
                 [
-                    not self._limits.met(sequence)
-                    for sequence in replay(spec, [*stage.warmup, *stage.requests])[len(stage.warmup) :][: len(misses)]
+                    not self._limits.met(request)
+                    for request in replay(spec, [*stage.warmup, *stage.requests])[len(stage.warmup) :][: len(misses)]
                 ]
                 for stage, misses in zip(self._stages, self.measured, strict=True)
             ]
         return sum(map(sum, self._tried[log_cost])) - self.wanted
 
     def spec(self, log_cost: float) -> EngineSpec:
-        """The twin with all its costs times e^`log_cost`."""
+        """Return the twin with all its costs times e^`log_cost`."""
         return self._spec.slower(math.exp(log_cost))
 
     def best(self) -> float:
-        """The logarithm of the factor, among those tried, at which the twin misses about as many."""
+        """Return the tried log factor at which the twin's misses are nearest to the measured ones."""
         return min(self._tried, key=lambda log_cost: (abs(self.excess(log_cost)), abs(log_cost)))
 
     def batches(self, log_cost: float) -> Iterator[tuple[float, int, int, int]]:
-        """Yield (log rate, requests, measured misses, the twin's misses) of each batch."""
-        for stage, misses, twins in zip(self._stages, self.measured, self._tried[log_cost], strict=True):
+        """Yield (log rate, requests, measured misses, simulated misses) of each batch."""
+        for stage, misses, simulated in zip(self._stages, self.measured, self._tried[log_cost], strict=True):
             if not misses:
-                continue  # it ended before any of its requests had been left alone by what came after
+                continue  # each of its requests may have met arrivals that were cut off
             for start, end in split(len(misses), max(1, len(misses) // _BATCH_REQUESTS)):
-                yield math.log(stage.plan.rate), end - start, sum(misses[start:end]), sum(twins[start:end])
+                yield math.log(stage.plan.rate), end - start, sum(misses[start:end]), sum(simulated[start:end])
 
 
 def _settled(stage: StageResult) -> int:
-    """How many of its requests ended before the last one was due: arrivals that are not in it did not touch them."""
+    """Return how many requests ended before the last one was due: no arrival that was cut off affected them."""
     requests = stage.requests
     times = [request.e2e_s for request in requests if request.e2e_s is not None]
     if not times:
@@ -93,17 +99,17 @@ def _settled(stage: StageResult) -> int:
 
 
 def _match(matching: _Matching) -> float | None:
-    """The logarithm of the factor on the costs; None when too few were missed, or too many, or none explains it."""
+    """Return the log factor on the costs; None with too few misses, too many, or if no factor fits."""
     if not _FEWEST_MISSES <= matching.wanted <= 0.9 * matching.requests:
         return None
     fast, slow = -0.02, 0.02
     while matching.excess(fast) > 0:
         slow, fast = fast, 2 * fast
-        if fast < -_MOST_OFF:
+        if fast < -_MOST_RESCALED:
             return None
     while matching.excess(slow) < 0:
         fast, slow = slow, 2 * slow
-        if slow > _MOST_OFF:
+        if slow > _MOST_RESCALED:
             return None
     for _ in range(_HALVINGS):
         middle = (fast + slow) / 2
@@ -111,23 +117,23 @@ def _match(matching: _Matching) -> float | None:
     return matching.best()
 
 
-def _unlike(coefficient: float) -> float:
-    """Standard error of the log rate that the scatter does not show, of a twin with this coefficient."""
-    return math.hypot(_UNLIKE, _UNLIKE_IN_PART * (1 - coefficient) ** 2)
+def _fit_error(coefficient: float) -> float:
+    """Return the standard error of the log rate that the scatter does not show."""
+    return math.hypot(_FIT_ERROR, _PARTIAL_FIT_ERROR * (1 - coefficient) ** 2)
 
 
-def edge_by_twin(  # noqa: PLR0913, PLR0917  # what was measured, and what is asked
+def estimate_by_twin(  # noqa: PLR0913, PLR0917  # data, question and effort
     spec: EngineSpec,
     stages: Items[StageResult],
     settings: SearchSettings,
     lengths: Lengths,
     guess: float,
     requests: int,
-) -> tuple[Edge, EngineSpec] | None:
-    """Estimate the edge from `stages` near `guess` (requests/s), with about `requests` simulated in the long run.
+) -> tuple[CapacityEstimate, EngineSpec] | None:
+    """Estimate the capacity from `stages` near `guess` (requests/s), with about `requests` simulated in the long run.
 
-    Their lengths are drawn from `lengths`. Returns the twin at its right speed
-    too; None where it explains little of what was measured.
+    Their lengths are drawn from `lengths`. Returns the estimate and the rescaled twin, or None if the twin explains too
+    little of the measured misses.
     """
     matching = _Matching(spec, settings.limits, stages)
     log_cost = _match(matching)
@@ -139,29 +145,30 @@ def edge_by_twin(  # noqa: PLR0913, PLR0917  # what was measured, and what is as
         return None
     target, middle = log_odds(1 - settings.objective), math.log(crossing.rate)
     points = []
-    for log_rate, count, missed, twins in matching.batches(log_cost):
+    for log_rate, count, missed, simulated in matching.batches(log_cost):
         expected = count / (1 + math.exp(-(target + crossing.slope * (log_rate - middle))))
-        points.append((log_rate, count, missed, expected, twins - expected))
-    weight = sum(luck * luck for *_, luck in points)
-    follows = sum((missed - expected) * luck for _, _, missed, expected, luck in points)
-    coefficient = min(max(follows / weight, 0.0), 1.0) if weight else 0.0
-    if coefficient < _EXPLAINS_LITTLE:
+        points.append((log_rate, count, missed, expected, simulated - expected))
+    variance = sum(noise * noise for *_, noise in points)
+    covariance = sum((missed - expected) * noise for _, _, missed, expected, noise in points)
+    coefficient = min(max(covariance / variance, 0.0), 1.0) if variance else 0.0
+    if coefficient < _LEAST_COEFFICIENT:
         return None
-    batches = [RateBatch(log_rate, count, missed - coefficient * luck) for log_rate, count, missed, _, luck in points]
-    edge = fit_edge(
+    batches = [RateBatch(log_rate, count, missed - coefficient * noise) for log_rate, count, missed, _, noise in points]
+    estimate = fit_saturation_curve(
         batches,
         settings.objective,
         settings.confidence,
         middle,
         least_dispersion=_LEAST_DISPERSION,
-        # Few stages hardly show a slope; where it comes out too steep, the edge stays too near to the rates tried.
-        believed=Slope(crossing.slope, _SLOPE_SIGMA),
+        # Few stages hardly show a slope; one too steep would keep the estimate too near to the rates tried.
+        prior=Slope(crossing.slope, _SLOPE_SIGMA),
     )
-    if edge is None or len(batches) < _FEWEST_BATCHES:
+    if estimate is None or len(batches) < _FEWEST_BATCHES:
         return None
-    # The twin's long run was not endless either.
-    long_run = coefficient * crossing.error / edge.slope * student_quantile(settings.confidence, len(batches) - 2)
-    error = math.hypot(long_run, _unlike(coefficient) * normal_quantile(settings.confidence))
-    low = edge.mid * math.exp(-math.hypot(math.log(edge.mid / edge.low), error))
-    high = edge.mid * math.exp(math.hypot(math.log(edge.high / edge.mid), error))
-    return Edge(low, edge.mid, high, edge.slope), spec
+    # The twin's long run is finite too.
+    long_run = coefficient * crossing.error / estimate.slope * student_quantile(settings.confidence, len(batches) - 2)
+    error = math.hypot(long_run, _fit_error(coefficient) * normal_quantile(settings.confidence))
+    mid = estimate.mid
+    low = mid * math.exp(-math.hypot(math.log(mid / estimate.low), error))
+    high = mid * math.exp(math.hypot(math.log(estimate.high / mid), error))
+    return CapacityEstimate(low, mid, high, estimate.slope), spec

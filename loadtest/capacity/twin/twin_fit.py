@@ -1,4 +1,4 @@
-"""An engine's twin: the simulated engine that, given the same arrivals, answers most as the measured one did."""
+"""Fit an engine's twin: the simulated engine whose latencies on the same arrivals are nearest to the measured ones."""
 
 from __future__ import annotations
 
@@ -19,43 +19,43 @@ if TYPE_CHECKING:
 
     from loadtest.capacity.stage import StageRequest, StageResult
 
-_NO_SLOTS = 512
-_NO_BLOCKS = 10_000_000
-# A logarithm of a latency's ratio beyond this is as wrong as it gets: a queue that grew in one and not in the other.
-_WORST = 1.5
-# Requests of each stage that the fit looks at: from the start, since it starts on an empty engine.
+_UNLIMITED_SLOTS = 512
+_UNLIMITED_BLOCKS = 10_000_000
+# Cap of a latency's log error: beyond it, a queue grew in one engine and not in the other.
+_ERROR_CAP = 1.5
+# First requests of each stage that are fitted: a stage starts on an empty engine, as a replay does.
 _MOST_REQUESTS = 250
-# Simulations of all data: for each limit that may be there, then for the likeliest, and when there is more data.
+# Simulations of all data: for each candidate limit, for the best of them, and for an update with more data.
 _TRY, _FIT, _REFINE = 20, 50, 30
 _FIRST_STEP = 0.3  # of the simplex, in the logarithm of each cost
 
 
 def replay(spec: EngineSpec, requests: Iterable[StageRequest], seed: int = 0) -> list[SimulatedRequest]:
-    """Send the arrivals of `requests` through an engine that is empty at first; returns what became of each."""
-    sequences = [
+    """Replay the arrivals of `requests` on an engine that starts empty; return the simulated requests in order."""
+    simulated = [
         SimulatedRequest(request.due_s, max(1, request.prompt_tokens), max(1, request.output_tokens))
         for request in requests
     ]
-    for _ in run(SimulatedEngine(spec, seed), sequences):
+    for _ in run(SimulatedEngine(spec, seed), simulated):
         pass
-    return sequences
+    return simulated
 
 
 def measured_lengths(stages: Iterable[StageResult]) -> list[tuple[int, int]]:
-    """(prompt tokens, output tokens) of the requests that were measured."""
+    """Return (prompt tokens, output tokens) of the measured requests."""
     return [(max(1, one.prompt_tokens), max(1, one.output_tokens)) for stage in stages for one in stage.requests]
 
 
 def longest_request(stages: Iterable[StageResult]) -> int:
-    """Tokens of the longest request that was sent, its output included; 0 when none was."""
+    """Return the tokens of the longest request that was sent, with its output; 0 without any."""
     sent = (one for stage in stages for one in (*stage.warmup, *stage.requests))
     return max((max(1, one.prompt_tokens) + max(1, one.output_tokens) for one in sent), default=0)
 
 
 def fit_twin(stages: Items[StageResult], start: Twin | None = None) -> Twin | None:
-    """Fit an engine to what was measured in `stages`; None when there is nothing to fit to.
+    """Fit an engine to the latencies measured in `stages`; None if there are none.
 
-    With `start`, a twin of earlier stages, its limits are kept and its costs refined.
+    With `start`, a twin of earlier stages, only its costs are fitted.
     """
     data = [[*stage.warmup, *stage.requests][:_MOST_REQUESTS] for stage in stages]
     data = [requests for requests in data if requests]
@@ -87,7 +87,7 @@ def _with_costs(spec: EngineSpec, logs: Items[float]) -> EngineSpec:
 
 
 def _refine(spec: EngineSpec, data: Items[Items[StageRequest]], floor: float, *, evaluations: int) -> Twin:
-    """Fit the costs by Nelder and Mead's simplex search (1965), from those of `spec`, with so many simulations."""
+    """Fit the costs by Nelder and Mead's simplex search (1965), starting at those of `spec`."""
     from scipy.optimize import minimize  # type: ignore[import-untyped]  # noqa: PLC0415  # 50 MB, not for workers
 
     start = [math.log(max(cost, 1e-9)) for cost in _costs(spec)]
@@ -108,21 +108,21 @@ def _error(spec: EngineSpec, data: Items[Items[StageRequest]], floor: float) -> 
     for requests in data:
         for request, twin in zip(requests, replay(spec, requests), strict=True):
             if request.rejected or twin.rejected:
-                total += _WORST * (request.rejected != twin.rejected)
+                total += _ERROR_CAP * (request.rejected != twin.rejected)
                 count += 1
                 continue
             if request.ttft_s is not None:
-                total += min(_WORST, abs(math.log((request.ttft_s + floor) / (twin.ttft + floor))))
+                total += min(_ERROR_CAP, abs(math.log((request.ttft_s + floor) / (twin.ttft + floor))))
                 count += 1
             tpot = twin.tpot
             if request.tpot_s and tpot:
-                total += min(_WORST, abs(math.log(request.tpot_s / tpot)))
+                total += min(_ERROR_CAP, abs(math.log(request.tpot_s / tpot)))
                 count += 1
     return total / max(1, count)
 
 
 def _starts(data: Items[Items[StageRequest]]) -> list[EngineSpec]:
-    """Engines to start from: one for each limit that the data may have run into."""
+    """Return the engines to start from: unlimited, with the most slots seen, and with the most KV blocks seen."""
     costs = _first_costs(data)
     queue = _queue_limit(data)
     slots = max(2, *(_peak(requests, lambda _request, _share: 1.0) for requests in data))
@@ -132,18 +132,18 @@ def _starts(data: Items[Items[StageRequest]]) -> list[EngineSpec]:
     )
     longest = max(request.prompt_tokens + request.output_tokens for requests in data for request in requests)
     free = _with_costs(
-        EngineSpec(max_num_seqs=_NO_SLOTS, kv_blocks=_NO_BLOCKS, noise=0.0, max_num_queued_reqs=queue),
+        EngineSpec(max_num_seqs=_UNLIMITED_SLOTS, kv_blocks=_UNLIMITED_BLOCKS, noise=0.0, max_num_queued_reqs=queue),
         [math.log(max(cost, 1e-9)) for cost in costs],
     )
     return [
         free,
-        replace(free, max_num_seqs=min(_NO_SLOTS, round(slots))),
+        replace(free, max_num_seqs=min(_UNLIMITED_SLOTS, round(slots))),
         replace(free, kv_blocks=free.blocks(round(max(tokens, longest)))),
     ]
 
 
 def _first_costs(data: Items[Items[StageRequest]]) -> list[float]:
-    """A rough start: the step from the time per token against how many ran, the rest from the time to first token."""
+    """Guess the costs: step and sequence from a regression of TPOT on running requests, the rest from TTFT."""
     points: list[tuple[float, float]] = []
     for requests in data:
         bounds = [
@@ -162,18 +162,18 @@ def _first_costs(data: Items[Items[StageRequest]]) -> list[float]:
     prompt = mean(request.prompt_tokens for requests in data for request in requests)
     if len(points) < 3:
         return [alone / 2, alone / 100, alone / 4 / prompt, alone / 10, alone / 1000]
-    centre_x, centre_y = mean(x for x, _ in points), mean(y for _, y in points)
-    spread = sum((x - centre_x) ** 2 for x, _ in points)
-    slope = sum((x - centre_x) * (y - centre_y) for x, y in points) / spread if spread else 0.0
+    mean_x, mean_y = mean(x for x, _ in points), mean(y for _, y in points)
+    spread = sum((x - mean_x) ** 2 for x, _ in points)
+    slope = sum((x - mean_x) * (y - mean_y) for x, y in points) / spread if spread else 0.0
     fastest = min(y for _, y in points)
-    slope = min(max(slope, centre_y / 1000), (centre_y - fastest / 2) / centre_x)
-    step = max(centre_y - slope * centre_x, fastest / 2)
+    slope = min(max(slope, mean_y / 1000), (mean_y - fastest / 2) / mean_x)
+    step = max(mean_y - slope * mean_x, fastest / 2)
     left = max(alone - step, alone / 10)
     return [step, slope, left / 2 / prompt, left / 4, slope / 20]
 
 
 def _queue_limit(data: Items[Items[StageRequest]]) -> int | None:
-    """How many waited for their first token when requests were rejected, if any were."""
+    """Return the median number that waited for their first token when a request was rejected; None if none was."""
     found: list[int] = []
     for requests in data:
         waits = [(request.due_s, request.due_s + request.ttft_s) for request in requests if request.ttft_s is not None]
@@ -187,9 +187,9 @@ def _queue_limit(data: Items[Items[StageRequest]]) -> int | None:
 
 
 def _peak(requests: Items[StageRequest], weigh: Callable[[StageRequest, float], float]) -> float:
-    """The most that ran at a time, by weight; sampled when a request gets its first token.
+    """Return the highest total weight of running requests, sampled at each first token.
 
-    `weigh` gets a request and the share of its output that it has made by then.
+    `weigh` takes a request and the share of its output that it has produced by then.
     """
     spans = [
         (request.due_s + request.ttft_s, request.due_s + request.e2e_s, request)

@@ -1,1 +1,1 @@
-"""How true the capacity search is: against simulated engines whose capacity is known."""
+"""Accuracy of the capacity search, against simulated engines of known capacity."""

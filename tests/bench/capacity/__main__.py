@@ -13,7 +13,7 @@ from tests.bench.capacity import calibration, rivals, truth, verdicts
 from tests.bench.capacity.engines import ENGINES
 from tests.rig.simulated_engine.engine_kinds import KINDS
 
-_Row = TypeVar("_Row", calibration.Run, verdicts.Verdict, rivals.Said)
+_Row = TypeVar("_Row", calibration.Run, verdicts.Verdict, rivals.RivalSearch)
 
 
 def main() -> None:
@@ -42,12 +42,12 @@ def main() -> None:
         found = (verdicts.search_verdict(name, given.budget or 300.0, given.keep) for name in given.engines or KINDS)
         console.print(verdicts.table(_written(found, given.out)))
     else:
-        said = (
+        compared = (
             rivals.compare(rivals.RIVALS[tool], name, given.cache, given.budget or 300.0, given.keep)
             for name in given.engines or KINDS
             for tool in given.tools
         )
-        console.print(rivals.table(_written(said, given.out)))
+        console.print(rivals.table(_written(compared, given.out)))
 
 
 def _written(rows: Iterable[_Row], out: Path | None) -> list[_Row]:

@@ -1,4 +1,4 @@
-"""Many seeded searches on engines of known capacity: how often the interval holds it, how far the middle is off."""
+"""Seeded searches on engines of known capacity: coverage of the interval, and error of the estimate."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One search: low, mid and high over the true capacity."""
+    """One search; low, mid and high are relative to the true capacity."""
 
     engine: str
     seed: int
@@ -29,13 +29,13 @@ class Run:
     low: float
     mid: float
     high: float
-    seconds: float  # of virtual time
+    seconds: float  # virtual
     requests: int
-    computed_s: float  # our own CPU
+    computed_s: float  # CPU of the search
 
     @property
     def holds(self) -> bool:
-        """Whether the interval holds the truth."""
+        """True if the interval contains the true capacity."""
         return self.low <= 1 <= self.high
 
 
@@ -51,7 +51,7 @@ def search_once(name: str, seed: int, truth: float, budget_s: float) -> Run:
 
 
 def calibrate(names: Sequence[str], seeds: Sequence[int], jobs: int, budget_s: float = 900.0) -> Iterator[Run]:
-    """Yield each search when it has ended."""
+    """Yield each search as it ends."""
     truth = read()
     tasks = [(name, seed) for seed in seeds for name in names]
     with ProcessPoolExecutor(jobs) as pool:
@@ -65,7 +65,7 @@ def calibrate(names: Sequence[str], seeds: Sequence[int], jobs: int, budget_s: f
 
 
 def table(runs: Sequence[Run]) -> Table:
-    """One row an engine, and one for all."""
+    """Return a table with a row per engine, and one for all."""
     shown = Table(title="Capacity search against the true capacity")
     for column in (
         *("engine", "searches", "interval holds it", "median error", "worst error", "median width"),

@@ -1,4 +1,4 @@
-"""The engines whose capacity is known: one kind for each cause, and one that no twin can resemble.
+"""Engines of known capacity: one kind for each cause, and one that no twin can fit.
 
 Over HTTP their requests are a little different: `SERVED`.
 """
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class StallingEngine(SimulatedEngine):
-    """Stands still now and then, as a busy host or a garbage collector makes it, and pays for long prompts twice.
+    """Engine that stalls now and then, like on a busy host, and whose long prompts cost twice as much.
 
     The twin has neither: what it cannot explain must end up in the interval.
     """
@@ -49,12 +49,12 @@ ENGINES: dict[str, tuple[Kind, Callable[[EngineSpec, int], SimulatedEngine]]] = 
 
 @dataclass(frozen=True, slots=True)
 class SentTokens(Tokens):
-    """As the load generator draws them, who cuts both sides off; and what the message's JSON adds."""
+    """Tokens as the load generator draws them, truncated on both sides, plus those of the message's JSON."""
 
     added: int = 0
 
     def draw(self, random: Random) -> int:
-        """Return one."""
+        """Draw a number of tokens."""
         return _sampler(self.mean, self.std).sample(random.random()) + self.added
 
 

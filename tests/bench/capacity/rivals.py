@@ -1,4 +1,4 @@
-"""The same engines, served over HTTP, searched by other tools too: what they answer, and how long they take.
+"""Search the same engines over HTTP with other tools: their answers and durations.
 
     python -m tests.bench.capacity rivals --engines batch_slots     # 3 to 7 minutes a tool
 
@@ -34,14 +34,14 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _LONGEST_S = 840
-# Of each of their probes: so that the whole search takes about as long as ours may. aiperf has twice as many.
+# Duration of each probe, for a search about as long as ours. aiperf makes twice as many probes.
 _GUIDELLM_S, _AIPERF_S = 30, 10
-_MOST_RATE = 128  # requests/s: aiperf wants a range
+_MOST_RATE = 128  # requests/s: aiperf needs a range
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What a tool says the engine carries. `streams` of a closed loop, where that is what it searches."""
+class RivalAnswer:
+    """A tool's answer; `streams` of a closed loop, if it searches these."""
 
     requests_per_s: float | None
     streams: float | None = None
@@ -50,44 +50,44 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
-    """A tool's answer."""
+class RivalSearch:
+    """One search by one tool."""
 
     tool: str
     engine: str
-    answer: Answer
+    answer: RivalAnswer
     seconds: float
 
 
 class Rival(Protocol):
-    """A tool that searches. `environment` is the folder that it is installed in."""
+    """A search tool; `environment` is the folder that it is installed in."""
 
     name: str
     environment: str
-    tokens: str  # as the engine is to count them
+    tokens: str  # how the engine counts them
 
-    def search(self, kind: Kind, url: str, environment: Path, out: Path, budget_s: float) -> Answer:
-        """Search, with its files in `out`."""
+    def search(self, kind: Kind, url: str, environment: Path, out: Path, budget_s: float) -> RivalAnswer:
+        """Search, and keep the tool's files in `out`."""
 
 
 class Headroom:
-    """Ours."""
+    """Headroom itself."""
 
     name = environment = "headroom"
     tokens = "words"
 
-    def search(self, kind: Kind, url: str, environment: Path, out: Path, budget_s: float) -> Answer:  # noqa: ARG002  # it needs none
+    def search(self, kind: Kind, url: str, environment: Path, out: Path, budget_s: float) -> RivalAnswer:  # noqa: ARG002  # it needs none
         found = search_served(kind, url, out, budget_s)
-        return Answer(found.mid, None, found.low, found.high)
+        return RivalAnswer(found.mid, None, found.low, found.high)
 
 
 class Guidellm:
-    """Doubles the streams from 4, then bisects, to 10 %."""
+    """guidellm: doubles the streams from 4, then bisects to 10 %."""
 
     name = environment = "guidellm"
     tokens = "bytes"
 
-    def search(self, kind: Kind, url: str, environment: Path, out: Path, budget_s: float) -> Answer:  # noqa: ARG002  # it has no budget
+    def search(self, kind: Kind, url: str, environment: Path, out: Path, budget_s: float) -> RivalAnswer:  # noqa: ARG002  # it has no budget
         data = {"kind": "synthetic_text"}
         for name, tokens in (("prompt", kind.prompt), ("output", kind.output)):
             data[f"{name}_tokens"] = str(tokens.mean)
@@ -114,20 +114,20 @@ class Guidellm:
             for benchmark in result["benchmarks"]
             if _find(benchmark["config"]["strategy"], "streams") == streams
         ]
-        return Answer(rates[-1] if rates else None, streams)
+        return RivalAnswer(rates[-1] if rates else None, streams)
 
 
 class Aiperf:
-    """Its bisection of the concurrency, from 1, to 5 %; it asks each value twice."""
+    """aiperf: bisects the concurrency from 1 to 5 %, with two probes of each value."""
 
     name, environment, tokens = "aiperf", "aiperf", "bytes"
 
-    def search(self, kind: Kind, url: str, environment: Path, out: Path, budget_s: float) -> Answer:  # noqa: ARG002  # it has no budget
+    def search(self, kind: Kind, url: str, environment: Path, out: Path, budget_s: float) -> RivalAnswer:  # noqa: ARG002  # it has no budget
         _run([*self._command(kind, url, environment, out), *self._wanted(kind)], out)
         history = json.loads(next(out.rglob("search_history.json")).read_text())
         best = (history["boundary_summary"] or {}).get("feasible_max")
         if best is None:
-            return Answer(None)
+            return RivalAnswer(None)
         return self._answer(out, history, best)
 
     def _command(self, kind: Kind, url: str, environment: Path, out: Path) -> list[str]:
@@ -149,13 +149,13 @@ class Aiperf:
             *("--error-rate-sla", f"{1 - kind.objective:.2f}"),
         ]
 
-    def _answer(self, out: Path, history: dict[str, Any], best: dict[str, Any]) -> Answer:  # noqa: ARG002  # the rate's need
+    def _answer(self, out: Path, history: dict[str, Any], best: dict[str, Any]) -> RivalAnswer:  # noqa: ARG002  # the rate's need
         export = next(out.rglob(f"search_iter_{best['iteration_idx']:04d}/**/profile_export_aiperf.json"))
-        return Answer(json.loads(export.read_text())["request_throughput"]["avg"], best["value"])
+        return RivalAnswer(json.loads(export.read_text())["request_throughput"]["avg"], best["value"])
 
 
 class AiperfRate(Aiperf):
-    """Its bisection, over whole requests/s of Poisson arrivals, by the share of requests that keep all limits."""
+    """aiperf: bisects whole requests/s of Poisson arrivals, by the share of requests within all limits."""
 
     name = "aiperf-rate"
 
@@ -170,18 +170,18 @@ class AiperfRate(Aiperf):
             *("--search-sla", f"good_request_fraction:avg:ge:{kind.objective}"),
         ]
 
-    def _answer(self, out: Path, history: dict[str, Any], best: dict[str, Any]) -> Answer:  # noqa: ARG002  # it is there
+    def _answer(self, out: Path, history: dict[str, Any], best: dict[str, Any]) -> RivalAnswer:  # noqa: ARG002  # it is there
         above = (history["boundary_summary"].get("infeasible_min") or {}).get("value")
-        return Answer(float(best["value"]), None, float(best["value"]), above)
+        return RivalAnswer(float(best["value"]), None, float(best["value"]), above)
 
 
 RIVALS: dict[str, Rival] = {rival.name: rival for rival in (Headroom(), Guidellm(), Aiperf(), AiperfRate())}
 
 
-def compare(tool: Rival, engine: str, cache: Path, budget_s: float, keep: Path | None = None) -> Said:
-    """Let `tool` search `engine`; `keep` is a folder for its files."""
+def compare(tool: Rival, engine: str, cache: Path, budget_s: float, keep: Path | None = None) -> RivalSearch:
+    """Search `engine` with `tool`; `keep` is a folder for its files."""
     kind = KINDS[engine]
-    if tool.tokens == "bytes":  # the truth counts the words that the message's JSON adds
+    if tool.tokens == "bytes":  # the true capacity includes the words of the message's JSON
         kind = replace(kind, prompt=replace(kind.prompt, mean=kind.prompt.mean + JSON_WORDS))
     environment = cache / tool.environment
     TOOLS[tool.environment].install(environment)
@@ -194,25 +194,25 @@ def compare(tool: Rival, engine: str, cache: Path, budget_s: float, keep: Path |
         started = time.monotonic()
         answer = tool.search(kind, url, environment, out, budget_s)
         seconds = time.monotonic() - started
-    return Said(tool.name, engine, answer, seconds)
+    return RivalSearch(tool.name, engine, answer, seconds)
 
 
-def table(rows: Sequence[Said]) -> Table:
-    """One row a search. The error is relative, against the true open-loop capacity."""
-    shown = Table(title="Requests/s that each tool says the engine carries")
+def table(rows: Sequence[RivalSearch]) -> Table:
+    """Return a table with a row per search; errors are relative to the true open-loop capacity."""
+    shown = Table(title="Capacity by each tool, requests/s")
     for column in ("engine", "truth", "tool", "streams", "answer", "interval", "error", "seconds"):
         shown.add_column(column, justify="left" if column in {"engine", "tool"} else "right")
-    for said in rows:
-        answer, truth = said.answer, served(said.engine).rate
+    for search in rows:
+        answer, truth = search.answer, served(search.engine).rate
         shown.add_row(
-            said.engine,
+            search.engine,
             f"{truth:.2f}",
-            said.tool,
+            search.tool,
             "-" if answer.streams is None else f"{answer.streams:g}",
             "none" if answer.requests_per_s is None else f"{answer.requests_per_s:.2f}",
             "-" if answer.low is None else f"{answer.low:.2f} to {answer.high or float('inf'):.2f}",
             "-" if answer.requests_per_s is None else f"{answer.requests_per_s / truth - 1:+.1%}",
-            f"{said.seconds:.0f}",
+            f"{search.seconds:.0f}",
         )
     return shown
 
@@ -223,7 +223,7 @@ def _run(command: list[str], out: Path) -> None:
 
 
 def _find(value: Any, name: str) -> Any:
-    """The first value of this name, however deep."""
+    """Return the first value of this name at any depth."""
     if isinstance(value, dict):
         if name in value:
             return value[name]

@@ -1,4 +1,4 @@
-"""A search as a person starts it, `scripts/capacity`, of an engine that is served over HTTP in real time."""
+"""Run `scripts/capacity` against an engine served over HTTP in real time."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What it answered: requests/s, why no more, and what to try."""
+    """Its result: requests/s, cause of the limit, setting to try."""
 
     bound: str
     low: float | None
@@ -31,7 +31,7 @@ class Found:
 
 
 def search_served(kind: Kind, url: str, folder: Path, budget_s: float, *options: str) -> Found:
-    """Search with the kind's requests and objective; its report goes into `folder`."""
+    """Search with the kind's requests and objective, and write the report into `folder`."""
     started = time.monotonic()
     search = subprocess.run(
         [
@@ -64,11 +64,11 @@ def search_served(kind: Kind, url: str, folder: Path, budget_s: float, *options:
 
 
 def lengths(tokens: Tokens) -> str:
-    """As our options write it."""
+    """Return the value of the option for these lengths."""
     return f"{tokens.mean}:{tokens.std:g}" if tokens.std else str(tokens.mean)
 
 
 def limits_ms(kind: Kind) -> dict[str, float]:
-    """The limits that there are: ttft, tpot."""
+    """Return the limits that are set, by name: ttft, tpot."""
     found = {"ttft": kind.limits.ttft_s, "tpot": kind.limits.tpot_s}
     return {name: limit * 1000 for name, limit in found.items() if limit is not None}

@@ -1,8 +1,8 @@
-"""The true capacity of each engine: so many requests that chance has no part in it. `truth.json` keeps it.
+"""Compute the true capacity of each engine from millions of requests, and keep it in `truth.json`.
 
     python -m tests.bench.capacity truth     # 8 minutes on 2 cores
 
-At three rates around the edge, several seeds each, a straight line through the log odds of a miss against the log rate.
+A linear regression of the log odds of a miss on the log rate, at three rates around the capacity with several seeds.
 """
 
 from __future__ import annotations
@@ -25,27 +25,27 @@ _REQUESTS, _SEEDS, _ASIDE = 300_000, 4, 0.02
 
 @dataclass(frozen=True, slots=True)
 class Truth:
-    """Requests/s at which the objective is met in the long run, its relative standard error, and the curve's slope."""
+    """Requests/s at which the objective is just met in the long run, relative standard error, slope of the curve."""
 
     rate: float
     error: float
     slope: float
-    engine: str  # what it was worked out for
+    engine: str  # description of the engine
 
 
 def describe(name: str) -> str:
-    """Everything that the capacity of this engine depends on."""
+    """Return everything on which the capacity of this engine depends."""
     kind, make = KNOWN[name]
     return f"{make.__name__} {kind}"
 
 
 def served(name: str) -> Truth:
-    """The truth of a kind of engine over HTTP."""
+    """Return the true capacity of a kind of engine over HTTP."""
     return read()[f"{name} over HTTP"]
 
 
 def read() -> dict[str, Truth]:
-    """The file. Raises ValueError when it does not fit the engines any more."""
+    """Read `truth.json`. Raises ValueError if it does not match the engines."""
     found = {name: Truth(**fields) for name, fields in json.loads(_FILE.read_text()).items()}
     stale = [name for name in KNOWN if name not in found or found[name].engine != describe(name)]
     if stale:
@@ -54,14 +54,14 @@ def read() -> dict[str, Truth]:
 
 
 def misses(name: str, rate: float, seed: int, requests: int) -> float:
-    """Share of requests that miss."""
+    """Return the share of requests that miss."""
     kind, make = KNOWN[name]
     arrivals = islice(kind.arrivals(rate, f"truth/{seed}"), requests)
     return sum(not kind.limits.met(sequence) for sequence in run(make(kind.engine, seed), arrivals)) / requests
 
 
 def write(jobs: int) -> None:
-    """Work it out for all engines."""
+    """Compute and write `truth.json` for all engines."""
     with ProcessPoolExecutor(jobs) as pool:
         found = {name: _truth(name, pool) for name in KNOWN}
     _FILE.write_text(json.dumps({name: _fields(truth) for name, truth in found.items()}, indent=1) + "\n")
@@ -80,7 +80,7 @@ def _truth(name: str, pool: ProcessPoolExecutor) -> Truth:
     x, y = [math.log(rate) for rate in rates], [log_odds(share) for share in shares]
     centre, level = mean(x), mean(y)
     slope = sum((a - centre) * (b - level) for a, b in zip(x, y, strict=True)) / sum((a - centre) ** 2 for a in x)
-    # The seeds repeat at each rate: it is their means that are independent.
+    # The seeds repeat at each rate: only their means are independent.
     means = [mean(y[seed::_SEEDS]) for seed in range(_SEEDS)]
     error = math.sqrt(sum((value - level) ** 2 for value in means) / (_SEEDS - 1) / _SEEDS) / slope
     target = log_odds(1 - KNOWN[name][0].objective)

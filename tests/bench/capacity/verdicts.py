@@ -1,4 +1,4 @@
-"""Whether a search over HTTP, in real time, names what each engine is limited by.
+"""Check that searches over HTTP, in real time, diagnose the cause that limits each engine.
 
 python -m tests.bench.capacity verdicts     # 2 to 5 minutes an engine; light on the CPU
 """
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """One search. `expected` is the cause that the engine was made for."""
+    """One search. `expected` is the engine's known cause."""
 
     engine: str
     expected: str
@@ -43,7 +43,7 @@ def search_verdict(name: str, budget_s: float, keep: Path | None = None) -> Verd
 
 
 def table(verdicts: Sequence[Verdict]) -> Table:
-    """One row an engine."""
+    """Return a table with a row per engine."""
     shown = Table(title="Capacity and verdict over HTTP, in real time")
     for column in ("engine", "truth", "found", "interval", "verdict", "expected", "setting to try", "seconds"):
         shown.add_column(column, justify="right" if column in {"truth", "found", "interval", "seconds"} else "left")

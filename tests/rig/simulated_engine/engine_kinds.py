@@ -1,4 +1,4 @@
-"""Engines that are each limited by one cause: what a capacity search and its verdict are tested on."""
+"""Engines with one known limit each, to test a capacity search and its diagnosis."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """A number of tokens: normal around `mean`, at least `least`."""
+    """Distribution of a number of tokens: normal, at least `least`."""
 
     mean: int
     std: float = 0.0
     least: int = 1
 
     def draw(self, random: Random) -> int:
-        """Return one."""
+        """Draw a number of tokens."""
         return max(self.least, round(random.gauss(self.mean, self.std))) if self.std else self.mean
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """An engine, the requests it gets, and the limits that they must keep; seconds."""
+    """An engine, its requests and their limits in seconds."""
 
     name: str
     cause: Cause
@@ -41,13 +41,13 @@ class Kind:
     objective: float = 0.95
 
     def lengths(self) -> list[tuple[int, int]]:
-        """(prompt tokens, output tokens) of many requests."""
+        """Return (prompt tokens, output tokens) of many requests."""
         random = Random("lengths")  # noqa: S311  # as below
         return [(self.prompt.draw(random), self.output.draw(random)) for _ in range(20_000)]
 
     def arrivals(self, rate: float, seed: int | str) -> Iterator[SimulatedRequest]:
         """Yield requests without end: Poisson arrivals of `rate` requests/s."""
-        random = Random(f"requests:{seed}")  # noqa: S311  # a repeatable test is the point
+        random = Random(f"requests:{seed}")  # noqa: S311  # repeatable
         at = 0.0
         while True:
             at += random.expovariate(rate)

@@ -20,23 +20,23 @@ if TYPE_CHECKING:
 
     MakeEngine = Callable[[EngineSpec, int], SimulatedEngine]
 
-# What goes by between two stages on a real engine: counters are read, a new schedule is dealt.
+# Time between two stages on a real engine, in which counters are read and a schedule is dealt.
 OVERHEAD_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class Searched:
-    """The answer, and what it took: virtual seconds, and requests sent."""
+class FinishedSearch:
+    """The answer, and the virtual seconds and requests that it took."""
 
     answer: SearchAnswer
     seconds: float
     requests: int
 
 
-def search_kind(kind: Kind, seed: int, *, make: MakeEngine = SimulatedEngine, **settings: Any) -> Searched:
-    """Search the capacity of an engine of this kind. The same seed gives the same answer.
+def search_kind(kind: Kind, seed: int, *, make: MakeEngine = SimulatedEngine, **settings: Any) -> FinishedSearch:
+    """Search the capacity of an engine of this kind; equal seeds give equal answers.
 
-    `settings` are those of `SearchSettings` that the kind does not say; `make` may make another engine of its spec.
+    `settings` are further ones of `SearchSettings`; `make` creates the engine from its spec.
     """
     search = Search(SearchSettings(objective=kind.objective, limits=kind.limits, **settings), kind.lengths())
     elapsed, sent = 0.0, 0
@@ -45,36 +45,36 @@ def search_kind(kind: Kind, seed: int, *, make: MakeEngine = SimulatedEngine, **
         elapsed += result.duration_s + OVERHEAD_S
         sent += len(result.requests) + len(result.warmup)
         search.add(result)
-    return Searched(search.answer(), elapsed, sent)
+    return FinishedSearch(search.answer(), elapsed, sent)
 
 
 def run_stage(
     kind: Kind, search: Search, plan: StagePlan, seed: int, make: MakeEngine = SimulatedEngine
 ) -> StageResult:
-    """Run one stage on an empty engine, asking `search` once a virtual second whether it may end."""
+    """Run one stage on an empty engine; `search` decides once a virtual second whether it ends."""
     engine = make(kind.engine, seed * 1000 + plan.number)
     last_due = plan.warmup_s + plan.max_requests / plan.rate * 2 + 60
-    sequences: list[SimulatedRequest] = []
+    simulated: list[SimulatedRequest] = []
 
     def arrivals() -> Iterator[SimulatedRequest]:
-        for sequence in kind.arrivals(plan.rate, f"{seed}/{plan.number}"):
-            if sequence.arrived > last_due:
+        for request in kind.arrivals(plan.rate, f"{seed}/{plan.number}"):
+            if request.arrived > last_due:
                 return
-            sequences.append(sequence)
-            yield sequence
+            simulated.append(request)
+            yield request
 
     ended: set[SimulatedRequest] = set()
     measured: list[StageRequest] = []
     warmup: list[StageRequest] = []
-    position, asked, now = 0, 0.0, 0.0
-    for sequence in run(engine, arrivals()):
-        ended.add(sequence)
-        now = max(now, sequence.last_token)
-        if now < asked + 1:
+    position, decided_at, now = 0, 0.0, 0.0
+    for request in run(engine, arrivals()):
+        ended.add(request)
+        now = max(now, request.last_token)
+        if now < decided_at + 1:
             continue
-        asked = now
-        while position < len(sequences) and sequences[position] in ended:
-            done = sequences[position]
+        decided_at = now
+        while position < len(simulated) and simulated[position] in ended:
+            done = simulated[position]
             (warmup if done.arrived < plan.warmup_s else measured).append(_request(kind, done))
             position += 1
         del measured[plan.max_requests :]
@@ -83,18 +83,16 @@ def run_stage(
     return StageResult(plan, tuple(measured), now, tuple(warmup))
 
 
-def _request(kind: Kind, sequence: SimulatedRequest) -> StageRequest:
-    good = kind.limits.met(sequence)
-    if sequence.rejected:
-        return StageRequest(
-            sequence.arrived, good, None, None, None, sequence.prompt_tokens, sequence.output_tokens, True
-        )
+def _request(kind: Kind, request: SimulatedRequest) -> StageRequest:
+    good = kind.limits.met(request)
+    if request.rejected:
+        return StageRequest(request.arrived, good, None, None, None, request.prompt_tokens, request.output_tokens, True)
     return StageRequest(
-        sequence.arrived,
+        request.arrived,
         good,
-        sequence.ttft,
-        sequence.tpot,
-        sequence.e2e,
-        sequence.prompt_tokens,
-        sequence.output_tokens,
+        request.ttft,
+        request.tpot,
+        request.e2e,
+        request.prompt_tokens,
+        request.output_tokens,
     )

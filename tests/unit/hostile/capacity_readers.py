@@ -1,4 +1,4 @@
-"""Targets of the capacity search: results that another version, another person or an accident wrote."""
+"""Hostile input of the capacity search: damaged or foreign `capacity.json` files."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ _SEEDS = [
 
 
 def capacity_baseline(data: bytes) -> None:
-    """A baseline is refused in one line, or a new result can be held to it."""
+    """Refuse a baseline in one line, or compare with it."""
     try:
         baseline = read_result(scratch_file("baseline.json", data), "--baseline")
         check_same(baseline, GOOD, "--baseline")
@@ -81,7 +81,7 @@ def capacity_baseline(data: bytes) -> None:
 
 
 def capacity_reports(data: bytes) -> None:
-    """Whatever lies in the folder of reports, /metrics is answered."""
+    """Serve /metrics whatever lies in the folder of reports."""
     logging.getLogger("loadtest.capacity.report.capacity_metrics").setLevel(logging.ERROR)
     folder = scratch() / "reports"
     shutil.rmtree(folder, ignore_errors=True)
@@ -94,7 +94,7 @@ def capacity_reports(data: bytes) -> None:
 
 
 def capacity_box(data: bytes) -> None:
-    """A result is refused in one line, or a plan can be made of it."""
+    """Refuse a result in one line, or plan with it."""
     try:
         box = read_box(scratch_file("box.json", data))
     except InputError as error:
@@ -104,7 +104,7 @@ def capacity_box(data: bytes) -> None:
 
 
 def capacity_comparison(data: bytes) -> None:
-    """A result is refused in one line, or shown beside another."""
+    """Refuse a result in one line, or show it beside another."""
     results = [scratch_file("old.json", json.dumps(GOOD).encode()), scratch_file("new.json", data)]
     page = scratch() / "comparison.html"
     page.unlink(missing_ok=True)

@@ -10,9 +10,7 @@ if TYPE_CHECKING:
     import pytest
 
 
-def test_a_report_dir_that_cannot_be_written_to_is_refused_in_one_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_unwritable_report_dir_gives_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "folder" / "capacity.json").mkdir(parents=True)
     for name in ("file", "folder"):
@@ -21,9 +19,7 @@ def test_a_report_dir_that_cannot_be_written_to_is_refused_in_one_line(
         assert line.startswith(f"--report-dir: cannot write into {tmp_path / name}: ")
 
 
-def test_a_search_that_does_not_start_leaves_the_last_one_s_result(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_failed_start_keeps_last_result(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     for name in ("capacity.json", "report.html"):
         (tmp_path / name).write_text("{}")
     assert main(["--host", "http://127.0.0.1:1", "--slo-ttft-ms", "500", "--report-dir", str(tmp_path)]) == 2

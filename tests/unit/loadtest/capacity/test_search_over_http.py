@@ -1,4 +1,4 @@
-"""A search as a person starts it, against an engine whose capacity is known: `scripts/capacity` and its exit codes."""
+"""`scripts/capacity` against a served engine of known capacity: exit codes, reports and void stages."""
 
 from __future__ import annotations
 
@@ -60,11 +60,11 @@ def voids(folder: Path) -> list[str]:
     return [reason for stage in result_of(folder)["stages"] for reason in stage["void"]]
 
 
-# Enough to run some stages, few requests each.
+# Enough for some stages of few requests.
 SHORT = ("--budget", "22s", "--start-rate", "4", "--max-rate", "8")
 
 
-def test_floor_ends_with_0_and_a_report(tmp_path: Path) -> None:
+def test_floor_exits_0_with_report(tmp_path: Path) -> None:
     with engine() as url:
         run = capacity(url, tmp_path, *SHORT)
     assert run.returncode == 0, run.stdout
@@ -77,21 +77,21 @@ def test_floor_ends_with_0_and_a_report(tmp_path: Path) -> None:
     assert all(stage["requests"] >= 8 for stage in result["stages"])
     assert "<html" in (tmp_path / "report.html").read_text()
     rows = (tmp_path / "requests.csv").read_text().splitlines()
-    assert len({row.split(",", 1)[0] for row in rows}) == len(rows)  # no request number comes twice
+    assert len({row.split(",", 1)[0] for row in rows}) == len(rows)  # request numbers are unique
 
 
-def test_closed_loop_needs_no_user_per_process(tmp_path: Path) -> None:
+def test_closed_loop_skips_idle_processes(tmp_path: Path) -> None:
     with engine() as url:
         run = capacity(
             *(url, tmp_path, "--processes", "3", "--budget", "30s", "--start-rate", "1", "--max-rate", "1"),
-            *("--seed", "11"),  # its arrivals leave most of the budget to the closed loops
+            *("--seed", "11"),  # a seed that leaves most of the budget to the closed loops
         )
     users = result_of(tmp_path)["users"]
     assert [tried["users"] for tried in users][:1] == [1], run.stdout
     assert users[0]["requests"] > 0, run.stdout
 
 
-def test_other_traffic_voids_the_stages(tmp_path: Path) -> None:
+def test_foreign_load_voids_stages(tmp_path: Path) -> None:
     stop = threading.Event()
 
     def disturb(url: str) -> None:
@@ -113,7 +113,7 @@ def test_other_traffic_voids_the_stages(tmp_path: Path) -> None:
     assert any("somebody else used the server" in reason for reason in voids(tmp_path))
 
 
-def test_starved_client_voids_the_stages(tmp_path: Path) -> None:
+def test_starved_client_voids_stages(tmp_path: Path) -> None:
     with (
         engine() as url,
         subprocess.Popen(
@@ -126,7 +126,7 @@ def test_starved_client_voids_the_stages(tmp_path: Path) -> None:
         ) as process,
     ):
         assert process.stdout is not None
-        first = process.stdout.readline()  # it has started, and searches
+        first = process.stdout.readline()  # the search has started
         over = threading.Event()
 
         def throttle() -> None:
@@ -149,7 +149,7 @@ def test_starved_client_voids_the_stages(tmp_path: Path) -> None:
     assert any("arrivals were late" in reason for reason in voids(tmp_path)), output
 
 
-def test_cached_prompts_void_their_stages(tmp_path: Path) -> None:
+def test_warm_prefix_cache_voids_stages(tmp_path: Path) -> None:
     with engine() as url:
         first = capacity(url, tmp_path, *SHORT, "--seed", "7")
         second = capacity(url, tmp_path, *SHORT, "--seed", "7")
@@ -158,23 +158,22 @@ def test_cached_prompts_void_their_stages(tmp_path: Path) -> None:
     assert warm, second.stdout
     assert warm[0]["number"] == 0
     reasons = [reason for stage in warm for reason in stage["void"]]
-    # A busy box may be late, too.
-    found = [reason for reason in reasons if not reason.startswith(("the client was", "arrivals were late"))]
-    assert found
-    assert all("the prefix cache was warm" in reason for reason in found)
+    # On a busy host, arrivals may also be late.
+    others = [reason for reason in reasons if not reason.startswith(("the client was", "arrivals were late"))]
+    assert others
+    assert all("the prefix cache was warm" in reason for reason in others)
 
 
-def test_engine_too_slow_for_the_slo_ends_with_1(tmp_path: Path) -> None:
+def test_never_met_slo_exits_1(tmp_path: Path) -> None:
     with engine(*ENGINE, "--slower", "3") as url:  # 60 ms a token
-        # So few tokens and requests that each meets an idle engine, however slow the rest of the box: a lower rate
-        # would change nothing.
+        # So few tokens and requests that each meets an idle engine, even on a slow host.
         run = capacity(url, tmp_path, "--output-tokens", "3", "--budget", "60s", "--start-rate", "0.6")
     assert run.returncode == 1, run.stdout
     assert result_of(tmp_path)["capacity"]["bound"] == "never_met"
     assert result_of(tmp_path)["verdict"]["limit"]["cause"] == "decode_speed"
 
 
-def test_ctrl_c_ends_with_130_and_a_report(tmp_path: Path) -> None:
+def test_ctrl_c_exits_130_with_report(tmp_path: Path) -> None:
     with (
         engine() as url,
         subprocess.Popen(
@@ -190,7 +189,7 @@ def test_ctrl_c_ends_with_130_and_a_report(tmp_path: Path) -> None:
         for line in process.stdout:
             if line.startswith("stage 0"):
                 break
-        # To the whole group, as a terminal does.
+        # To the whole process group, like a terminal.
         os.killpg(process.pid, signal.SIGINT)
         output = process.stdout.read()
         assert process.wait(timeout=60) == 130, output
@@ -199,10 +198,9 @@ def test_ctrl_c_ends_with_130_and_a_report(tmp_path: Path) -> None:
     assert len(result["stages"]) >= 1
 
 
-def test_slower_engine_fails_the_baseline(tmp_path: Path) -> None:
-    # A TPOT limit that both meet, and a second rate beyond the slower engine's 4.5 requests/s: that it is missed proves
-    # the drop, however few requests a slow machine leaves for the rest of the search. With some seeds the requests of
-    # that rate come twice as fast by chance, and then prove less.
+def test_gate_fails_a_slower_engine(tmp_path: Path) -> None:
+    # Both engines meet the TPOT limit; the second rate exceeds the slower engine's 4.5 requests/s, so missing it proves
+    # the drop even with few requests. The seed avoids arrivals that are twice as fast by chance.
     settings = ("--slo-tpot-ms", "200", "--interval", "20", "--seed", "5")
     with engine() as url:
         first = capacity(url, tmp_path / "before", *settings, "--start-rate", "8", "--budget", "120s")

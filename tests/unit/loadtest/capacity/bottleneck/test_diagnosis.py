@@ -1,4 +1,4 @@
-"""The verdict from evidence as the engine's series tell it; `tests.bench.capacity verdicts` shows it over HTTP."""
+"""Diagnosis from made-up evidence; `tests.bench.capacity verdicts` does it over HTTP."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import pytest
 
 from loadtest.capacity.answer import SearchAnswer
 from loadtest.capacity.bottleneck.advice import NEXT
-from loadtest.capacity.bottleneck.diagnosis import EdgeEvidence, Waits, describe, find_limit, judge
-from loadtest.capacity.bottleneck.engine_series import add_up, spans
-from loadtest.capacity.bottleneck.step_times import StepLaw
+from loadtest.capacity.bottleneck.diagnosis import SaturationEvidence, Waits, describe, find_bottleneck, judge
+from loadtest.capacity.bottleneck.engine_series import add_up, summarize_samples
+from loadtest.capacity.bottleneck.step_times import StepTimes
 from loadtest.capacity.engine_sample import EngineSample
 from loadtest.capacity.finding import select_stages
 from loadtest.capacity.stage_record import Misses
@@ -47,10 +47,10 @@ TPOT = Misses(requests=300, missed=30, tpot=30)
 
 
 def evidence(
-    misses: Misses = TTFT, engine: dict[str, Any] | None = None, law: StepLaw | None = None, **edge: float
-) -> EdgeEvidence:
+    misses: Misses = TTFT, engine: dict[str, Any] | None = None, step_times: StepTimes | None = None, **edge: float
+) -> SaturationEvidence:
     waits = {"queue": 0.001, "prefill": 0.02, "outside": 0.005, "tpot": 0.02, "tpot_outside": 0.0, **edge}
-    return EdgeEvidence(misses, IDLE, Waits(**waits), BUSY | (engine or {}), law)
+    return SaturationEvidence(misses, IDLE, Waits(**waits), BUSY | (engine or {}), step_times)
 
 
 FULL = {"kv_usage_while_queued": [0.97] * 20, "running_while_queued": [9.0, 11.0, 12.0, 10.0]}
@@ -65,51 +65,51 @@ CASES = {
 
 
 @pytest.mark.parametrize("cause", CASES)
-def test_each_cause_is_told_from_its_evidence(cause: str) -> None:
+def test_each_cause_is_diagnosed(cause: str) -> None:
     assert judge(CASES[cause]) == cause
 
 
 @pytest.mark.parametrize(
     ("seen", "cause"),
     [
-        # Preempted requests wait between tokens: the cause is the cache, not the step.
+        # Preempted requests wait between tokens: the cause is the cache, not the steps.
         (evidence(TPOT, FULL | {"preemptions": 40.0}, tpot=0.06), "kv_cache"),
-        # Tokens that are slow only outside the engine.
+        # Tokens are slow outside the engine only.
         (evidence(TPOT, tpot=0.06, tpot_outside=0.035), "front_end"),
-        # Steps that are long for the prompts in them: 13 prompt and 6 output tokens each.
-        (evidence(TPOT, law=StepLaw(0.01, 0.001, 0.001), tpot=0.06), "prefill_compute"),
-        (evidence(TPOT, law=StepLaw(0.01, 0.0001, 0.001), tpot=0.06), "decode_speed"),
-        # A queue in front of a batch whose size changes waits for its share of the steps.
+        # Steps of 13 prompt and 6 output tokens.
+        (evidence(TPOT, step_times=StepTimes(0.01, 0.001, 0.001), tpot=0.06), "prefill_compute"),
+        (evidence(TPOT, step_times=StepTimes(0.01, 0.0001, 0.001), tpot=0.06), "decode_speed"),
+        # The batch is not full: requests wait for a share of the steps.
         (evidence(queue=0.4, engine={"running_while_queued": [2.0, 3.0, 40.0, 5.0]}), "prefill_compute"),
-        # A batch that stays at one size because prompts fill the steps: more slots would wait for prompts too.
-        (evidence(queue=0.4, law=StepLaw(0.005, 0.001, 0.0001), tpot=0.06), "prefill_compute"),
+        # The batch is full because prompts fill the steps: more slots would not help.
+        (evidence(queue=0.4, step_times=StepTimes(0.005, 0.001, 0.0001), tpot=0.06), "prefill_compute"),
         (evidence(queue=0.4, engine={"tokens_per_step": 2048.0}, tpot=0.12), "prefill_compute"),
-        # Prompts in the steps that cost little do not hinder a larger batch.
-        (evidence(queue=0.4, law=StepLaw(0.02, 0.0001, 0.0001), tpot=0.06), "batch_slots"),
+        # Cheap prompts do not prevent a larger batch.
+        (evidence(queue=0.4, step_times=StepTimes(0.02, 0.0001, 0.0001), tpot=0.06), "batch_slots"),
         (evidence(queue=0.4, engine={"tokens_per_step": 2048.0}, tpot=0.022), "batch_slots"),
-        # Of 40 engines: each one's steps against each one's batch.
+        # 40 engines: steps and batch are per engine.
         (evidence(queue=0.4, engine={"tokens_per_step": 2048.0, "running_mean": 316.0}, tpot=0.12), "prefill_compute"),
-        # An API server of several processes tells no CPU.
+        # An API server of several processes reports no CPU.
         (evidence(prefill=0.4, engine={"front_end_cpu": None}), "prefill_compute"),
-        # A full cache in which nothing waits is no limit.
+        # A full cache is no limit while nothing waits.
         (evidence(prefill=0.4, engine={"kv_usage_while_queued": [], "kv_usage_max": 0.95}), "prefill_compute"),
     ],
 )
-def test_what_looks_like_another_cause_is_told_apart(seen: EdgeEvidence, cause: str) -> None:
+def test_similar_causes_are_distinguished(seen: SaturationEvidence, cause: str) -> None:
     assert judge(seen) == cause
 
 
-def test_without_the_engines_series_the_misses_alone_decide() -> None:
+def test_diagnosis_without_engine_metrics() -> None:
     nothing = Waits(None, None, None, 0.06, None)
-    assert judge(EdgeEvidence(TPOT, nothing, nothing, {})) == "decode_speed"
+    assert judge(SaturationEvidence(TPOT, nothing, nothing, {})) == "decode_speed"
 
 
-def test_the_next_batch_size_is_one_engines() -> None:
+def test_advised_batch_is_per_engine() -> None:
     behind_a_router = BUSY | {"running_max": 16.0}
     assert NEXT["batch_slots"](behind_a_router, {}, TTFT)[0] == "VLLM_EXTRA_ARGS=--max-num-seqs=16"
 
 
-def test_the_law_of_the_step_is_one_engines_though_two_take_steps_at_once() -> None:
+def test_step_times_are_fitted_per_engine() -> None:
     random = Random(1)  # noqa: S311  # repeatable
     engines = {address: EngineSample(0.0, 0.5, running=4) for address in "ab"}
     samples = [add_up(engines)]
@@ -124,15 +124,15 @@ def test_the_law_of_the_step_is_one_engines_though_two_take_steps_at_once() -> N
                 output_tokens=one.output_tokens + output,
             )
         samples.append(add_up(dict(engines)))
-    stage = replace(record(10.0, missed=20, evidence=spans(samples)), samples=samples)
+    stage = replace(record(10.0, missed=20, evidence=summarize_samples(samples)), samples=samples)
     answer = SearchAnswer("edge", "interval", 9.8, 10.0, 10.2, 0.95, ())
-    found = find_limit(answer, select_stages(answer, [stage]), Slo(ttft=0.5), {})
+    found = find_bottleneck(answer, select_stages(answer, [stage]), Slo(ttft=0.5), {})
     assert found is not None
     assert "0.2 ms a prompt token, 0.9 ms an output token, 10 ms a step" in found["evidence"][-1]
 
 
 @pytest.mark.parametrize("cause", CASES)
-def test_the_evidence_is_told_with_its_figures(cause: Any) -> None:
+def test_evidence_has_figures(cause: Any) -> None:
     lines = "\n".join(describe(cause, replace(CASES[cause], rate=12.5)))
     assert "at 12.50 requests/s, where most missed" in lines
     assert "of 300 requests at the edge 30 missed" in lines
@@ -141,6 +141,6 @@ def test_the_evidence_is_told_with_its_figures(cause: Any) -> None:
     assert ("read off the plateau" in lines) == (cause == "batch_slots")
 
 
-def test_an_api_server_that_tells_no_cpu_is_not_said_to_take_none() -> None:
+def test_unknown_api_server_cpu_is_named() -> None:
     lines = "\n".join(describe("prefill_compute", evidence(prefill=0.4, engine={"front_end_cpu": None})))
     assert "API server tells no CPU" in lines

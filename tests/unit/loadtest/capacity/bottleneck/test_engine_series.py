@@ -7,12 +7,12 @@ import pytest
 from loadtest.capacity.bottleneck import engine_series
 from loadtest.capacity.bottleneck.engine_series import (
     EngineSample,
-    EngineWatch,
+    EngineSampler,
     add_up,
     by_engine,
     parse_sample,
     read_sample,
-    spans,
+    summarize_samples,
     theoretical_concurrency,
 )
 from loadtest.client.target import Target
@@ -35,7 +35,7 @@ process_cpu_seconds_total 12.5
 """
 
 
-def test_series_are_added_up_over_engines_and_the_fullest_cache_counts() -> None:
+def test_engines_are_summed() -> None:
     sample = parse_sample(PAGE, 1.0, 0.5)
     assert sample is not None
     assert (sample.running, sample.waiting, sample.waiting_capacity, sample.waiting_deferred) == (5, 7, 6, 1)
@@ -43,11 +43,11 @@ def test_series_are_added_up_over_engines_and_the_fullest_cache_counts() -> None
     assert (sample.rejections, sample.front_end_cpu_s, sample.host_cpu) == (5, 12.5, 0.5)
 
 
-def test_a_page_of_another_server_is_no_sample() -> None:
+def test_foreign_page_is_no_sample() -> None:
     assert parse_sample("process_cpu_seconds_total 12.5\n", 1.0, 0.5) is None
 
 
-def test_every_series_that_is_read_is_one_of_the_engines() -> None:
+def test_all_parsed_names_are_vllms() -> None:
     captured = (Path(__file__).parents[4] / "rules/metrics/vllm-0.32.0.txt").read_text()
     for name in (*engine_series._SUMS, engine_series._BY_REASON, engine_series._KV, engine_series._CACHE_CONFIG):
         base = name.removesuffix("_sum").removesuffix("_count")
@@ -58,12 +58,12 @@ ROUTER = Target.parse("http://router:8000", engines="http://127.0.0.1:1 http://1
 
 
 def behind_a_router(monkeypatch: pytest.MonkeyPatch, *pages: str) -> None:
-    """The pages of the engines at ports 1 and 2; an empty one for an engine that does not answer."""
+    """Return the metrics pages of engines at ports 1 and 2; empty for one that does not answer."""
     urls = {f"http://127.0.0.1:{port}/metrics": page for port, page in enumerate(pages, 1)}
     monkeypatch.setattr(engine_series, "_page", urls.__getitem__)
 
 
-def test_behind_a_router_every_engine_is_asked_and_their_series_are_added_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_engines_behind_router_are_summed(monkeypatch: pytest.MonkeyPatch) -> None:
     behind_a_router(monkeypatch, PAGE, PAGE.replace("} 0.75", "} 0.5").replace("_running{engine", "_running{x"))
     sample = read_sample(ROUTER)
     assert sample is not None
@@ -75,22 +75,22 @@ def test_behind_a_router_every_engine_is_asked_and_their_series_are_added_up(mon
     }
 
 
-def test_a_sample_that_lacks_an_engine_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_incomplete_sample_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     behind_a_router(monkeypatch, PAGE, "")
     assert read_sample(ROUTER) is None
-    # The second time its name is gone, as when its container was removed.
+    # The second time its name does not resolve, as when its container was removed.
     both = add_up({"a": EngineSample(1.0, 0.5, steps=10), "b": EngineSample(1.0, 0.5, steps=10)})
     one = add_up({"a": EngineSample(2.0, 0.5, steps=11)})
     coming = iter((both, one, None, both))
     monkeypatch.setattr(engine_series, "read_sample", lambda _target: next(coming))
     monkeypatch.setattr(engine_series, "INTERVAL_S", 0.0)
-    watch = EngineWatch(ROUTER)
-    watch._greenlet.join()  # the end of `coming` ends it
-    assert watch.stop() == [both, both]
+    sampler = EngineSampler(ROUTER)
+    sampler._greenlet.join()  # ends with `coming`
+    assert sampler.stop() == [both, both]
 
 
-def test_what_is_one_engines_limit_is_not_added_up() -> None:
-    """Two engines of 8 slots: the first is full and has a queue, the second has room."""
+def test_limits_of_one_engine_are_not_summed() -> None:
+    """Two engines of 8 slots: the first is full and has a queue, the second is not."""
     samples = [
         add_up(
             {
@@ -100,7 +100,7 @@ def test_what_is_one_engines_limit_is_not_added_up() -> None:
         )
         for at in (5.0, 10.0)
     ]
-    figures = spans(samples)
+    figures = summarize_samples(samples)
     assert (figures["running_max"], figures["running_max_of_one"]) == (16, 8)
     assert (figures["running_mean"], figures["running_mean_of_one"]) == (14, 7)
     assert (figures["running_while_queued"], figures["kv_usage_while_queued"]) == ([8, 8], [0.4, 0.4])
@@ -108,26 +108,26 @@ def test_what_is_one_engines_limit_is_not_added_up() -> None:
     assert [[own.running for own in one] for one in by_engine(samples)] == [[8, 8], [4, 8]]
 
 
-def test_the_cpu_of_an_api_server_that_tells_none_is_not_known() -> None:
-    """Several processes of one API server leave `process_cpu_seconds_total` out."""
+def test_unreported_api_server_cpu_is_none() -> None:
+    """An API server of several processes omits `process_cpu_seconds_total`."""
     samples = [add_up({"a": EngineSample(at, 0.5, 8)}) for at in (5.0, 10.0)]
-    assert spans(samples)["front_end_cpu"] is None
+    assert summarize_samples(samples)["front_end_cpu"] is None
 
 
-def test_counters_become_rates_and_means_over_the_stage() -> None:
+def test_counters_become_rates_and_means() -> None:
     first = EngineSample(at=10.0, host_cpu=0.4, running=4, steps=100, step_tokens=1000, queue_s=5.0, ended=10)
     last = EngineSample(
         *(20.0, 0.6), running=8, waiting=2, kv_usage=0.9, steps=300, step_tokens=5000, queue_s=9.0, ended=30
     )
-    figures = spans([first, last])
+    figures = summarize_samples([first, last])
     assert (figures["seconds"], figures["running_mean"], figures["running_max"]) == (10.0, 6.0, 8)
     assert (figures["steps_per_s"], figures["tokens_per_step"], figures["queue_s"]) == (20.0, 20.0, 0.2)
     assert (figures["running_while_queued"], figures["kv_usage_while_queued"]) == ([8], [0.9])
     assert figures["prefill_s"] == 0.0
-    assert spans([first]) == {}
+    assert summarize_samples([first]) == {}
 
 
-def test_theoretical_concurrency_is_what_the_blocks_hold() -> None:
+def test_theoretical_concurrency() -> None:
     cache = {"num_gpu_blocks": "182", "block_size": "128"}
     assert theoretical_concurrency(cache, 1, 64 + 16) == pytest.approx(182 * 128 / 80)
     assert theoretical_concurrency(cache, 3, 64 + 16) == pytest.approx(3 * 182 * 128 / 80)

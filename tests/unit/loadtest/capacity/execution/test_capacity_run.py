@@ -1,4 +1,4 @@
-"""What a search inside Locust is made with."""
+"""A search inside Locust: its inputs, and the greenlets beside it."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ def make(*arguments: str) -> CapacityRun:
     return CapacityRun(context, CapacityMetrics(None))
 
 
-def test_the_search_gets_the_lengths_of_the_workload_not_of_what_happens_to_be_sent(
+def test_search_gets_workload_lengths(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # Prompts that are 1 % longer by chance move the edge by 1.7 %.
+    # Prompts that are 1 % longer by chance change the capacity by 1.7 %.
     given: list[Lengths | None] = []
 
     class Search:
@@ -52,7 +52,7 @@ def test_the_search_gets_the_lengths_of_the_workload_not_of_what_happens_to_be_s
     assert given == [LENGTHS]
 
 
-def test_the_engines_behind_a_router_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_engines_behind_router_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(capacity_run, "read_cache_config", lambda _target: {})
     monkeypatch.setattr(capacity_run, "read_version", lambda _target: None)
     search = make("--engine-urls", "http://127.0.0.1:1 http://127.0.0.1:2")
@@ -61,7 +61,7 @@ def test_the_engines_behind_a_router_are_counted(monkeypatch: pytest.MonkeyPatch
     assert search.finding.engines == 2
 
 
-def test_a_search_that_thinks_long_of_its_next_stage_does_not_hold_up_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_planning_does_not_block_heartbeats(monkeypatch: pytest.MonkeyPatch) -> None:
     beats: list[bool] = []
     seen: list[bool] = []
     hold_thread = get_original("time", "sleep")
@@ -76,7 +76,7 @@ def test_a_search_that_thinks_long_of_its_next_stage_does_not_hold_up_the_rest(m
     monkeypatch.setattr(StageRunner, "await_processes", lambda *_: None)
     search = make()
     monkeypatch.setattr(search._search, "next_stage", next_stage)
-    gevent.spawn(beats.append, True)  # as a heartbeat, or the page
+    gevent.spawn(beats.append, True)  # like a heartbeat or the web page
     search._run()
     assert seen == [True]
     assert search.finding.problem is None

@@ -12,32 +12,32 @@ def tried(users: int, met: bool | None) -> UsersRecord:
     return UsersRecord(users, 100, 96, 0.9, 0.99, met, 5.0, 100.0, (), 10.0)
 
 
-@pytest.mark.parametrize("edge", [1, 3, 7, 20, 100])
+@pytest.mark.parametrize("limit", [1, 3, 7, 20, 100])
 @pytest.mark.parametrize("first", [1, 8, 30])
-def test_the_numbers_of_users_close_in_on_the_edge(first: int, edge: int) -> None:
+def test_users_converge_to_the_limit(first: int, limit: int) -> None:
     records: list[UsersRecord] = []
     while (users := next_users(first, records)) is not None:
         assert users >= 1
         assert users not in {seen.users for seen in records}
-        records.append(tried(users, users <= edge))
+        records.append(tried(users, users <= limit))
     assert 1 <= len(records) <= 4
     met = [seen.users for seen in records if seen.met]
     missed = [seen.users for seen in records if not seen.met]
-    assert not met or not missed or max(met) <= edge < min(missed)
+    assert not met or not missed or max(met) <= limit < min(missed)
 
 
-def test_an_undecided_number_of_users_ends_it() -> None:
+def test_undecided_users_end_the_search() -> None:
     assert next_users(8, [tried(8, None)]) is None
 
 
-def test_a_share_whose_interval_holds_the_objective_is_undecided() -> None:
+def test_interval_with_objective_is_undecided() -> None:
     settings = SearchSettings(objective=0.95)
     assert judge_users(96, 100, settings)[0] is None
     assert judge_users(300, 300, settings)[0] is True
     assert judge_users(60, 100, settings)[0] is False
 
 
-def test_with_enough_requests_the_share_itself_decides_in_the_end() -> None:
+def test_final_share_decides() -> None:
     requests = [request(good=place >= 2) for place in range(100)]
     made = make_record(8, requests, SearchSettings(objective=0.95), rate=5.0, void=(), duration_s=10.0)
     assert (made.met, made.good, made.output_tokens_per_s) == (True, 98, 5.0 * 21)

@@ -23,7 +23,7 @@ LOAD = LoadSpec(3, Pacing("poisson", 10.0, 1.0, 1.0, None, 2), 7, FIRST)
 
 
 class Asked:
-    """A workload that asks for 33 tokens."""
+    """Workload that asks for 33 tokens."""
 
     output_tokens = 33
 
@@ -41,7 +41,7 @@ def window() -> MeasuredWindow:
     return MeasuredWindow(LOAD, cast("Workload", Asked()), None)
 
 
-def test_requests_come_in_due_order_and_stop_at_the_first_that_is_under_way(window: MeasuredWindow) -> None:
+def test_window_is_a_prefix_in_due_order(window: MeasuredWindow) -> None:
     window.add("a", [row(3), row(1)])
     assert (len(window.warmup), len(window.measured)) == (0, 0)
     window.add("b", [row(0), row(2), row(5)])
@@ -51,7 +51,7 @@ def test_requests_come_in_due_order_and_stop_at_the_first_that_is_under_way(wind
     assert window.last_number == FIRST + 5
 
 
-def test_a_full_disk_keeps_no_request_from_the_search(tmp_path: Path) -> None:
+def test_full_disk_loses_no_request(tmp_path: Path) -> None:
     rows = RowFile(tmp_path / "requests.csv")
     window = MeasuredWindow(LOAD, cast("Workload", Asked()), rows)
     with full_disk(after=(tmp_path / "requests.csv").stat().st_size):
@@ -60,13 +60,13 @@ def test_a_full_disk_keeps_no_request_from_the_search(tmp_path: Path) -> None:
     assert rows.problem
 
 
-def test_a_cancelled_request_ends_the_window_for_good(window: MeasuredWindow) -> None:
+def test_cancelled_request_ends_window(window: MeasuredWindow) -> None:
     window.add("a", [row(0), row(1), row(2), row(4, Outcome.CANCELLED), row(5)])
     window.add("a", [row(3)])
-    assert len(window.measured) == 2  # 2 and 3; what came after the cancelled one is a biased rest
+    assert len(window.measured) == 2  # 2 and 3: requests after the cancelled one would be a biased sample
 
 
-def test_times_are_from_the_due_time_but_for_the_time_per_token(window: MeasuredWindow) -> None:
+def test_latencies_start_at_due_time(window: MeasuredWindow) -> None:
     window.add("a", [row(0), row(1), row(2)])
     [request] = window.measured
     assert request.ttft_s == pytest.approx(0.104)
@@ -75,7 +75,7 @@ def test_times_are_from_the_due_time_but_for_the_time_per_token(window: Measured
     assert window.delays == [pytest.approx(0.004)]
 
 
-def test_what_did_not_end_ok_keeps_the_tokens_that_were_asked_for(window: MeasuredWindow) -> None:
+def test_failed_request_keeps_asked_tokens(window: MeasuredWindow) -> None:
     window.add("a", [row(0), row(1), row(2, Outcome.REJECTED, good=False, ttft=None, e2e=None)])
     [request] = window.measured
     assert (request.rejected, request.good, request.output_tokens, request.e2e_s) == (True, False, 33, None)

@@ -23,7 +23,7 @@ BOX = Box(SPEC, LIMITS, 0.95, low=14.8, mid=15.5, high=16.2, prompt_tokens=64, o
 
 
 def load(rate: float, seconds: float, peak: float = 1.0) -> ForecastLoad:
-    """Poisson arrivals, `peak` times as many in the middle third."""
+    """Return Poisson arrivals, `peak` times as many in the middle third."""
     random, times, at = Random(1), [], 0.0  # noqa: S311
     while True:
         inside = seconds / 3 <= at < 2 * seconds / 3
@@ -33,19 +33,19 @@ def load(rate: float, seconds: float, peak: float = 1.0) -> ForecastLoad:
         times.append(at)
 
 
-def test_one_box_is_enough_below_its_capacity_and_not_above() -> None:
+def test_one_box_carries_its_capacity() -> None:
     for rate, enough in ((12.0, True), (20.0, False)):
         windows = simulate_fleet(SPEC, 1, load(rate, 300), LIMITS, 100.0)
         assert (min(window.share for window in windows) >= 0.95) is enough
 
 
-def test_every_request_is_in_one_window() -> None:
+def test_each_request_in_one_window() -> None:
     recorded = load(30.0, 100)
     windows = simulate_fleet(SPEC, 3, recorded, LIMITS, 10.0)
     assert sum(window.requests for window in windows) == len(recorded.times)
 
 
-def test_boxes_are_enough_for_the_peak_not_for_the_mean() -> None:
+def test_plan_covers_the_peak() -> None:
     plan = make_plan(BOX, load(20.0, 600, peak=3.0), 100.0)
     assert plan.peak_rate == pytest.approx(60, rel=0.1)
     assert 4 <= plan.boxes <= 6
@@ -54,26 +54,26 @@ def test_boxes_are_enough_for_the_peak_not_for_the_mean() -> None:
     assert any(speed == "mid" and boxes == plan.boxes - 1 and share < 0.95 for speed, boxes, share in plan.tried)
 
 
-def test_what_no_number_of_boxes_can_serve_is_said() -> None:
+def test_hopeless_load_is_refused() -> None:
     slow = ForecastLoad([float(index) for index in range(100)], [64] * 100, [22] * 100)
     impossible = Box(SPEC, SloLimits(ttft_s=0.001), 0.95, 1.0, 1.0, 1.0, 64, 22)
     with pytest.raises(InputError, match="too long for the SLO"):
         make_plan(impossible, slow, 50.0)
 
 
-def test_lengths_unlike_those_measured_are_said() -> None:
+def test_other_lengths_give_a_note() -> None:
     other = ForecastLoad([float(second) for second in range(40)], [320] * 40, [22] * 40)
     (note,) = make_plan(BOX, other, 40.0).notes
     assert "prompts have 320 tokens" in note
 
 
-def test_windows_with_too_few_requests_to_judge_are_said() -> None:
+def test_sparse_windows_give_a_note() -> None:
     times = [*(second / 10 for second in range(100)), 12.0, 45.0]  # windows of 10 s: 100 requests, 1, none twice, 1
     (note,) = make_plan(BOX, ForecastLoad(times, [64] * 102, [22] * 102), 10.0).notes
     assert note.startswith("2 of 3 windows have fewer than 20 requests")
 
 
-def test_a_plan_from_windows_that_cannot_be_judged_is_refused() -> None:
+def test_only_sparse_windows_are_refused() -> None:
     with pytest.raises(InputError, match=r"--window: none of 0.1 s has 20 requests"):
         make_plan(BOX, load(20.0, 300, peak=3.0), 0.1)
 
@@ -102,7 +102,7 @@ def trace_file(folder: Path) -> Path:
     return path
 
 
-def test_command_says_the_number_and_writes_a_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_plan_prints_and_writes_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     page = tmp_path / "plan.html"
     arguments = [str(result_file(tmp_path)), "--trace", str(trace_file(tmp_path)), "--window", "60"]
     assert plan_command.plan([*arguments, "--report", str(page)]) == 0
@@ -116,15 +116,13 @@ def test_command_says_the_number_and_writes_a_page(tmp_path: Path, capsys: pytes
 @pytest.mark.parametrize(
     ("changed", "reason"), [({"bound": "floor"}, "must be valid and end at an edge"), ({"twin": None}, "too little")]
 )
-def test_a_result_that_cannot_be_planned_with_is_refused(
-    tmp_path: Path, changed: dict[str, object], reason: str
-) -> None:
+def test_unusable_result_is_refused(tmp_path: Path, changed: dict[str, object], reason: str) -> None:
     result_file(tmp_path, **changed)
     with pytest.raises(InputError, match=reason):
         plan_command.read_box(tmp_path)
 
 
-def test_bad_options_are_refused_in_one_line(tmp_path: Path) -> None:
+def test_bad_options_give_one_line(tmp_path: Path) -> None:
     arguments = [str(result_file(tmp_path)), "--trace", str(trace_file(tmp_path))]
     with pytest.raises(InputError, match="--window"):
         plan_command.plan([*arguments, "--window", "0"])

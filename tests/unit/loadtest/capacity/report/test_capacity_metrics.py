@@ -50,7 +50,7 @@ def write(folder: Path, content: Any) -> None:
     (folder / "capacity.json").write_text(content if isinstance(content, str) else json.dumps(content))
 
 
-def test_the_newest_valid_result_outlives_the_process(tmp_path: Path) -> None:
+def test_newest_valid_result_is_read(tmp_path: Path) -> None:
     write(tmp_path / "a", summary(5.0, 100.0))
     write(tmp_path / "b", summary(7.0, 200.0))
     write(tmp_path / "c", summary(9.0, 300.0, valid=False))
@@ -63,16 +63,16 @@ def test_the_newest_valid_result_outlives_the_process(tmp_path: Path) -> None:
     assert 'headroom_capacity_engine_info{block_size="16",cache_dtype="None"' in page
 
 
-def test_without_a_result_there_is_no_capacity(tmp_path: Path) -> None:
+def test_no_result_no_capacity(tmp_path: Path) -> None:
     assert newest_capacity(tmp_path) is None
     assert "headroom_capacity_requests_per_second" not in text(CapacityMetrics(None))
 
 
-def test_a_floor_is_the_capacity_that_may_be_relied_on() -> None:
+def test_floor_is_reported_as_capacity() -> None:
     floor = summary(5.0, 1.0)
     floor["capacity"]["requests_per_second"] = {"low": 4.0, "mid": None, "high": None}
     metrics = CapacityMetrics(None)
-    metrics.found(floor)
+    metrics.add_result(floor)
     page = text(metrics)
     assert 'bound="mid",endpoint="chat",model_name="m",output_tokens="16",prompt_tokens="64"} 4.0' in page
     assert (
@@ -81,29 +81,29 @@ def test_a_floor_is_the_capacity_that_may_be_relied_on() -> None:
     )
 
 
-def test_settings_that_changed_since_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_changed_settings_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VLLM_EXTRA_ARGS", "--max-num-seqs=4")
     metrics = CapacityMetrics(None)
-    metrics.found(summary(5.0, 1.0, settings={"VLLM_EXTRA_ARGS": "--max-num-seqs=8"}))
+    metrics.add_result(summary(5.0, 1.0, settings={"VLLM_EXTRA_ARGS": "--max-num-seqs=8"}))
     assert 'headroom_capacity_settings_match{model_name="m"} 0.0' in text(metrics)
-    metrics.found(summary(5.0, 1.0, settings={"VLLM_EXTRA_ARGS": "--max-num-seqs=4"}))
+    metrics.add_result(summary(5.0, 1.0, settings={"VLLM_EXTRA_ARGS": "--max-num-seqs=4"}))
     assert 'headroom_capacity_settings_match{model_name="m"} 1.0' in text(metrics)
 
 
-def test_an_invalid_result_does_not_replace_the_last() -> None:
+def test_invalid_result_is_ignored() -> None:
     metrics = CapacityMetrics(None)
-    metrics.found(summary(5.0, 1.0))
-    metrics.found(summary(9.0, 2.0, valid=False))
+    metrics.add_result(summary(5.0, 1.0))
+    metrics.add_result(summary(9.0, 2.0, valid=False))
     assert 'bound="mid",endpoint="chat",model_name="m",output_tokens="16",prompt_tokens="64"} 5.0' in text(metrics)
 
 
-def test_a_search_is_shown_while_it_runs() -> None:
+def test_running_search_has_metrics() -> None:
     metrics = CapacityMetrics(None)
     progress = SearchProgress(SearchSettings(), 100.0)
     metrics.follow(progress)
     plan = StagePlan(0, 4.0, "probe", 1.0, 8, 40)
-    progress.begin(plan)
-    progress.look(plan, [request(good=place > 0) for place in range(10)])
+    progress.begin_stage(plan)
+    progress.update_stage(plan, [request(good=place > 0) for place in range(10)])
     page = text(metrics)
     assert "headroom_capacity_search_running 1.0" in page
     assert "headroom_capacity_search_rate 4.0" in page

@@ -1,4 +1,4 @@
-"""The table at the end of a search."""
+"""Table of stages on the terminal."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from rich.console import Console
 from loadtest.capacity.report.capacity_terminal import _stages
 
 
-@pytest.mark.parametrize("width", [80, 112])  # a terminal's; where there is none
+@pytest.mark.parametrize("width", [80, 112])  # of a terminal; without one
 def test_no_figure_is_cut_off(width: int) -> None:
     stage = {
         "number": 12,

@@ -23,14 +23,14 @@ def results(folder: Path, new: Any = GOOD) -> list[str]:
     return [str(path) for path in paths]
 
 
-def test_results_are_shown_beside_each_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_compare_shows_all_results(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     page = tmp_path / "page.html"
     assert compare([*results(tmp_path), "--report", str(page)]) == 0
     assert "+0.0%" in capsys.readouterr().out
     assert "Capacity compared" in page.read_text()
 
 
-def test_however_many_results_are_compared_all_are_drawn_and_the_slo_once() -> None:
+def test_many_results_share_one_slo_line() -> None:
     names = [f"box {number}" for number in range(10)]
     for chart in curve_charts(dict.fromkeys(names, GOOD)):
         drawn = [trace.name for trace in chart.data]
@@ -52,7 +52,7 @@ def test_however_many_results_are_compared_all_are_drawn_and_the_slo_once() -> N
         ("run", "workload", "dataset"),
     ],
 )
-def test_a_result_that_says_too_little_is_named_and_nothing_is_written(
+def test_incomplete_result_is_refused(
     tmp_path: Path, missing: tuple[Any, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:
     short = copy.deepcopy(GOOD)
@@ -68,7 +68,7 @@ def test_a_result_that_says_too_little_is_named_and_nothing_is_written(
 
 
 @pytest.mark.parametrize("report", ["none/page.html", "folder", "old.json/page.html"])
-def test_a_page_that_cannot_be_written_is_said_in_one_line_and_leaves_nothing(tmp_path: Path, report: str) -> None:
+def test_unwritable_page_gives_one_line(tmp_path: Path, report: str) -> None:
     (tmp_path / "folder").mkdir()
     given = results(tmp_path)
     before = sorted(tmp_path.rglob("*"))

@@ -1,4 +1,4 @@
-"""The estimate of the edge: what it takes the workload to be."""
+"""Estimate of the capacity: the workload's lengths."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from loadtest.capacity.answer import SearchSettings
+from loadtest.capacity.answer import SearchSettings, Twin
 from loadtest.capacity.search import estimate
 from loadtest.capacity.search.estimate import Estimator
 from loadtest.capacity.search.search import Search
 from loadtest.capacity.stage import StagePlan
-from loadtest.capacity.twin.twin_fit import Twin
 from tests.rig.simulated_engine.engine_kinds import KINDS
 from tests.rig.simulated_engine.simulated_search import run_stage
 
@@ -20,8 +19,8 @@ if TYPE_CHECKING:
     from loadtest.capacity.stage import StageResult
 
 
-def test_the_long_run_has_the_workload_s_lengths_and_not_those_that_happened_to_be_sent() -> None:
-    """A tenth longer prompts than were measured, in an engine that prompts keep busy."""
+def test_long_run_uses_workload_lengths() -> None:
+    """Prompts a tenth longer than measured, at an engine limited by prefill."""
     kind = KINDS["prefill_compute"]
     settings = SearchSettings(objective=kind.objective, limits=kind.limits)
     stages = [
@@ -39,7 +38,7 @@ def test_the_long_run_has_the_workload_s_lengths_and_not_those_that_happened_to_
 
 
 @pytest.mark.parametrize("where", ["requests", "warmup", "lengths"])
-def test_a_twin_holds_longer_requests_than_those_it_was_fitted_to(monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+def test_twin_holds_the_longest_request(monkeypatch: pytest.MonkeyPatch, where: str) -> None:
     kind = KINDS["batch_slots"]
     settings = SearchSettings(limits=kind.limits)
     stages = [
@@ -49,7 +48,7 @@ def test_a_twin_holds_longer_requests_than_those_it_was_fitted_to(monkeypatch: p
     started: list[Twin | None] = []
 
     def fit(_stages: list[StageResult], start: Twin | None = None) -> Twin:
-        """As from stages whose requests all had 64 + 22 tokens: 6 blocks hold one."""
+        """Return a twin as fitted to requests of 64 + 22 tokens: 6 blocks hold one."""
         started.append(start)
         return Twin(replace(kind.engine, kv_blocks=8 * 6), 0.1)
 

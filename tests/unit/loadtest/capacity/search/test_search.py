@@ -1,4 +1,4 @@
-"""The search against engines that are made up: pure functions of the rate, and the simulated ones."""
+"""The search against engines that are functions of the rate."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ def run_search(engine: Engine, settings: SearchSettings, seed: int = 1) -> tuple
     return search.answer(), elapsed
 
 
-def edge_at(capacity: float, slope: float = 20.0) -> Engine:
-    """95 % are good at `capacity`."""
+def logistic_engine(capacity: float, slope: float = 20.0) -> Engine:
+    """Return an engine at which 95 % of requests are good at `capacity`."""
     return lambda rate: 1 / (1 + math.exp(slope * math.log(rate / capacity) - math.log(19)))
 
 
 @pytest.mark.parametrize("capacity", [0.2, 3.0, 40.0, 700.0])
-def test_edge_is_found_wherever_it_lies(capacity: float) -> None:
-    answer, _ = run_search(edge_at(capacity), SearchSettings(budget_s=20_000 / capacity))
+def test_capacity_is_found_anywhere(capacity: float) -> None:
+    answer, _ = run_search(logistic_engine(capacity), SearchSettings(budget_s=20_000 / capacity))
     assert answer.bound == "edge"
     assert answer.low is not None
     assert answer.high is not None
@@ -53,34 +53,34 @@ def test_edge_is_found_wherever_it_lies(capacity: float) -> None:
     assert answer.mid == pytest.approx(capacity, rel=0.05)
 
 
-def test_search_ends_when_the_interval_is_as_narrow_as_asked() -> None:
-    answer, _ = run_search(edge_at(20.0), SearchSettings(budget_s=3600, relative_interval=0.1))
+def test_narrow_interval_ends_search() -> None:
+    answer, _ = run_search(logistic_engine(20.0), SearchSettings(budget_s=3600, relative_interval=0.1))
     assert answer.ended == "interval"
     assert answer.relative_interval is not None
     assert answer.relative_interval <= 0.1
 
 
-def test_search_keeps_to_its_budget_and_says_so() -> None:
-    answer, elapsed = run_search(edge_at(2.0, slope=8.0), SearchSettings(budget_s=300))
+def test_budget_ends_search() -> None:
+    answer, elapsed = run_search(logistic_engine(2.0, slope=8.0), SearchSettings(budget_s=300))
     assert answer.ended == "budget"
     assert answer.bound == "edge"
     assert elapsed <= 330
 
 
-def test_what_never_fails_up_to_the_limit_is_a_floor() -> None:
+def test_floor_at_max_rate() -> None:
     answer, _ = run_search(lambda _rate: 1.0, SearchSettings(max_rate=50.0))
     assert (answer.bound, answer.ended, answer.high) == ("floor", "max_rate", None)
     assert answer.low == pytest.approx(50.0)
 
 
-def test_an_idle_engine_that_misses_never_meets() -> None:
+def test_missing_idle_engine_never_meets() -> None:
     answer, elapsed = run_search(lambda _rate: 0.5, SearchSettings())
     assert (answer.bound, answer.ended) == ("never_met", "idle_engine")
     assert answer.low is answer.mid is answer.high is None
     assert elapsed < 900
 
 
-def test_a_client_that_cannot_send_more_ends_in_a_floor() -> None:
+def test_floor_at_client_limit() -> None:
     search, random, elapsed = Search(SearchSettings()), Random(1), 0.0  # noqa: S311
     while (plan := search.next_stage(elapsed)) is not None:
         result = run_stage(search, plan, 1.0, random)
@@ -93,14 +93,14 @@ def test_a_client_that_cannot_send_more_ends_in_a_floor() -> None:
     assert 15 <= answer.low <= 30
 
 
-def test_a_rate_that_the_client_has_sent_once_is_tried_again_after_it_was_late_there() -> None:
+def test_sent_rate_is_tried_again() -> None:
     search, random, elapsed, late = Search(SearchSettings()), Random(2), 0.0, 0  # noqa: S311
     while (plan := search.next_stage(elapsed)) is not None:
-        result = run_stage(search, plan, edge_at(20.0)(plan.rate), random)
-        hiccup = plan.purpose == "edge" and late < 2
-        late += hiccup
+        result = run_stage(search, plan, logistic_engine(20.0)(plan.rate), random)
+        disturbed = plan.purpose == "edge" and late < 2
+        late += disturbed
         elapsed += result.duration_s
-        search.add(StageResult(plan, result.requests, result.duration_s, client_limited=hiccup))
+        search.add(StageResult(plan, result.requests, result.duration_s, client_limited=disturbed))
     answer = search.answer()
     assert answer.ended == "interval"
     assert answer.low is not None
@@ -108,10 +108,10 @@ def test_a_rate_that_the_client_has_sent_once_is_tried_again_after_it_was_late_t
     assert answer.low <= 20.0 <= answer.high
 
 
-def test_a_client_that_stays_late_where_it_had_sent_ends_the_search_with_what_is_known() -> None:
+def test_persistent_client_limit_ends_search() -> None:
     search, random, elapsed = Search(SearchSettings()), Random(1), 0.0  # noqa: S311
     while (plan := search.next_stage(elapsed)) is not None:
-        result = run_stage(search, plan, edge_at(20.0)(plan.rate), random)
+        result = run_stage(search, plan, logistic_engine(20.0)(plan.rate), random)
         elapsed += result.duration_s
         search.add(StageResult(plan, result.requests, result.duration_s, client_limited=plan.purpose == "edge"))
     answer = search.answer()
@@ -122,7 +122,7 @@ def test_a_client_that_stays_late_where_it_had_sent_ends_the_search_with_what_is
     assert answer.low <= 20.0 <= answer.high
 
 
-def test_void_stages_say_nothing_and_three_in_a_row_end_it() -> None:
+def test_three_void_stages_end_search() -> None:
     search, random = Search(SearchSettings()), Random(1)  # noqa: S311
     rates = []
     while (plan := search.next_stage(0.0)) is not None:
@@ -135,18 +135,18 @@ def test_void_stages_say_nothing_and_three_in_a_row_end_it() -> None:
     assert search.answer().low == 0.0
 
 
-def test_a_void_stage_is_repeated() -> None:
+def test_void_stage_is_repeated() -> None:
     search, random = Search(SearchSettings()), Random(1)  # noqa: S311
     plan = search.next_stage(0.0)
     assert plan is not None
     result = run_stage(search, plan, 1.0, random)
     search.add(StageResult(plan, result.requests, result.duration_s, void=("restarted",)))
-    again = search.next_stage(10.0)
-    assert again is not None
-    assert (again.rate, again.number) == (plan.rate, plan.number + 1)
+    repeated = search.next_stage(10.0)
+    assert repeated is not None
+    assert (repeated.rate, repeated.number) == (plan.rate, plan.number + 1)
 
 
-def test_a_hopeless_stage_ends_early() -> None:
+def test_hopeless_stage_ends_early() -> None:
     search = Search(SearchSettings())
     plan = StagePlan(0, 100.0, "bracket", 0.0, 20, 80)
     misses = [request(index / 100, good=False) for index in range(15)]
@@ -154,15 +154,15 @@ def test_a_hopeless_stage_ends_early() -> None:
     assert search.decide(plan, misses) is Decision.MISSED
 
 
-def test_an_undecided_stage_goes_on_to_its_most_requests() -> None:
+def test_undecided_stage_runs_to_its_maximum() -> None:
     search = Search(SearchSettings())
     plan = StagePlan(0, 10.0, "bisect", 0.0, 40, 150)
-    mixed = [request(index / 10, good=index % 20 != 3) for index in range(150)]  # 95 % good: on the edge
+    mixed = [request(index / 10, good=index % 20 != 3) for index in range(150)]  # 95 % good: at the objective
     assert search.decide(plan, mixed[:100]) is Decision.MORE
     assert search.decide(plan, mixed) is Decision.UNDECIDED
 
 
-def test_a_queue_that_grows_all_the_time_is_not_met_however_good_the_window() -> None:
+def test_growing_queue_is_not_met() -> None:
     search = Search(SearchSettings())
     plan = StagePlan(0, 10.0, "edge", 0.0, 200, 200)
     growing = [StageRequest(index / 10, True, 0.1 + index / 400, 0.02, 1.0, 100, 20) for index in range(200)]
@@ -171,10 +171,10 @@ def test_a_queue_that_grows_all_the_time_is_not_met_however_good_the_window() ->
     assert search.decide(plan, steady) is Decision.MET
 
 
-def test_a_twin_that_is_unlike_its_engine_does_not_lead_the_search_away() -> None:
-    # These requests have latencies that no engine gives, so the twin guesses rates that plainly miss.
+def test_wrong_twin_does_not_mislead_search() -> None:
+    # No engine has these latencies, so the twin's guesses miss clearly.
     settings = SearchSettings(budget_s=600, limits=SloLimits(ttft_s=0.5, tpot_s=0.05))
-    answer, elapsed = run_search(edge_at(20.0, slope=60.0), settings)
+    answer, elapsed = run_search(logistic_engine(20.0, slope=60.0), settings)
     assert answer.ended == "interval"
     assert answer.low is not None
     assert answer.high is not None
@@ -182,32 +182,32 @@ def test_a_twin_that_is_unlike_its_engine_does_not_lead_the_search_away() -> Non
     assert elapsed < 200
 
 
-def test_two_stages_at_the_guess_without_a_miss_are_enough_to_leave_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wrong_guess_is_left_after_two_stages(monkeypatch: pytest.MonkeyPatch) -> None:
     def guess_too_low(self: Estimator, *_stages: object, **_how: object) -> None:
         self.guess = 14.0
 
     monkeypatch.setattr(Estimator, "learn", guess_too_low)
-    answer, _ = run_search(edge_at(20.0, slope=60.0), SearchSettings(budget_s=300))
+    answer, _ = run_search(logistic_engine(20.0, slope=60.0), SearchSettings(budget_s=300))
     first, second, third, *_ = [stage.plan.rate for stage in answer.stages if stage.plan.purpose == "edge"]
     assert max(first, second) < 16
     assert third > 20
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_an_answer_without_an_estimate_is_no_narrower_than_its_stages_can_tell(seed: int) -> None:
-    answer, _ = run_search(edge_at(20.0), SearchSettings(budget_s=30), seed)
+def test_bracket_without_estimate_holds(seed: int) -> None:
+    answer, _ = run_search(logistic_engine(20.0), SearchSettings(budget_s=30), seed)
     assert answer.ended == "budget"
     assert answer.low is not None
     assert answer.high is not None
     assert answer.low <= 20.0 <= answer.high
 
 
-def test_without_an_estimate_the_rates_that_came_bound_the_edge_and_one_that_met_may_have_had_luck() -> None:
+def test_arrival_rates_bound_the_capacity() -> None:
     search = Search(SearchSettings())
-    for number, (rate, came, good) in enumerate([(1.0, 1.0, True), (8.0, 7.0, True), (16.0, 18.0, False)]):
+    for number, (rate, arrival_rate, good) in enumerate([(1.0, 1.0, True), (8.0, 7.0, True), (16.0, 18.0, False)]):
         plan = StagePlan(number, rate, "edge", 0.0, 250, 250)
-        requests = tuple(request(index / came, good=good) for index in range(250))
-        search.add(StageResult(plan, requests, 250 / came))
+        requests = tuple(request(index / arrival_rate, good=good) for index in range(250))
+        search.add(StageResult(plan, requests, 250 / arrival_rate))
     answer = search.answer()
     assert answer.low == pytest.approx(7.0 * math.exp(-0.15))
     assert answer.high == pytest.approx(18.0)

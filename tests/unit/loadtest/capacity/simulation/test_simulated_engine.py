@@ -26,7 +26,7 @@ def run_all(spec: EngineSpec, sequences: list[SimulatedRequest]) -> SimulatedEng
     return engine
 
 
-def test_a_request_alone_takes_a_step_a_token() -> None:
+def test_single_request_one_step_per_token() -> None:
     alone = at_once(1, 64, 10)
     run_all(EngineSpec(step_s=0.02, noise=0.0), alone)
     assert alone[0].ttft == pytest.approx(0.02)
@@ -34,28 +34,28 @@ def test_a_request_alone_takes_a_step_a_token() -> None:
     assert alone[0].e2e == pytest.approx(0.2)
 
 
-def test_requests_beyond_the_batch_slots_wait_for_the_first_to_end() -> None:
+def test_full_batch_makes_requests_wait() -> None:
     requests = at_once(3, 8, 5)
     run_all(EngineSpec(max_num_seqs=2, step_s=0.01, noise=0.0), requests)
     assert [request.ttft for request in requests] == pytest.approx([0.01, 0.01, 0.06])
 
 
-def test_a_prompt_longer_than_the_token_budget_takes_several_steps() -> None:
+def test_long_prompt_takes_several_steps() -> None:
     requests = at_once(1, 5000, 2)
     engine = run_all(EngineSpec(max_num_batched_tokens=2048, step_s=0.01, prefill_token_s=1e-5, noise=0.0), requests)
     assert requests[0].ttft == pytest.approx(3 * 0.01 + 5000 * 1e-5)
     assert engine.steps == 4
 
 
-def test_decoding_goes_on_beside_a_prompt() -> None:
+def test_decoding_continues_during_prefill() -> None:
     spec = EngineSpec(max_num_batched_tokens=512, step_s=0.01, noise=0.0)
     early, late = SimulatedRequest(0.0, 8, 20), SimulatedRequest(0.011, 1024, 2)
     run_all(spec, [early, late])
-    assert early.tpot == pytest.approx(0.01)  # one token a step, all the time
+    assert early.tpot == pytest.approx(0.01)  # one token a step throughout
     assert late.first_token == pytest.approx(0.05)  # its prompt took 511 tokens of each step
 
 
-def test_a_step_is_longer_with_more_sequences_and_longer_contexts() -> None:
+def test_step_time_grows_with_load() -> None:
     spec = EngineSpec(step_s=0.01, sequence_s=0.001, context_token_s=1e-5, noise=0.0)
     few, many, long = at_once(1, 8, 50), at_once(20, 8, 50), at_once(1, 1000, 50)
     for requests in (few, many, long):
@@ -64,19 +64,19 @@ def test_a_step_is_longer_with_more_sequences_and_longer_contexts() -> None:
     assert long[0].tpot == pytest.approx((few[0].tpot or 0) + 992e-5, rel=0.02)
 
 
-def test_too_few_blocks_preempt_the_last_admitted_which_starts_again() -> None:
+def test_last_admitted_is_preempted() -> None:
     spec = EngineSpec(kv_blocks=4, block_size=16, step_s=0.01, noise=0.0)
-    requests = at_once(2, 30, 30)  # two blocks each at first, four in the end
+    requests = at_once(2, 30, 30)  # two blocks each at first, four at the end
     engine = run_all(spec, requests)
     assert engine.preemptions >= 1
     assert requests[0].preemptions == 0
     assert requests[1].preemptions >= 1
     assert requests[0].e2e == pytest.approx(0.3)
     assert requests[1].e2e > 0.3
-    assert requests[1].ttft == pytest.approx(0.01)  # the client keeps what it got before
+    assert requests[1].ttft == pytest.approx(0.01)  # the first token was sent before
 
 
-def test_all_blocks_come_back_whatever_happened() -> None:
+def test_all_blocks_are_released() -> None:
     spec = EngineSpec(kv_blocks=40, block_size=16, step_s=0.01, noise=0.2)
     random = Random(5)  # noqa: S311
     sequences = [SimulatedRequest(index * 0.02, random.randint(1, 200), random.randint(1, 200)) for index in range(500)]
@@ -87,7 +87,7 @@ def test_all_blocks_come_back_whatever_happened() -> None:
     assert engine._decoding == engine._context == sum(engine._needs_block) == 0
 
 
-def test_blocks_in_use_are_those_that_the_contexts_need() -> None:
+def test_used_blocks_match_contexts() -> None:
     spec = EngineSpec(kv_blocks=60, block_size=16, step_s=0.01, noise=0.0)
     engine = SimulatedEngine(spec, 1)
     for request in islice(poisson(50, 40, 30), 40):
@@ -103,27 +103,27 @@ def test_blocks_in_use_are_those_that_the_contexts_need() -> None:
         assert engine.used_blocks == held <= spec.kv_blocks
 
 
-def test_a_request_that_never_fits_is_refused() -> None:
+def test_oversized_request_is_refused() -> None:
     with pytest.raises(ValueError, match="do not fit"):
         SimulatedEngine(EngineSpec(kv_blocks=4), 1).arrive(SimulatedRequest(0.0, 60, 10))
 
 
-def test_beyond_the_queue_limit_requests_are_rejected_at_once() -> None:
+def test_full_queue_rejects_at_once() -> None:
     requests = [SimulatedRequest(0.001 * index, 8, 10) for index in range(10)]
     engine = run_all(EngineSpec(max_num_seqs=2, max_num_queued_reqs=3, step_s=0.05, noise=0.0), requests)
     assert engine.rejections == sum(request.rejected for request in requests) > 0
     assert all(request.last_token == request.arrived for request in requests if request.rejected)
 
 
-def test_the_api_server_does_one_thing_at_a_time() -> None:
+def test_api_server_is_sequential() -> None:
     requests = at_once(3, 8, 1)
     run_all(EngineSpec(step_s=0.01, request_s=0.1, output_token_s=0.02, noise=0.0), requests)
     assert requests[0].ready == pytest.approx(0.1)
     assert requests[2].ready == pytest.approx(0.3)
-    assert requests[0].ttft == pytest.approx(0.32)  # its token leaves after the requests that came before it was made
+    assert requests[0].ttft == pytest.approx(0.32)  # its token leaves after the requests that arrived before
 
 
-def test_an_aborted_request_gives_its_place_to_the_next() -> None:
+def test_abort_frees_the_slot() -> None:
     engine = SimulatedEngine(EngineSpec(max_num_seqs=1, step_s=0.01, noise=0.0), 1)
     first, second = at_once(2, 20, 50)
     engine.arrive(first)
@@ -140,7 +140,7 @@ def test_an_aborted_request_gives_its_place_to_the_next() -> None:
     assert engine.used_blocks == 0
 
 
-def test_the_api_server_does_nothing_more_for_requests_whose_clients_went_away() -> None:
+def test_abort_frees_the_api_server() -> None:
     engine = SimulatedEngine(EngineSpec(step_s=0.01, request_s=0.1, noise=0.0), 1)
     requests = at_once(10, 20, 1)
     for request in requests:
@@ -149,10 +149,10 @@ def test_the_api_server_does_nothing_more_for_requests_whose_clients_went_away()
         assert engine.abort(request, 0.05)
     while engine.begin_step():
         engine.end_step()
-    assert requests[9].ttft == pytest.approx(0.2 + 0.01)  # behind the one that it had begun with
+    assert requests[9].ttft == pytest.approx(0.2 + 0.01)  # behind the request whose processing had begun
 
 
-def test_a_cached_prompt_needs_no_prefill() -> None:
+def test_cached_prompt_needs_no_prefill() -> None:
     spec = EngineSpec(step_s=0.01, prefill_token_s=1e-4, noise=0.0)
     cold, warm = SimulatedRequest(0.0, 1000, 1), SimulatedRequest(0.0, 1000, 1, cached_tokens=1000)
     run_all(spec, [cold])
@@ -161,14 +161,14 @@ def test_a_cached_prompt_needs_no_prefill() -> None:
     assert warm.ttft == pytest.approx(0.0101)
 
 
-def test_a_queue_with_one_slot_waits_as_theory_says() -> None:
-    """M/D/1: the mean wait is rho / (2 (1 - rho)) services (Pollaczek and Khinchine)."""
+def test_single_slot_waits_like_md1() -> None:
+    """M/D/1: the mean wait is rho / (2 (1 - rho)) service times (Pollaczek and Khinchine)."""
     spec = EngineSpec(max_num_seqs=1, step_s=0.01, noise=0.0)
     waits = [sequence.ttft - 0.01 for sequence in run(SimulatedEngine(spec, 1), islice(poisson(7, 8, 10), 100_000))]
     assert sum(waits) / len(waits) == pytest.approx(0.1 * 0.7 / (2 * 0.3), rel=0.05)
 
 
-def test_the_same_seed_gives_the_same_run() -> None:
+def test_seed_repeats_the_run() -> None:
     spec = EngineSpec(max_num_seqs=4, noise=0.3)
     first, second = (
         [sequence.last_token for sequence in run(SimulatedEngine(spec, 3), islice(poisson(30, 8, 10), 500))]
@@ -177,6 +177,6 @@ def test_the_same_seed_gives_the_same_run() -> None:
     assert first == second
 
 
-def test_an_engine_that_could_not_run_is_refused() -> None:
+def test_impossible_engine_is_refused() -> None:
     with pytest.raises(ValueError, match="max_num_batched_tokens"):
         EngineSpec(max_num_seqs=256, max_num_batched_tokens=128)

@@ -11,21 +11,21 @@ from tests.rig.simulated_engine.engine_kinds import KINDS
 
 
 def measure(name: str, rate: float, count: int, seed: int) -> StageResult:
-    """A stage as a client sees it."""
+    """Return a stage as the client measures it."""
     kind = KINDS[name]
-    sequences = list(islice(kind.arrivals(rate, seed), count))
-    list(run(SimulatedEngine(kind.engine, seed), sequences))
+    simulated = list(islice(kind.arrivals(rate, seed), count))
+    list(run(SimulatedEngine(kind.engine, seed), simulated))
     requests = [
         StageRequest(s.arrived, False, None, None, None, s.prompt_tokens, s.output_tokens, rejected=True)
         if s.rejected
         else StageRequest(s.arrived, kind.limits.met(s), s.ttft, s.tpot, s.e2e, s.prompt_tokens, s.output_tokens)
-        for s in sequences
+        for s in simulated
     ]
     return StageResult(StagePlan(0, rate, "edge", 0.0, count, count), tuple(requests), 0.0)
 
 
 @pytest.mark.parametrize(("name", "rates"), [("batch_slots", (2, 14, 18)), ("decode_speed", (1, 8, 10))])
-def test_the_twin_misses_what_the_engine_missed(name: str, rates: tuple[float, ...]) -> None:
+def test_twin_misses_the_same_requests(name: str, rates: tuple[float, ...]) -> None:
     twin = fit_twin([measure(name, rate, 200, 1) for rate in rates])
     assert twin is not None
     fresh = measure(name, rates[1] * 1.1, 1000, 2)
@@ -35,7 +35,7 @@ def test_the_twin_misses_what_the_engine_missed(name: str, rates: tuple[float, .
     assert len(missed ^ found) < 0.5 * len(missed)
 
 
-def test_limits_are_found_where_they_were_reached() -> None:
+def test_reached_limits_are_fitted() -> None:
     slots = fit_twin([measure("batch_slots", rate, 200, 1) for rate in (2, 14, 18)])
     queue = fit_twin([measure("admission_limit", rate, 200, 1) for rate in (2, 16, 24)])
     assert slots is not None
@@ -45,12 +45,12 @@ def test_limits_are_found_where_they_were_reached() -> None:
     assert queue.spec.max_num_queued_reqs == pytest.approx(6, abs=1)
 
 
-def test_nothing_that_answered_has_no_twin() -> None:
+def test_no_twin_without_answers() -> None:
     failed = StageRequest(0.0, False, None, None, None, 10, 10)
     assert fit_twin([StageResult(StagePlan(0, 1.0, "probe", 0.0, 1, 1), (failed,), 1.0)]) is None
 
 
-def test_limits_of_the_slo() -> None:
+def test_slo_limits() -> None:
     good = next(iter(replay(KINDS["batch_slots"].engine, [StageRequest(0.0, True, None, None, None, 64, 22)])))
     assert SloLimits(ttft_s=0.5, tpot_s=0.05).met(good)
     assert not SloLimits(ttft_s=0.001).met(good)
