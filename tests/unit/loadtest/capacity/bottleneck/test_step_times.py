@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -41,3 +42,9 @@ def test_work_that_costs_nothing_is_not_told_as_less_than_nothing() -> None:
 def test_spans_in_which_the_engine_stood_still_say_nothing() -> None:
     assert fit_step_law([samples(StepLaw(0.01, 0.0002, 0.0009), 60, running=0.0)]) is None
     assert fit_step_law([samples(StepLaw(0.01, 0.0002, 0.0009), 10)]) is None
+
+
+def test_span_idle_at_one_end_says_nothing() -> None:
+    made = samples(StepLaw(0.01, 0.0002, 0.0009), 60)
+    made[1::2] = [replace(sample, running=0.0) for sample in made[1::2]]
+    assert fit_step_law([made]) is None
