@@ -223,6 +223,7 @@ def test_changed_patterns_fetch_again(volume_path: Path, address: str, models: P
     assert run_model(volume_path, address=address).returncode == 0
     result = run_model(volume_path, address=address, MODEL_IGNORE_PATTERNS="*.md")
     assert result.returncode == 0, result.stdout
+    assert "; 0.0 MB to fetch" in result.stdout, "what is there needs no space"
     assert not (volume_path / MODEL_ID / "notes.md").exists()
     assert "notes.md" not in (volume_path / MODEL_ID / "manifest.json").read_text()
 

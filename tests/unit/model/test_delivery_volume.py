@@ -108,3 +108,8 @@ def test_lock_admits_one_process(tmp_path: Path) -> None:
     assert said == []
     with volume.locked(tmp_path, said.append):
         pass
+
+
+@pytest.mark.parametrize(("missing", "margin"), [(1, 32_000_000), (10_000_000_000, 100_000_000)])
+def test_margin_grows_with_the_download(missing: int, margin: int) -> None:
+    assert volume.margin(missing) == margin

@@ -131,9 +131,10 @@ def test_refusal_in_a_stream_becomes_503() -> None:
     assert gauges() == (0, 0, 1)
 
 
-def test_early_error_keeps_its_status() -> None:
-    start, _ = ask(streaming(b'data: {"error": {"message": "no", "code": 500}}\n\n'), scope())
-    assert start["status"] == 500
+@pytest.mark.parametrize("status", [400, 500])
+def test_early_error_keeps_its_status(status: int) -> None:
+    start, _ = ask(streaming(b'data: {"error": {"message": "no", "code": %d}}\n\n' % status), scope())
+    assert start["status"] == status
     assert all(name != b"retry-after" for name, _ in start["headers"])
 
 

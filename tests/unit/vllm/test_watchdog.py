@@ -150,3 +150,15 @@ def test_unreported_request_hastens_canary(watched: Watched) -> None:
     # Alone it ends nothing: the request may wait for something else.
     watched.see(waiting, 3 * LIMIT_S)
     assert not watched.progress.suspect
+
+
+def test_computing_starts_the_clock_anew(watched: Watched) -> None:
+    for _ in range(3):
+        watched.see(page(7, running=1), LIMIT_S - 2 * TICK_S)
+        watched.see(page(7, running=1), TICK_S, engine_cores=1)
+    assert not watched.progress.stalled
+
+
+def test_equal_series_of_one_engine_add_up() -> None:
+    metrics = parse_metrics(page(7, running=2) + page(5, running=1))
+    assert metrics.engines["0"].held == 3

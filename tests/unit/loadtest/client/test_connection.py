@@ -8,6 +8,8 @@ import gevent
 import pytest
 import requests
 from gevent import monkey
+from gevent import socket as gsocket
+from gevent.server import StreamServer
 
 from loadtest.client.connection import Capture, Connection, End
 from loadtest.client.target import build_request
@@ -95,4 +97,34 @@ def test_prompt_beyond_socket_buffer_is_sent(engine: str, size: int) -> None:
     body = make_spec(tokens=1).body.replace(b"question", b"q" * size)
     connection.exchange(build_request(where.head("chat"), body), 10.0, capture)
     connection.close()
+    assert capture.end is End.COMPLETE
+
+
+def test_answer_cut_off_is_not_asked_again(engine: str) -> None:
+    where, broken = target(engine), target(engine, "cut")
+    connection = Connection(where)
+    assert ask(connection, where).outcome == "ok"
+    assert ask(connection, broken).outcome == "truncated"
+    connection.close()
+    assert connection.opened == 1
+
+
+@pytest.mark.parametrize("last", [1, 2, 3])
+def test_end_of_body_in_pieces_is_seen(last: int) -> None:
+    head, body = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"2\r\nok\r\n0\r\n\r\n"
+
+    def serve(sock: gsocket.socket, _address: object) -> None:
+        sock.recv(65536)
+        for part in (head, body[:-last], body[-last:]):
+            sock.sendall(part)
+            gevent.sleep(0.05)
+        sock.recv(1)  # until the client closes
+
+    server = StreamServer(("127.0.0.1", 0), serve)
+    server.start()
+    where = target(f"http://127.0.0.1:{server.server_port}")
+    connection, capture = Connection(where), Capture()
+    connection.exchange(build_request(where.head("chat"), b"{}"), 5.0, capture)
+    connection.close()
+    server.stop()
     assert capture.end is End.COMPLETE

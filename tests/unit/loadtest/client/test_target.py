@@ -45,3 +45,7 @@ def test_key_cannot_inject_a_header() -> None:
 def test_content_length_counts_bytes() -> None:
     body = '{"prompt":"é"}'.encode()
     assert build_request(b"X\r\nContent-Length: ", body) == b"X\r\nContent-Length: 15\r\n\r\n" + body
+
+
+def test_ipv6_host_stands_in_brackets() -> None:
+    assert b"\r\nHost: [::1]:8000\r\n" in Target.parse("http://[::1]:8000").head("chat")

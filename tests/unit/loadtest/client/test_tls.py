@@ -4,12 +4,14 @@ import select
 import ssl
 import subprocess
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
 
 from loadtest.client.connection import Connection
 from loadtest.client.target import Target
+from loadtest.client.tls import TlsChannel
 from tests.rig.fault_engine.process import ROOT
 from tests.rig.one_request import ask
 
@@ -66,3 +68,22 @@ def test_untrusted_certificate_fails_to_connect(tls_url: str) -> None:
     record = ask(Connection(where, ssl.create_default_context()), where)
     assert record.outcome == "connect"
     assert "certificate" in record.detail.lower()
+
+
+def test_every_record_of_a_read_is_decrypted(certificate: Path) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    server = context.wrap_bio(incoming, outgoing, server_side=True)
+    channel = TlsChannel(ssl.create_default_context(cafile=str(certificate)), "127.0.0.1")
+
+    def receive() -> bytes:
+        with suppress(ssl.SSLWantReadError):
+            server.do_handshake()
+        return outgoing.read()
+
+    channel.handshake(incoming.write, receive)
+    server.do_handshake()
+    for part in (b"one", b"two", b"three"):
+        server.write(part)
+    assert channel.decrypt(outgoing.read()) == b"onetwothree"

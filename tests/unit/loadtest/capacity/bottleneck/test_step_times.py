@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -48,3 +49,9 @@ def test_collinear_samples_have_no_fit() -> None:
         EngineSample(at, 0.5, 4.0, steps=50 * at, prompt_tokens=90 * at, output_tokens=200 * at) for at in range(60)
     ]
     assert fit_step_times([regular]) is None
+
+
+def test_span_idle_at_one_end_says_nothing() -> None:
+    made = samples(StepTimes(0.01, 0.0002, 0.0009), 60)
+    made[1::2] = [replace(sample, running=0.0) for sample in made[1::2]]
+    assert fit_step_times([made]) is None

@@ -11,8 +11,9 @@ from gevent.monkey import get_original
 
 from loadtest.capacity.execution import capacity_run
 from loadtest.capacity.execution.capacity_run import CapacityRun
-from loadtest.capacity.execution.stage_runner import StageRunner
+from loadtest.capacity.execution.stage_runner import NobodyToSendError, StageRunner
 from loadtest.capacity.report.capacity_metrics import CapacityMetrics
+from loadtest.capacity.stage import StagePlan
 from loadtest.results.prometheus_metrics import LoadTestMetrics
 from loadtest.sending.workers import Workers
 from loadtest.single_run import RunContext
@@ -20,6 +21,7 @@ from tests.rig.loadtest_objects import options, plan
 
 if TYPE_CHECKING:
     from loadtest.capacity.answer import Lengths, SearchSettings
+    from loadtest.sending.pacing import LoadSpec
 
 LENGTHS = [(64, 16), (80, 12)]
 
@@ -80,3 +82,18 @@ def test_planning_does_not_block_heartbeats(monkeypatch: pytest.MonkeyPatch) -> 
     search._run()
     assert seen == [True]
     assert search.finding.problem is None
+
+
+def test_each_stage_has_its_own_arrivals(monkeypatch: pytest.MonkeyPatch) -> None:
+    seeds: list[int] = []
+
+    def drive(_runner: StageRunner, load: LoadSpec, _ended: object) -> None:
+        seeds.append(load.seed)
+        raise NobodyToSendError
+
+    monkeypatch.setattr(StageRunner, "drive", drive)
+    search = make()
+    for number in range(3):
+        with pytest.raises(NobodyToSendError):
+            search._run_stage(StagePlan(number, 10.0, "edge", 0.0, 100, 100))
+    assert len(set(seeds)) == 3

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from loadtest.capacity.answer import SearchSettings
@@ -41,3 +43,8 @@ def test_final_share_decides() -> None:
     requests = [request(good=place >= 2) for place in range(100)]
     made = make_record(8, requests, SearchSettings(objective=0.95), rate=5.0, void=(), duration_s=10.0)
     assert (made.met, made.good, made.output_tokens_per_s) == (True, 98, 5.0 * 21)
+
+
+def test_void_closed_loop_decides_nothing() -> None:
+    void = replace(tried(10, False), void=("restart",))
+    assert next_users(8, [tried(8, True), void]) == next_users(8, [tried(8, True)]) == 10

@@ -9,7 +9,7 @@ import pytest
 
 from loadtest.capacity.answer import SloLimits
 from loadtest.capacity.planner import plan_command
-from loadtest.capacity.planner.capacity_plan import Box, make_plan
+from loadtest.capacity.planner.capacity_plan import Box, _fewest, make_plan
 from loadtest.capacity.planner.fleet_simulation import ForecastLoad, simulate_fleet
 from loadtest.capacity.simulation.engine_spec import EngineSpec
 from loadtest.input_error import InputError
@@ -128,3 +128,9 @@ def test_bad_options_give_one_line(tmp_path: Path) -> None:
         plan_command.plan([*arguments, "--window", "0"])
     with pytest.raises(InputError, match="RESULT"):
         plan_command.plan([str(tmp_path / "none.json"), *arguments[1:]])
+
+
+@pytest.mark.parametrize("start", [1, 5, 20])
+def test_smallest_number_of_boxes_is_found(start: int) -> None:
+    for needed in range(1, 40):
+        assert _fewest(lambda boxes, needed=needed: float(boxes >= needed), 0.95, start) == needed

@@ -211,3 +211,21 @@ def test_arrival_rates_bound_the_capacity() -> None:
     answer = search.answer()
     assert answer.low == pytest.approx(7.0 * math.exp(-0.15))
     assert answer.high == pytest.approx(18.0)
+
+
+def test_counting_stage_forgets_void_ones() -> None:
+    search, random, states = Search(SearchSettings()), Random(1), [True, True, False, True, True, False]  # noqa: S311
+    for void in states:
+        plan = search.next_stage(0.0)
+        assert plan is not None
+        result = run_stage(search, plan, 1.0, random)
+        search.add(StageResult(plan, result.requests, result.duration_s, void=("restarted",) if void else ()))
+    assert search.next_stage(0.0) is not None
+
+
+def test_stage_with_its_warm_up_fits_the_budget() -> None:
+    # A stage of 8 requests at 1/s after 3 of warm-up takes 11 s.
+    search = Search(SearchSettings(budget_s=100.0))
+    assert search.next_stage(88.9) is not None
+    assert search.next_stage(89.1) is None
+    assert search.answer().ended == "budget"

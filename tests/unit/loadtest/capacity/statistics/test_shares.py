@@ -70,3 +70,7 @@ def test_growing_latency_is_detected() -> None:
     assert not rises(steady)
     assert rises(growing)
     assert not rises(growing[:20])
+
+
+def test_small_steady_growth_is_no_overload() -> None:
+    assert not rises([0.1 + number / 8000 for number in range(400)])
