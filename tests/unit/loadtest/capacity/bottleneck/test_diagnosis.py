@@ -149,6 +149,6 @@ def test_unknown_api_server_cpu_is_named() -> None:
 def test_evidence_comes_from_the_worst_stage() -> None:
     stages = [record(9.9, missed=10), record(10.2, missed=30), record(10.0, missed=5)]
     answer = SearchAnswer("edge", "interval", 9.8, 10.0, 10.2, 0.95, ())
-    found = find_limit(answer, select_stages(answer, stages), Slo(ttft=0.5), {})
+    found = find_bottleneck(answer, select_stages(answer, stages), Slo(ttft=0.5), {})
     assert found is not None
     assert "at 10.20 requests/s, where most missed" in found["evidence"][1]
