@@ -14,7 +14,7 @@ import socket
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 import requests
@@ -518,7 +518,8 @@ def test_unprepared_worker_ends_a_search(tmp_path: Path) -> None:
     ):
         requests.post(f"{root}/stop", timeout=60)
         wait_until(lambda: bool(list(tmp_path.glob("*/summary.json"))))
-        (port,) = (part.split("=")[1] for part in master.args if "--master-bind-port=" in str(part))
+        arguments = cast("list[str]", master.args)
+        (port,) = (part.split("=")[1] for part in arguments if "--master-bind-port=" in part)
 
         def begun_and_over() -> bool:
             metrics = requests.get(f"{root}/metrics", timeout=5).text
