@@ -33,6 +33,12 @@ def test_links_lead_to_files_and_headings(page: Path) -> None:
     assert broken == []
 
 
+@pytest.mark.parametrize("page", [page for page in PAGES if page.name != "CHANGELOG.md"], ids=page_name)
+def test_paths_in_pages_exist(page: Path) -> None:
+    paths = re.findall(r"\b(?:docker|examples|loadtest|scripts|tests)/[\w./-]*\w", page.read_text())
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+
+
 @pytest.mark.parametrize("page", DOCS, ids=page_name)
 def test_docs_have_no_history(page: Path) -> None:
     # A date with a time of day is data, such as a line of a trace; a link may name a page of evidence.
