@@ -31,7 +31,7 @@ def split(data: bytes) -> tuple[bytes, list[bytes]]:
 def scratch() -> Path:
     """A folder in memory for readers that need a path; deleted with the process."""
     shm = Path("/dev/shm")  # noqa: S108  # a folder of its own is made there
-    made = tempfile.TemporaryDirectory(prefix="fuzz-", dir=shm if shm.is_dir() else None)
+    made = tempfile.TemporaryDirectory(prefix="hostile-", dir=shm if shm.is_dir() else None)
     _KEPT.append(made)
     return Path(made.name)
 
