@@ -87,11 +87,11 @@ def test_planning_does_not_block_heartbeats(monkeypatch: pytest.MonkeyPatch) -> 
 def test_each_stage_has_its_own_arrivals(monkeypatch: pytest.MonkeyPatch) -> None:
     seeds: list[int] = []
 
-    def drive(_runner: StageRunner, load: LoadSpec, _ended: object) -> None:
+    def run(_runner: StageRunner, load: LoadSpec, _ended: object) -> None:
         seeds.append(load.seed)
         raise NobodyToSendError
 
-    monkeypatch.setattr(StageRunner, "drive", drive)
+    monkeypatch.setattr(StageRunner, "run", run)
     search = make()
     for number in range(3):
         with pytest.raises(NobodyToSendError):
