@@ -63,7 +63,8 @@ def judge(
     record.response_bytes = sum(len(read[0]) for read in capture.reads)
     record.outcome, record.detail = _outcome(record, capture, response, stream=stream, yield_to_loop=yield_to_loop)
     text = " ".join(record.detail.split())[:_DETAIL_CHARS]
-    record.detail = text.encode("utf-8", "replace").decode()  # half a surrogate pair cannot be written
+    # The server's words go to files and terminals: no control characters, no half of a surrogate pair.
+    record.detail = "".join([letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text])
     return record
 
 
