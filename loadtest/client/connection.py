@@ -7,8 +7,10 @@ the last. A chunk costs little more than its system call, so other streams wait 
 from __future__ import annotations
 
 import enum
+import re
 import socket
 import ssl
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +30,14 @@ if TYPE_CHECKING:
 READ_BYTES = 8192
 # Every chunked body ends in CRLF CRLF (RFC 9112, 7.1); a shorter read may be a part of it.
 _BODY_END = b"\r\n\r\n"
+# Ends of a read with [DONE], after which some servers do not end the body: an event of JSON ends in "}".
+_DONE_ENDS = (b"]\n\n\r\n", b"]\n\r\n", b"]\r\n", b"] \n\n\r\n", b"]\r\n\r\n")
+_DONE = re.compile(rb"[\r\n]data: ?\[DONE\]\s*\Z")
+_LONGEST_DONE = 64
+_ENDS = (_BODY_END, *_DONE_ENDS)
+_INTERIM = b"HTTP/1.1 1"
+# As long as OpenAI's client waits for the end of the body after [DONE] (openai/_streaming_cleanup.py).
+_AFTER_DONE_S = 0.1
 _READABLE = 1  # libev's EV_READ
 
 _PlainSocket: type[socket.socket] = monkey.get_original("socket", "socket")
@@ -163,12 +173,17 @@ class Connection:
                 capture.end, capture.detail = End.CONNECT, _reason(error)
                 return
             capture.sent_ns = now_ns()
+            problem = ""
             try:
-                self._send(request)
+                whole = self._send(request)
             except OSError as error:
-                capture.end, capture.detail = End.CLOSED, _reason(error)
-            else:
-                self._receive(capture)
+                whole, problem = False, _reason(error)
+            # A server may refuse a long request before it has read it; why, says its answer.
+            self._receive(capture)
+            if not whole:
+                self.close()
+                if capture.end is End.CLOSED:
+                    capture.detail = problem or capture.detail
             # A server may close an idle connection just as we send on it: no failure of the server, so try again.
             answered = any(read[0] for read in capture.reads)
             if not (attempt_on_reused and capture.end is End.CLOSED and not answered):
@@ -191,8 +206,12 @@ class Connection:
         self.close()
         return False
 
-    def _send(self, data: bytes) -> None:
-        self._send_plain(self._tls.encrypt(data) if self._tls else data)
+    def _send(self, data: bytes) -> bool:
+        """Send a request; returns False if the server answered before it was sent whole."""
+        if self._tls is None:
+            return self._send_until_answered(data)
+        self._send_plain(self._tls.encrypt(data))
+        return True
 
     def _send_plain(self, data: bytes) -> None:
         assert self._sock is not None  # noqa: S101  # for the type checker: open() came first
@@ -201,6 +220,23 @@ class Connection:
                 data = data[self._sock.send(data) :]
             except BlockingIOError:
                 gsocket.wait_write(self._sock.fileno())
+
+    def _send_until_answered(self, data: bytes) -> bool:
+        assert self._sock is not None  # noqa: S101  # for the type checker: open() came first
+        while data:
+            try:
+                data = data[self._sock.send(data) :]
+            except BlockingIOError:
+                gsocket.wait_readwrite(self._sock.fileno())
+                try:
+                    answer = self._sock.recv(len(_INTERIM), socket.MSG_PEEK)
+                except BlockingIOError:
+                    continue
+                if answer != _INTERIM:
+                    return False
+                self._send_plain(data)  # the final response follows the whole request
+                return True
+        return True
 
     def _receive_plain(self) -> bytes:
         assert self._sock is not None  # noqa: S101  # for the type checker: open() came first
@@ -219,16 +255,24 @@ class Connection:
         self._error = ""
         self._waiter.clear()
         seen = 0
+        last = b""
+        done_by: float | None = None  # with [DONE], the answer is over; the body's end may yet come
         self._watcher.start(self._on_readable)
         try:
             while True:
-                self._waiter.get()
+                if done_by is None:
+                    self._waiter.get()
+                elif not self._wait_until(done_by):
+                    capture.end = End.COMPLETE
+                    self.close()
+                    return
                 self._waiter.clear()
                 fresh = capture.reads[seen:]
                 seen += len(fresh)
                 at_end = bool(fresh) and not fresh[-1][0]
+                data = b"".join([read[0] for read in fresh])
                 try:
-                    framing.parser.feed_data(b"".join([read[0] for read in fresh]))
+                    framing.parser.feed_data(data)
                 except httptools.HttpParserError as error:
                     capture.end, capture.detail = End.GARBLED, f"not a valid HTTP response: {error}"
                     return
@@ -241,10 +285,26 @@ class Connection:
                     capture.end = End.CLOSED
                     capture.detail = self._error or "the server closed the connection"
                     return
-                self._wake_always = not (framing.head_read and framing.chunked)
+                last = (last + data)[-_LONGEST_DONE:]
+                if done_by is None and _DONE.search(last):
+                    done_by = time.monotonic() + _AFTER_DONE_S
+                self._wake_always = not (framing.head_read and framing.chunked) or done_by is not None
         finally:
             if self._watcher is not None:
                 self._watcher.stop()
+
+    def _wait_until(self, deadline: float) -> bool:
+        """Wait for a read; returns False if none came before `deadline` on the monotonic clock."""
+        timer = gevent.Timeout.start_new(max(0.0, deadline - time.monotonic()))
+        try:
+            self._waiter.get()
+        except gevent.Timeout as timeout:
+            if timeout is not timer:
+                raise
+            return False
+        finally:
+            timer.close()
+        return True
 
     def _on_readable(self) -> None:
         """Record bytes and times of one read, called by the event loop; wake the reader only if needed."""
@@ -265,7 +325,7 @@ class Connection:
                     return
         # The stamp is the only ancillary data requested.
         self._record((data, ancillary[0][2] if ancillary else b"", now))
-        if self._wake_always or len(data) <= len(_BODY_END) or data.endswith(_BODY_END):
+        if self._wake_always or len(data) <= len(_BODY_END) or data.endswith(_ENDS):
             if not data:
                 self._watcher.stop()
             self._waiter.switch(None)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from loadtest.client import messages
 from loadtest.client.connection import Capture, End
-from loadtest.client.http import SLICE, Response, read_response
+from loadtest.client.http import Response, read_response
 from loadtest.client.request_record import NS, Outcome, RequestRecord
-from loadtest.client.sse import read_events
+from loadtest.client.stream import is_stream, read_stream, time_per_token
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,6 +23,10 @@ _BROKEN = {
     End.GARBLED: Outcome.ERROR,
 }
 _SHED = {429, 503}
+# vLLM's and SGLang's, Zhipu's, DeepSeek's words for a request that the server gave up.
+_FAILED = {"abort", "error", "network_error", "insufficient_system_resource"}
+# OpenAI's, Zhipu's, Gemini's words for an answer that a filter has cut.
+_FILTERED = {"content_filter", "sensitive", "safety"}
 
 
 def _noop() -> None:
@@ -59,7 +62,9 @@ def judge(
     record.lags = [lag * NS for lag in response.lags_ns]
     record.response_bytes = sum(len(read[0]) for read in capture.reads)
     record.outcome, record.detail = _outcome(record, capture, response, stream=stream, yield_to_loop=yield_to_loop)
-    record.detail = " ".join(record.detail.split())[:_DETAIL_CHARS]
+    text = " ".join(record.detail.split())[:_DETAIL_CHARS]
+    # The server's words go to files and terminals: no control characters, no half of a surrogate pair.
+    record.detail = "".join([letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text])
     return record
 
 
@@ -67,14 +72,13 @@ def _outcome(
     record: RequestRecord, capture: Capture, response: Response, *, stream: bool, yield_to_loop: Callable[[], None]
 ) -> tuple[Outcome, str]:
     if 200 <= response.status < 300:
-        if stream and response.content_type.startswith("text/event-stream"):
+        # The content takes precedence over how the connection ended: after [DONE], nothing is missing.
+        if stream and is_stream(response):
             found = _read_stream(record, capture.sent_ns, response, yield_to_loop)
         else:
             complete = capture.end is End.COMPLETE
             found = _read_whole(record, capture.sent_ns, response, stream=stream, complete=complete)
-        # The stream's own content takes precedence over how the connection ended, except for OK: a request that we cut
-        # off while the server still held the connection has not ended.
-        if found is not None and (found[0] is not Outcome.OK or capture.end in {End.COMPLETE, End.CLOSED}):
+        if found is not None:
             return found
     elif response.status and capture.end not in _BROKEN:
         text = _http_error_text(response)
@@ -84,61 +88,25 @@ def _outcome(
     return Outcome.TRUNCATED, capture.detail or "the stream ended with no finish_reason and [DONE]"
 
 
-@dataclass(slots=True)
-class _Stream:
-    """The content of a stream's events."""
-
-    arrivals: list[int] = field(default_factory=list)  # of the non-empty deltas, ns
-    finish_reason: str | None = None
-    done: bool = False
-    usage: messages.Usage | None = None
-    problem: str | None = None
-
-
-def _read_events(response: Response, yield_to_loop: Callable[[], None]) -> _Stream:
-    stream = _Stream()
-    for number, (data, at_ns) in enumerate(read_events(response.fragments), 1):
-        if not number % SLICE:
-            yield_to_loop()
-        if data == b"[DONE]":
-            stream.done = True
-            break
-        try:
-            answer = messages.decode(data)
-        except messages.NOT_JSON as error:
-            stream.problem = f"an event is not valid JSON: {error}"
-            break
-        text = messages.error_text(answer)
-        if text is not None:
-            stream.problem = f"error in the stream: {text}"
-            break
-        stream.usage = answer.usage or stream.usage
-        for choice in answer.choices:
-            if choice.has_output:
-                stream.arrivals.append(at_ns)
-            stream.finish_reason = choice.finish_reason or stream.finish_reason
-    return stream
-
-
 def _read_stream(
     record: RequestRecord, sent_ns: int, response: Response, yield_to_loop: Callable[[], None]
 ) -> tuple[Outcome, str] | None:
     """Fill in `record` from the events; return the outcome, None if they end without a terminal state."""
-    stream = _read_events(response, yield_to_loop)
+    stream = read_stream(response, yield_to_loop)
     _set_times(record, sent_ns, stream.arrivals)
+    if stream.first_answer_ns is not None:
+        record.ttfat = (stream.first_answer_ns - sent_ns) * NS
     _set_tokens(record, stream.usage)
     if stream.problem is not None:
         return Outcome.ERROR, stream.problem
-    if not stream.done or stream.finish_reason is None:
+    if stream.done_ns is None or not stream.finish_reasons:
         return None
+    record.duration = (stream.done_ns - sent_ns) * NS
     if record.e2e is None:
         record.e2e = record.duration
-    if stream.usage is None:
-        return Outcome.ERROR, "no token counts (usage) in the stream: the server must honour stream_options"
-    tokens, arrivals = stream.usage.completion_tokens, stream.arrivals
-    if tokens > 1 and len(arrivals) > 1:
-        record.tpot = (arrivals[-1] - arrivals[0]) * NS / (tokens - 1)
-    return _finished(stream.finish_reason)
+    per_token = time_per_token(stream)
+    record.tpot = None if per_token is None else per_token * NS
+    return _finished(stream.finish_reasons, stream.usage, has_output=bool(stream.arrivals), where="stream")
 
 
 def _set_times(record: RequestRecord, sent_ns: int, arrivals: list[int]) -> None:
@@ -158,8 +126,9 @@ def _set_times(record: RequestRecord, sent_ns: int, arrivals: list[int]) -> None
 def _set_tokens(record: RequestRecord, usage: messages.Usage | None) -> None:
     if usage is None:
         return
-    record.prompt_tokens = usage.prompt_tokens
-    record.output_tokens = usage.completion_tokens
+    record.prompt_tokens = usage.prompt_tokens or 0
+    record.output_tokens = usage.completion_tokens or 0
+    record.reasoning_tokens = usage.reasoning
     if usage.prompt_tokens_details is not None:
         record.cached_tokens = usage.prompt_tokens_details.cached_tokens or 0
 
@@ -170,36 +139,58 @@ def _read_whole(
     """Fill in `record` from one JSON document; return the outcome, None if the document is incomplete."""
     if not complete:
         return None
+    body, kind = response.body, response.content_type or "none"
     try:
-        answer = messages.decode(response.body)
-    except messages.NOT_JSON as error:
-        return Outcome.ERROR, f"the answer is not valid JSON: {error}"
+        answer = messages.decode(body)
+    except messages.NOT_JSON:
+        start = body[:80].decode("utf-8", "replace")
+        encoding = response.headers.get("content-encoding")
+        return Outcome.ERROR, (
+            f"the answer is not valid JSON: content type {kind}"
+            + (f", content encoding {encoding}" if encoding else f": {start}" if start.strip() else ", empty body")
+        )
     text = messages.error_text(answer)
     if text is not None:
         return Outcome.ERROR, f"error in the answer: {text}"
     if stream:
-        return (
-            Outcome.ERROR,
-            f"a stream was asked for, the server sent {response.content_type or 'no content type'}",
-        )
+        return Outcome.ERROR, f"a stream was asked for, the server sent one document: content type {kind}"
     record.e2e = (response.fragments[-1][1] - sent_ns) * NS
     _set_tokens(record, answer.usage)
-    reasons = [choice.finish_reason for choice in answer.choices if choice.finish_reason]
-    if reasons and answer.usage is None:
-        return Outcome.ERROR, "no token counts (usage) in the answer"
-    return _finished(reasons[0]) if reasons else None
+    choices = answer.choices or []
+    reasons = [choice.finish_reason for choice in choices if choice.finish_reason]
+    if not reasons:
+        return None
+    has_output = any(messages.read_output(choice) for choice in choices)
+    return _finished(reasons, answer.usage, has_output=has_output, where="answer")
 
 
-def _finished(reason: str) -> tuple[Outcome, str]:
-    # vLLM ends a request that it aborted, or that failed, with one of these.
-    if reason in {"abort", "error"}:
-        return Outcome.ERROR, f"finish_reason {reason}"
+def _finished(reasons: list[str], usage: messages.Usage | None, *, has_output: bool, where: str) -> tuple[Outcome, str]:
+    """Return the outcome of a response that has its terminal state."""
+    for reason in reasons:
+        if reason.lower() in _FAILED:
+            return Outcome.ERROR, f"finish_reason {reason}"
+        if reason.lower() in _FILTERED:
+            return Outcome.FILTERED, f"finish_reason {reason}"
+    tokens = None if usage is None else usage.completion_tokens
+    if not has_output:
+        counted = "no token counts" if tokens is None else f"{tokens} output tokens"
+        hidden = f", {usage.reasoning} of them reasoning" if usage is not None and usage.reasoning else ""
+        return Outcome.EMPTY, f"no text and no tool call: finish_reason {reasons[0]}, {counted}{hidden}"
+    if tokens is None:
+        hint = ": the server must honour stream_options" if where == "stream" else ""
+        return Outcome.ERROR, f"no token counts (usage) in the {where}{hint}"
+    if tokens == 0:
+        return Outcome.ERROR, f"the server counted 0 output tokens (usage) for the text in the {where}"
     return Outcome.OK, ""
 
 
 def _http_error_text(response: Response) -> str:
+    target = response.headers.get("location")
+    if 300 <= response.status < 400 and target:
+        return f"redirect to {target}"
     body = response.body
     try:
-        return messages.error_text(messages.decode(body)) or body.decode("utf-8", "replace")
+        text = messages.error_text(messages.decode(body))
     except messages.NOT_JSON:
-        return body.decode("utf-8", "replace")
+        text = None
+    return text or body.decode("utf-8", "replace") or "no text"

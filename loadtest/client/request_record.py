@@ -12,6 +12,8 @@ class Outcome(enum.StrEnum):
     """Outcome of a request; exactly one holds."""
 
     OK = "ok"  # a terminal finish_reason, [DONE] where it streams, and the token counts
+    EMPTY = "empty"  # a good end, but no text and no tool call
+    FILTERED = "filtered"  # a content filter cut the answer
     ERROR = "error"  # an HTTP error, an error inside the stream, or an invalid response
     REJECTED = "rejected"  # 429 or 503: the server shed load
     TRUNCATED = "truncated"  # it ended without a terminal state
@@ -24,9 +26,10 @@ class Outcome(enum.StrEnum):
 class RequestRecord:
     """One request. Times in seconds; None if not observed or not defined for this request.
 
-    ttft: request sent to the first non-empty delta. tpot: (last delta - first delta) / (output tokens - 1), with the
-    server's token count. e2e: sent to the last delta; not streaming, to the last byte. gaps: between consecutive
-    non-empty deltas. schedule_delay: due to sent, in open loop.
+    ttft: request sent to the first non-empty delta. ttfat: to the first delta with text or a tool call, not reasoning.
+    tpot: (last delta - first delta) / (output tokens - 1), with the server's token count, without reasoning that was
+    not sent. e2e: sent to the last delta; not streaming, to the last byte. gaps: between consecutive non-empty deltas.
+    schedule_delay: due to sent, in open loop.
     """
 
     index: int
@@ -49,6 +52,8 @@ class RequestRecord:
     merged_deltas: int = 0  # deltas in one read with the next: their own arrival is not known exactly
     kernel_stamped: bool = False
     lags: list[float] = field(default_factory=list)  # per read, from the kernel's stamp to the read
+    ttfat: float | None = None
+    reasoning_tokens: int = 0
 
     @property
     def failed(self) -> bool:

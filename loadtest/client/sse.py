@@ -10,37 +10,49 @@ if TYPE_CHECKING:
     from loadtest.client.http import Fragment
 
 
+_BOM = b"\xef\xbb\xbf"
+
+
 def read_events(fragments: Iterable[Fragment]) -> Iterator[tuple[bytes, int]]:
     """Yield (data, Unix nanoseconds) per event, parsed as the HTML standard's event stream format.
 
     Comments and fields other than `data` are skipped. An event is complete at its blank line: an event cut off by the
-    end of the stream is not yielded.
+    end of the stream is not yielded, except a final `[DONE]`, after which servers leave out line ends.
     """
     tail = b""
     lines: list[bytes] = []
+    after_cr = False  # the LF that may follow belongs to the same line end
+    at_start = True
+    at_ns = 0
     for received, at_ns in fragments:
         # The common case: a fragment is one event of one line.
         if received.startswith(b"data: ") and received.endswith(b"\n\n") and not (tail or lines):
             event = received[6:-2]
             if b"\n" not in event and b"\r" not in event:
+                after_cr = at_start = False
                 yield event, at_ns
                 continue
-        data = tail + received
-        # A final CR may be the first half of a CRLF that the next fragment completes.
-        if b"\r" in data:
-            held = data.endswith(b"\r")
-            if held:
-                data = data[:-1]
-            data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-            tail_mark = b"\r" if held else b""
-        else:
-            tail_mark = b""
-        *complete, rest = data.split(b"\n")
-        tail = rest + tail_mark
+        data = received[1:] if after_cr and received.startswith(b"\n") else received
+        after_cr = received.endswith(b"\r") or (after_cr and not received)
+        *complete, tail = (tail + _with_lf(data)).split(b"\n")
+        if complete and at_start:
+            complete[0] = complete[0].removeprefix(_BOM)
+            at_start = False
         for line in complete:
-            if not line:
-                if lines:
-                    yield b"\n".join(lines), at_ns
-                    lines = []
-            elif line.startswith(b"data:"):
-                lines.append(line[6:] if line.startswith(b"data: ") else line[5:])
+            if line.startswith(b"data:"):
+                lines.append(_value(line))
+            elif lines and not line:
+                yield b"\n".join(lines), at_ns
+                lines = []
+    lines += [_value(tail)] if tail.startswith(b"data:") else []
+    if lines and lines[0].startswith(b"[DONE]"):
+        yield b"\n".join(lines), at_ns
+
+
+def _value(line: bytes) -> bytes:
+    return line[6:] if line.startswith(b"data: ") else line[5:]
+
+
+def _with_lf(data: bytes) -> bytes:
+    """Return `data` with LF in the place of CRLF and CR."""
+    return data.replace(b"\r\n", b"\n").replace(b"\r", b"\n") if b"\r" in data else data

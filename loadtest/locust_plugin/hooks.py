@@ -9,6 +9,7 @@ import sys
 from typing import TYPE_CHECKING, Any, cast
 
 from loadtest.input_error import InputError
+from loadtest.locust_plugin import master_port
 from loadtest.locust_plugin.coordinator import REPORT_INTERVAL_S, Coordinator
 from loadtest.results.run_verdict import INVALID
 from loadtest.sending.worker import LoadWorker
@@ -24,6 +25,7 @@ def install() -> None:
     runners.WORKER_REPORT_INTERVAL = REPORT_INTERVAL_S
     hook: Any = events  # untyped in Locust
     hook.init_command_line_parser.add_listener(add_options)
+    hook.init_command_line_parser.add_listener(master_port.check_when_parsed)
     hook.init.add_listener(_on_init)
 
 

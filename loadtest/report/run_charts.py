@@ -24,6 +24,8 @@ _COLOURS = {
     "client": "#2a6fbb",
     "server": "#7a7a7a",
     "ok": "#3a923a",
+    "empty": "#c9b037",
+    "filtered": "#7b4fa3",
     "error": "#c03d3e",
     "rejected": "#9372b2",
     "truncated": "#845b53",

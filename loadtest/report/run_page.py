@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from loadtest.report.html_page import render
 from loadtest.report.run_charts import make_charts
-from loadtest.report.run_terminal import cut_off_text, verdict_text
+from loadtest.report.run_terminal import remarks, verdict_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 # Title and formula of each quantity.
 QUANTITIES = {
     "ttft_ms": ("Time to first token", "request sent to the first non-empty delta"),
-    "ttft_from_due_ms": ("... from due time", "the same from the time at which the request was due"),
+    "ttfat_ms": ("Time to first answer token", "the same without reasoning: text or a tool call"),
+    "ttft_from_due_ms": ("TTFT from due time", "the same from the time at which the request was due"),
     "chunk_gap_ms": ("Chunk gap", "between consecutive non-empty deltas, pooled over requests"),
     "tpot_ms": ("Time per output token", "(last delta - first delta) / (output tokens - 1), per request"),
     "e2e_ms": ("End to end", "request sent to its last delta"),
@@ -36,7 +37,7 @@ def render_page(summary: Mapping[str, Any], results: RunResults, rows: Iterable[
         make_charts(summary, results, measured),
         summary=summary,
         headline=verdict_text(summary),
-        cut_off=cut_off_text(late) if (late := summary["cut_off_late"]) else None,
+        remarks=remarks(summary),
         started=datetime.fromtimestamp(summary["run"]["started"], UTC).strftime("%Y-%m-%d %H:%M:%S UTC"),
         quantities=QUANTITIES,
         figures=FIGURES,

@@ -94,16 +94,19 @@ def _figures(totals: Totals, seconds: float) -> dict[str, Any]:
     def rate(amount: float) -> float | None:
         return amount / seconds if seconds else None
 
-    names = ("ttft", "chunk_gap", "tpot", "e2e", "schedule_delay", "ttft_from_due", "e2e_from_due")
+    names = ("ttft", "ttfat", "chunk_gap", "tpot", "e2e", "schedule_delay", "ttft_from_due", "e2e_from_due")
     return {
         "requests": {
             "total": totals.outcomes.total(),
             **{outcome.value: totals.outcomes[outcome.value] for outcome in Outcome},
         },
         "cut_off_late": totals.cut_off_late,
+        "tpot_unknown": totals.tpot_unknown,
+        "failures": [dataclasses.asdict(failure) for failure in totals.failures.most_frequent()],
         "tokens": {
             "prompt": totals.prompt_tokens,
             "output": totals.output_tokens,
+            "reasoning": totals.reasoning_tokens,
             "cached_prompt": totals.cached_tokens,
             "prompts_of_unexpected_length": totals.prompt_mismatches,
         },

@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _QUANTITIES = {
     "ttft_ms": "TTFT",
+    "ttfat_ms": "TTFT of answer",
     "ttft_from_due_ms": "TTFT from due",
     "chunk_gap_ms": "Chunk gap",
     "tpot_ms": "TPOT",
@@ -29,10 +31,10 @@ def print_summary(summary: Mapping[str, Any], console: Console | None = None) ->
         console.width = 100
     console.print()
     for line in _verdict(summary):
-        console.print(line, markup=False, highlight=False)
+        console.print(Text(line))
     console.print(_latencies(summary))
     for label, text in _lines(summary):
-        console.print(f"{label:<14}{text}", markup=False, highlight=False)
+        console.print(Text(f"{label:<14}{text}"))
 
 
 def verdict_text(summary: Mapping[str, Any]) -> str:
@@ -52,12 +54,26 @@ def verdict_text(summary: Mapping[str, Any]) -> str:
     return f"Valid run, SLO {word}: {share:.2f} % of the requests within {limits} ({slo['percentile']:g} % asked for)"
 
 
-def cut_off_text(count: int) -> str:
-    """Return the note on cut-off requests that count in the SLO's share."""
-    return (
-        f"{count:,} request(s) were cut off by the end of the run after their TTFT or E2E limit had passed: "
-        "counted as missed"
-    )
+def remarks(summary: Mapping[str, Any]) -> list[str]:
+    """Return what else a reader must know of the requests."""
+    late, unknown = summary["cut_off_late"], summary["tpot_unknown"]
+    found = []
+    if late:
+        found.append(
+            f"{late:,} request(s) were cut off by the end of the run after their TTFT or E2E limit had passed: "
+            "counted as missed"
+        )
+    if unknown:
+        found.append(
+            f"{unknown:,} request(s) ended ok without a TPOT, and miss a TPOT limit: they had more tokens than text "
+            "(hidden reasoning), one delta, or several choices"
+        )
+    return found
+
+
+def failure_text(failure: Mapping[str, Any]) -> str:
+    """Return one of the most frequent failures with its count."""
+    return f"{failure['count']:,} x {failure['outcome']}: {failure['text']}"
 
 
 def _verdict(summary: Mapping[str, Any]) -> list[str]:
@@ -66,7 +82,8 @@ def _verdict(summary: Mapping[str, Any]) -> list[str]:
 
 
 def _latencies(summary: Mapping[str, Any]) -> Table:
-    table = Table(title=f"Run {summary['run']['id']}, {summary['run']['model']['name']}: milliseconds of requests ok")
+    title = f"Run {summary['run']['id']}, {summary['run']['model']['name']}: milliseconds of requests ok"
+    table = Table(title=Text(title))  # plain text: a model's name may have brackets
     table.add_column("", no_wrap=True)
     for column in _COLUMNS:
         table.add_column(column, justify="right", no_wrap=True)
@@ -76,7 +93,9 @@ def _latencies(summary: Mapping[str, Any]) -> Table:
     for key, title in _QUANTITIES.items():
         for scope, part in scopes.items():
             figures = part[key]
-            if figures["count"] and (not scope or key in {"ttft_ms", "tpot_ms", "e2e_ms"}):
+            if key == "ttfat_ms" and figures == part["ttft_ms"]:
+                continue  # there was no reasoning
+            if figures["count"] and (not scope or key in {"ttft_ms", "ttfat_ms", "tpot_ms", "e2e_ms"}):
                 table.add_row(title + scope, *(_number(figures[column], column) for column in _COLUMNS))
     return table
 
@@ -91,8 +110,8 @@ def _lines(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     requests, throughput, client = summary["requests"], summary["throughput"], summary["client"]
     outcomes = [f"{name} {count:,}" for name, count in requests.items() if name != "total" and count]
     lines = [("Requests", f"{requests['total']:,} in {summary['run']['duration_s']:.1f} s: " + ", ".join(outcomes))]
-    if summary["cut_off_late"]:
-        lines.append(("Cut off", cut_off_text(summary["cut_off_late"])))
+    lines.extend(("Failures", failure_text(failure)) for failure in summary["failures"])
+    lines.extend(("Note", remark) for remark in remarks(summary))
     if throughput["requests_per_s"] is not None:
         lines.append(
             (

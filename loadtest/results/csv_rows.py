@@ -16,13 +16,15 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Times in milliseconds, sent_at in Unix seconds; empty if not observed.
-COLUMNS = (
+# Times in milliseconds, sent_at in Unix seconds; empty if not observed. Columns keep their place: new ones come last.
+_FIRST_COLUMNS = (
     *("index", "endpoint", "measured", "good", "outcome", "status", "sent_at"),
     *("schedule_delay_ms", "ttft_ms", "tpot_ms", "e2e_ms", "duration_ms"),
     *("prompt_tokens", "expected_prompt_tokens", "output_tokens", "cached_tokens"),
     *("kernel_stamped", "merged_deltas", "largest_lag_ms", "detail"),
 )
+_LATER_COLUMNS = ("ttfat_ms", "reasoning_tokens")
+COLUMNS = (*_FIRST_COLUMNS, *_LATER_COLUMNS)
 
 
 def to_row(record: RequestRecord, *, measured: bool, good: bool) -> tuple[Any, ...]:
@@ -51,7 +53,14 @@ def to_row(record: RequestRecord, *, measured: bool, good: bool) -> tuple[Any, .
         record.merged_deltas,
         _milliseconds(max(record.lags, default=None)),
         record.detail,
+        _milliseconds(record.ttfat),
+        record.reasoning_tokens,
     )
+
+
+def _with_process(row: Sequence[Any], process: str) -> tuple[Any, ...]:
+    """Return a row of the file: the column `process` stands where it was before later columns came."""
+    return (*row[: len(_FIRST_COLUMNS)], process, *row[len(_FIRST_COLUMNS) :])
 
 
 def _milliseconds(seconds: float | None) -> float | None:
@@ -73,7 +82,7 @@ class RowFile:
         self._path = path
         self._file: IO[str] = path.open("w", encoding="utf-8", newline="")
         self._writer = csv.writer(self._file)
-        self._writer.writerow((*COLUMNS, "process"))
+        self._writer.writerow(_with_process(COLUMNS, "process"))
         self._file.flush()
         self._complete_bytes = self._file.tell()  # size of the complete rows on the disk
         self.problem: str | None = None
@@ -83,7 +92,7 @@ class RowFile:
         if self._file.closed:
             return
         try:
-            self._writer.writerows((*row, process) for row in rows)
+            self._writer.writerows(_with_process(row, process) for row in rows)
             # Once a second per process: the rows are kept even if this process is killed.
             self._file.flush()
             self._complete_bytes = self._file.tell()

@@ -30,6 +30,10 @@ _HISTOGRAMS = {
         "loadtest_time_to_first_token_seconds",
         "Request sent to the first non-empty delta, of requests that ended ok",
     ),
+    "ttfat": (
+        "loadtest_time_to_first_answer_token_seconds",
+        "From sending a request to the first delta with text or a tool call, not reasoning; of requests that ended ok",
+    ),
     "chunk_gap": (
         "loadtest_inter_token_latency_seconds",
         "Between consecutive non-empty deltas of a stream, of requests that ended ok",

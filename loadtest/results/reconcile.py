@@ -25,7 +25,7 @@ _BLOCK_TOKENS = 16
 # An engine that joins has requested a token of itself, and again if slow: at most this many short prompts.
 _TRIES = 4
 _TRY_PROMPT_TOKENS = 64
-_CUT = (Outcome.TIMEOUT, Outcome.CANCELLED, Outcome.TRUNCATED, Outcome.ERROR)
+_CUT = (Outcome.TIMEOUT, Outcome.CANCELLED, Outcome.TRUNCATED, Outcome.ERROR, Outcome.FILTERED)
 _NEVER_ADMITTED = (Outcome.CONNECT, Outcome.REJECTED)
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 from loadtest.client.request_record import Outcome, RequestRecord
 from loadtest.results import histogram_buckets
 from loadtest.results.distribution import Distribution
+from loadtest.results.failure_texts import FailureTexts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,6 +28,7 @@ def _edges(slo: Slo) -> dict[str, tuple[float, ...]]:
     return {
         "ttft": ttft,
         "ttft_from_due": ttft,
+        "ttfat": ttft,
         "chunk_gap": with_limit(histogram_buckets.TOKEN, slo.tpot),
         "tpot": with_limit(histogram_buckets.TOKEN, slo.tpot),
         "e2e": e2e,
@@ -46,6 +48,8 @@ class Totals:
     output_tokens: int = 0
     cached_tokens: int = 0
     good: int = 0  # ended ok within every limit of the SLO
+    reasoning_tokens: int = 0  # as far as the server counts them
+    tpot_unknown: int = 0  # streams that ended ok, whose time per token is not known
     cut_off_late: int = 0  # cut off by the end of the run, after a limit of the SLO had passed
     reads_stamped: int = 0  # requests with the kernel's time stamp on every read
     requests_read: int = 0  # requests with any response bytes
@@ -56,6 +60,7 @@ class Totals:
     first_sent: float = math.inf  # Unix time
     last_ended: float = 0.0  # Unix time
     deltas_at: Counter[int] = field(default_factory=Counter)  # by Unix second
+    failures: FailureTexts = field(default_factory=FailureTexts)
 
     def count_deltas(self, first: float, gaps: list[float]) -> None:
         """Count each delta in the Unix second of its arrival; `first` is Unix time, `gaps` are seconds."""
@@ -67,7 +72,7 @@ class Totals:
 
 
 _SUMS = (
-    *("prompt_tokens", "output_tokens", "cached_tokens", "good", "cut_off_late"),
+    *("prompt_tokens", "output_tokens", "cached_tokens", "reasoning_tokens", "good", "cut_off_late", "tpot_unknown"),
     *("reads_stamped", "requests_read", "merged_deltas", "deltas", "cut_deltas", "prompt_mismatches"),
 )
 
@@ -126,6 +131,9 @@ class RunTotals:
         totals.prompt_tokens += record.prompt_tokens
         totals.output_tokens += record.output_tokens
         totals.cached_tokens += record.cached_tokens
+        totals.reasoning_tokens += record.reasoning_tokens
+        if record.failed:
+            totals.failures.add(record.outcome.value, record.detail)
         totals.good += self.is_good(record)
         totals.cut_off_late += self.is_cut_off_late(record)
         totals.merged_deltas += record.merged_deltas
@@ -148,11 +156,17 @@ class RunTotals:
             distributions["schedule_delay"].add(late)
         if record.outcome is not Outcome.OK:
             return
+        totals.tpot_unknown += record.ttft is not None and record.tpot is None and record.output_tokens > 1
         distributions["chunk_gap"].add_all(record.gaps)
-        for name, value in (("ttft", record.ttft), ("tpot", record.tpot), ("e2e", record.e2e)):
+        for name, value in (
+            ("ttft", record.ttft),
+            ("ttfat", record.ttfat),
+            ("tpot", record.tpot),
+            ("e2e", record.e2e),
+        ):
             if value is not None:
                 distributions[name].add(value)
-                if late is not None and name != "tpot":
+                if late is not None and name in {"ttft", "e2e"}:
                     distributions[f"{name}_from_due"].add(late + value)
 
     def merge(self, other: RunTotals) -> None:
@@ -165,6 +179,7 @@ class RunTotals:
             mine.first_sent = min(mine.first_sent, theirs.first_sent)
             mine.last_ended = max(mine.last_ended, theirs.last_ended)
             mine.deltas_at.update(theirs.deltas_at)
+            mine.failures.merge(theirs.failures)
             for name, distribution in theirs.distributions.items():
                 mine.distributions[name].merge(distribution)
 
@@ -185,6 +200,7 @@ class RunTotals:
                 "sums": [getattr(totals, name) for name in _SUMS],
                 "window": [totals.first_sent, totals.last_ended],
                 "deltas_at": list(totals.deltas_at.items()),
+                "failures": totals.failures.to_wire(),
                 "distributions": {
                     name: distribution.to_wire()
                     for name, distribution in totals.distributions.items()
@@ -205,6 +221,7 @@ class RunTotals:
                 setattr(totals, name, value)
             totals.first_sent, totals.last_ended = part["window"]
             totals.deltas_at.update(dict(part["deltas_at"]))
+            totals.failures = FailureTexts.from_wire(part["failures"])
             for name, distribution in part["distributions"].items():
                 totals.distributions[name] = Distribution.from_wire(distribution)
         return made

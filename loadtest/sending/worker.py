@@ -5,7 +5,6 @@ from __future__ import annotations
 from locust import runners
 
 import logging
-import re
 import time
 from typing import TYPE_CHECKING, Any, cast
 
@@ -13,6 +12,7 @@ from gevent.event import Event
 
 from loadtest.client.target import PATHS
 from loadtest.input_error import InputError
+from loadtest.results.failure_texts import without_varying
 from loadtest.sending.clock_sync import MasterTime
 from loadtest.sending.locust_user import LanguageModelUser
 from loadtest.sending.pacing import LoadSpec, due_requests, request_numbers
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 ALONE = "local"  # the process's name if there is no master
-# Numbers that vary by request would make every failure a row of its own in Locust's table.
-_VARYING = re.compile(r"\b(?=[0-9a-f-]*\d)[0-9a-f-]{8,}\b|\d{4,}")
 # For the master to acknowledge this worker's last report: a process that ends does not flush its messages.
 _ACKNOWLEDGE_TIMEOUT_S = 5.0
 # Lead time of a schedule's start in a process without a master.
@@ -212,7 +210,7 @@ class LoadWorker:
         path = PATHS[record.endpoint]
         failure = None
         if record.failed:
-            failure = RequestFailedError(_VARYING.sub("#", f"{record.outcome.value}: {record.detail}"))
+            failure = RequestFailedError(f"{record.outcome.value}: {without_varying(record.detail)}")
         duration = record.e2e if record.e2e is not None and failure is None else record.duration
         request_event: Any = self._environment.events.request  # untyped in Locust
         request_event.fire(

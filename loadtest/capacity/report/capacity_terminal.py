@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -64,13 +65,11 @@ def print_capacity(summary: Mapping[str, Any], console: Console | None = None) -
         console.width = _WIDE
     run = summary["run"]
     console.print()
-    console.print(headline(summary), markup=False, highlight=False)
-    console.print(
-        f"{run['model']['name']}: {workload_text(run)}; {slo_text(run['slo'])}", markup=False, highlight=False
-    )
+    console.print(Text(headline(summary)))
+    console.print(Text(f"{run['model']['name']}: {workload_text(run)}; {slo_text(run['slo'])}"))
     console.print(_stages(summary, console.width))
     for label, text in _lines(summary):
-        console.print(f"{label:<14}{text}", markup=False, highlight=False, soft_wrap=True)
+        console.print(Text(f"{label:<14}{text}"), soft_wrap=True)
 
 
 # Width of the table with all columns, and the columns left out of a narrower one, which would cut figures off.

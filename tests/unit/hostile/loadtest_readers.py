@@ -43,8 +43,12 @@ _HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encodin
 
 
 def events_by_the_book(stream: bytes) -> Iterator[bytes]:
-    """Yield the data of each event, by the HTML standard's section "Interpreting an event stream"."""
-    lines = stream.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")[:-1]
+    """Yield the data of each event, by the HTML standard's section "Interpreting an event stream".
+
+    Other than there, a last event without a blank line counts if it is `[DONE]`.
+    """
+    text = stream.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    *lines, rest = text.split(b"\n")
     data: list[bytes] = []
     for line in lines:
         field, colon, value = line.partition(b":")
@@ -54,6 +58,10 @@ def events_by_the_book(stream: bytes) -> Iterator[bytes]:
             data = []
         elif field == b"data" and colon:
             data.append(value.removeprefix(b" "))
+    if rest.startswith(b"data:"):
+        data.append(rest[5:].removeprefix(b" "))
+    if data and data[0].startswith(b"[DONE]"):
+        yield b"\n".join(data)
 
 
 def event_stream(data: bytes) -> None:
@@ -61,8 +69,7 @@ def event_stream(data: bytes) -> None:
     stream, cuts = split(data)
     pieces: list[Fragment] = [(piece, number) for number, piece in enumerate(cuts)]
     found = [event for event, _ in read_events(iter(pieces))]
-    # A CR at the end of the stream ends a line; a reader that waits for its LF does not see that.
-    assert found == list(events_by_the_book(stream.removesuffix(b"\r") if stream.endswith(b"\r") else stream))
+    assert found == list(events_by_the_book(stream))
     arrivals = [at for _, at in read_events(iter(pieces))]
     assert arrivals == sorted(arrivals)
 
@@ -215,7 +222,14 @@ def metrics_page(data: bytes) -> None:
 
 
 TARGETS: dict[str, Hostile] = {
-    "event_stream": Hostile(event_stream, [b"\x03data: {}\n\ndata: a\r\ndata: b\r\n\r\n: c\rdata:d\r\r", b"\x01\r\n"]),
+    "event_stream": Hostile(
+        event_stream,
+        [
+            b"\x03data: {}\n\ndata: a\r\ndata: b\r\n\r\n: c\rdata:d\r\r",
+            b"\x01\r\n",
+            b"\x02\xef\xbb\xbfdata: a\n\ndata: [DONE]",
+        ],
+    ),
     "http_answer": Hostile(
         http_answer,
         [

@@ -17,7 +17,6 @@ FAULTS = {
     "cut": ("truncated", "closed"),
     "reset": ("truncated", "reset"),
     "stall": ("timeout", "no end within"),
-    "no-end": ("timeout", "no end within"),
     "slow-loris": ("timeout", "no end within"),
     "silent": ("timeout", "no end within"),
     "closes-at-once": ("truncated", "closed"),
@@ -25,8 +24,11 @@ FAULTS = {
     "wrong-types": ("error", "not valid JSON"),
     "garbled": ("error", "not a valid HTTP response"),
     "error-as-ok": ("error", "EngineCore encountered an issue"),
-    "whole-for-stream": ("error", "a stream was asked for"),
-    "html": ("error", "not valid JSON"),
+    "whole-for-stream": (
+        "error",
+        "a stream was asked for, the server sent one document: content type application/json",
+    ),
+    "html": ("error", "not valid JSON: content type text/html: <html>login</html>"),
     "http-400": ("error", "HTTP 400: maximum context length"),
     "http-404": ("error", "HTTP 404: The model `x` does not exist."),
     "http-429": ("rejected", "HTTP 429: too many requests"),
@@ -45,7 +47,9 @@ def test_each_fault_has_its_outcome(engine: str, fault: str, endpoint: str) -> N
     assert record.failed
 
 
-@pytest.mark.parametrize("fault", ["", "merged", "split", "carriage-returns", "reasoning", "closes-after", "one-burst"])
+@pytest.mark.parametrize(
+    "fault", ["", "merged", "split", "carriage-returns", "reasoning", "closes-after", "one-burst", "no-end"]
+)
 def test_unusual_framing_is_still_ok(engine: str, fault: str) -> None:
     record = ask_once(engine, fault, tokens=6)
     assert (record.outcome, record.detail) == ("ok", "")

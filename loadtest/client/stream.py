@@ -1,0 +1,149 @@
+"""Content of a streamed answer: arrivals, text, token counts, and the time per token that was seen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from loadtest.client import messages
+from loadtest.client.http import SLICE, Response
+from loadtest.client.sse import read_events
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+# A token has a byte of text or more, except the end of text and such marks.
+_TOKENS_WITHOUT_TEXT = 4
+# Reasoning text shorter than this a token is a summary, not the reasoning itself.
+_FEWEST_BYTES = 2
+# A longer text a token is more than the answer: it has the reasoning in it.
+_MOST_BYTES = 16
+# Beginning of a body that is one JSON document or a page.
+_NO_STREAM = (b"{", b"[", b"<")
+_FIELDS = (b"data:", b":", b"event:", b"id:", b"retry:")
+
+
+@dataclass(slots=True)
+class Stream:
+    """The content of a stream's events. `arrivals` are those of events with output, in nanoseconds."""
+
+    arrivals: list[int] = field(default_factory=list)
+    answer: list[str] = field(default_factory=list)  # text, refusals, tool calls
+    reasoning: list[str] = field(default_factory=list)
+    answers: int = 0  # events with a part of the answer
+    first_answer_ns: int | None = None
+    last_answer_ns: int = 0
+    finish_reasons: list[str] = field(default_factory=list)
+    several_choices: bool = False
+    done_ns: int | None = None  # arrival of [DONE]
+    usage: messages.Usage | None = None
+    problem: str | None = None
+
+
+def is_stream(response: Response) -> bool:
+    """Return whether the body is an event stream, whatever its Content-Type: gateways set wrong ones."""
+    start = b"".join([data for data, _ in response.fragments[:16]])[:64].lstrip(b"\xef\xbb\xbf \t\r\n")
+    if response.content_type.startswith("text/event-stream"):
+        return not start.startswith(_NO_STREAM)
+    return start.startswith(_FIELDS)
+
+
+def read_stream(response: Response, yield_to_loop: Callable[[], None]) -> Stream:
+    """Read the events up to [DONE] or a problem. `yield_to_loop` is called every SLICE events."""
+    stream = Stream()
+    for number, (data, at_ns) in enumerate(read_events(response.fragments), 1):
+        if not number % SLICE:
+            yield_to_loop()
+        if data.startswith(b"[DONE]"):
+            stream.done_ns = at_ns
+            break
+        try:
+            message = messages.decode(data)
+        except messages.NOT_JSON as error:
+            if not data.strip():
+                continue  # gateways keep a stream alive with them
+            stream.problem = f"an event is not valid JSON: {error}: {data[:80].decode('utf-8', 'replace')}"
+            break
+        if message.error or message.object == "error":
+            stream.problem = f"error in the stream: {messages.error_text(message)}"
+            break
+        if message.usage is not None:
+            if stream.usage is not None:
+                message.usage.fill_from(stream.usage)
+            stream.usage = message.usage
+        if message.choices:
+            _add(stream, message.choices, at_ns)
+    return stream
+
+
+def _add(stream: Stream, choices: list[messages.Choice], at_ns: int) -> None:
+    answered = thought = False
+    for choice in choices:
+        if choice.finish_reason:
+            stream.finish_reasons.append(choice.finish_reason)
+        if choice.index:
+            stream.several_choices = True
+        delta = choice.delta
+        content = choice.text if delta is None else delta.content
+        # The common case, one for each token: text alone.
+        if (
+            content
+            and type(content) is str
+            and (delta is None or not (delta.reasoning_content or delta.reasoning or delta.tool_calls))
+        ):
+            stream.answer.append(content)
+            answered = True
+            continue
+        for kind, text in messages.read_output(choice).items():
+            if kind == messages.ANSWER:
+                stream.answer.append(text)
+                answered = True
+            else:
+                stream.reasoning.append(text)
+                thought = True
+    if answered:
+        if stream.first_answer_ns is None:
+            stream.first_answer_ns = at_ns
+        stream.last_answer_ns = at_ns
+        stream.answers += 1
+    if answered or thought:
+        stream.arrivals.append(at_ns)
+
+
+def time_per_token(stream: Stream) -> float | None:
+    """Return (last - first) / (tokens - 1) in nanoseconds, of the tokens that were seen; None if not known.
+
+    Tokens that were not sent as text have no arrival: reasoning that the server hides or summarises is left out with
+    its tokens. Not known: the answer has more tokens than text, all of it came at once, or there are several choices,
+    for which `usage` has one count.
+    """
+    usage = stream.usage
+    if usage is None or usage.completion_tokens is None or stream.several_choices or not stream.arrivals:
+        return None
+    tokens, deltas = usage.completion_tokens, len(stream.arrivals)
+    first, last = stream.arrivals[0], stream.arrivals[-1]
+    answer, reasoning = _size(stream.answer), _size(stream.reasoning)
+    size = answer + reasoning
+    if usage.reasoning:
+        answer_tokens = tokens if _reasoning_is_extra(usage) else tokens - usage.reasoning
+        tokens = answer_tokens + usage.reasoning
+        shown = reasoning >= _FEWEST_BYTES * usage.reasoning
+        in_answer = not reasoning and (stream.answers > answer_tokens + 1 or answer > _MOST_BYTES * answer_tokens)
+        if not (shown or in_answer):
+            tokens, size, deltas = answer_tokens, answer, stream.answers
+            first, last = stream.first_answer_ns or last, stream.last_answer_ns
+    if tokens < 2 or deltas < 2 or tokens > size + _TOKENS_WITHOUT_TEXT:
+        return None
+    return (last - first) / (tokens - 1)
+
+
+def _reasoning_is_extra(usage: messages.Usage) -> bool:
+    """Return whether `completion_tokens` leaves out the reasoning, as xAI and Gemini count."""
+    completion = usage.completion_tokens or 0
+    total = (usage.prompt_tokens or 0) + completion + usage.reasoning
+    return usage.reasoning > completion or usage.total_tokens == total
+
+
+def _size(texts: list[str]) -> int:
+    """Return the text's bytes in UTF-8."""
+    return len("".join(texts).encode("utf-8", "surrogatepass"))
