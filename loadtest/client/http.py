@@ -28,10 +28,15 @@ class Response:
     """A parsed response; `status` is 0 if not even a status line arrived."""
 
     status: int = 0
-    content_type: str = ""
+    headers: dict[str, str] = field(default_factory=dict)  # names in lower case
     fragments: list[Fragment] = field(default_factory=list)
     kernel_stamped: bool = False  # every read had the kernel's stamp
     lags_ns: list[int] = field(default_factory=list)  # per read: from the kernel's stamp to the read
+
+    @property
+    def content_type(self) -> str:
+        """Content-Type in lower case, empty if there is none."""
+        return self.headers.get("content-type", "").lower()
 
     @property
     def body(self) -> bytes:
@@ -45,8 +50,7 @@ class _Reader:
         self.at_ns = 0
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if name.lower() == b"content-type":
-            self.response.content_type = value.decode("latin-1").lower()
+        self.response.headers[name.decode("latin-1").lower()] = value.decode("latin-1")
 
     def on_body(self, data: bytes) -> None:
         self.response.fragments.append((data, self.at_ns))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from loadtest.client.target import Target, TargetError
+from loadtest.client.access import find_ca_file
+from loadtest.client.target import Target
 from loadtest.input_error import InputError
 from loadtest.settings.capacity_options import CapacityOptions, add_capacity_options, read_capacity_options
 from loadtest.workload import WorkloadOptions
@@ -156,6 +158,29 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="bearer token; better given as VLLM_API_KEY, which the process list does not show",
     )
     add(
+        "--header",
+        default=[],
+        action="append",
+        env_var="REQUEST_HEADER",
+        include_in_web_ui=False,
+        metavar="NAME=VALUE",
+        help="one more header of every request, such as api-key=SECRET; repeatable; REQUEST_HEADER: one a line",
+    )
+    add(
+        "--ca-file",
+        default="",
+        env_var="CA_BUNDLE_FILE",
+        include_in_web_ui=False,
+        help="https: certificates (PEM) of the authorities to trust; empty: SSL_CERT_FILE, else the system's",
+    )
+    add(
+        "--insecure",
+        default=False,
+        action="store_true",
+        include_in_web_ui=False,
+        help="https: accept any certificate; the result says so",
+    )
+    add(
         "--engine-urls",
         default="",
         env_var="ENGINE_URLS",
@@ -173,14 +198,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def read_options(values: Mapping[str, Any], host: str) -> RunOptions:
     """Check the options in `values`, from argparse or Locust's form. Raises InputError."""
-    try:
-        target = Target.parse(host, str(values.get("api_key") or ""))
-    except TargetError as error:
-        raise InputError("--host", str(error), "write it like http://localhost:8000") from None
-    try:
-        target = Target.parse(host, target.api_key, str(values.get("engine_urls") or ""))
-    except TargetError as error:
-        raise InputError("--engine-urls", str(error), "write them like http://vllm:8000") from None
     endpoint = str(values["endpoint"])
     if endpoint not in ENDPOINTS:
         raise InputError("--endpoint", f"{endpoint!r} is unknown", "give chat, completions or both")
@@ -191,7 +208,7 @@ def read_options(values: Mapping[str, Any], host: str) -> RunOptions:
         e2e=_milliseconds(values, "slo_e2e_ms"),
     )
     return RunOptions(
-        target=target,
+        target=_target(values, host),
         wanted_model=wanted_model,
         workload=WorkloadOptions(
             model=wanted_model or "the first that the server lists",
@@ -214,6 +231,23 @@ def read_options(values: Mapping[str, Any], host: str) -> RunOptions:
         report_dir=_path(values, "report_dir"),
         capacity=read_capacity_options(values, slo_asked=slo.asked),
     )
+
+
+def _target(values: Mapping[str, Any], host: str) -> Target:
+    headers = [_header(line) for text in values.get("header") or () for line in text.splitlines() if line.strip()]
+    target = Target.parse(host, str(values.get("api_key") or ""), str(values.get("engine_urls") or ""), headers)
+    insecure = bool(values.get("insecure"))
+    if not target.any_tls or insecure:
+        return target.trust("", insecure=insecure and target.any_tls)
+    return target.trust(find_ca_file(str(values.get("ca_file") or "").strip(), os.environ), insecure=False)
+
+
+def _header(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        # Not repeated: it may be a secret.
+        raise InputError("--header", "one has no '=' between its name and its value", "write it like NAME=VALUE")
+    return name.strip(), value.strip()
 
 
 def _pacing(values: Mapping[str, Any]) -> Pacing:

@@ -12,7 +12,7 @@ from loadtest.client import messages
 from loadtest.client.connection import Capture, End
 from loadtest.client.outcome import judge
 from loadtest.client.sse import read_events
-from loadtest.client.target import Target, TargetError
+from loadtest.client.target import Target
 from loadtest.input_error import InputError
 from loadtest.results.csv_rows import to_row
 from loadtest.results.server_counters import parse_counters
@@ -109,12 +109,17 @@ def json_answer(data: bytes) -> None:
 def server_address(data: bytes) -> None:
     """An address is refused in one line, or gives a request head without injected lines."""
     host, _, key = data.decode("utf-8", "replace").partition("\0")
+    key, _, header = key.partition("\0")
     try:
-        head = Target.parse(host, key).head("chat")
-    except TargetError as error:
+        target = Target.parse(host, key, headers=[("X-One", header)] if header else [])
+        head = target.head("chat")
+    except InputError as error:
         assert "\n" not in str(error)
         return
-    assert head.count(b"\r\n") == head.count(b"\n") == (6 if key else 5)
+    lines = 5 + any(name == "Authorization" for name, _ in target.headers) + bool(header)
+    assert head.count(b"\r\n") == head.count(b"\n") == lines
+    moved = target.redirect("/v1/models", key)
+    assert moved is None or target.head("chat", moved).count(b"\n") == lines
 
 
 def load_options(data: bytes) -> None:
@@ -241,7 +246,15 @@ TARGETS: dict[str, Hostile] = {
     ),
     "server_address": Hostile(
         server_address,
-        [b"http://localhost:8000/v1\0key", b"https://[::1]:1/\0", b"http://[\0", b"http://\xc3\xa9/\0\xe2\x82\xac"],
+        [
+            *(
+                b"http://localhost:8000/v1\0key",
+                b"https://[::1]:1/\0",
+                b"http://[\0",
+                b"http://\xc3\xa9/\0\xe2\x82\xac",
+            ),
+            *(b"http://u:p%0a@h/api/v3?key=1\0\0v", b"http://h\0//h/x?\0", b"http://[fe80::1%25eth0]/\0http://[::1"),
+        ],
     ),
     "load_options": Hostile(
         load_options,
