@@ -15,6 +15,7 @@ from loadtest.client.target import Target
 from loadtest.input_error import InputError
 from loadtest.settings.capacity_options import CapacityOptions, add_capacity_options, read_capacity_options
 from loadtest.workload import WorkloadOptions
+from loadtest.workload.trace import TRACE_UNITS, TraceUnit
 from loadtest.workload.workload_options import DEFAULT_OUTPUT_TOKENS, DEFAULT_PROMPT_TOKENS
 
 if TYPE_CHECKING:
@@ -124,7 +125,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="folder or tokenizer.json of the model: exact prompt lengths; empty: estimated",
     )
     add("--ignore-eos", default=False, action="store_true", help="generate exactly --output-tokens (vLLM)")
-    add("--trace", default="", help="CSV of recorded requests (Azure LLM inference trace format): lengths and times")
+    add("--trace", default="", help="recorded requests (files of Azure, BurstGPT, Mooncake, Qwen): lengths and times")
+    add(
+        "--trace-unit",
+        default="auto",
+        choices=TRACE_UNITS,
+        help="unit of the trace's time stamps, if they are numbers; auto: what its publisher uses",
+    )
     add("--trace-speed", default="1", help="how fast the trace is replayed; 2: twice as fast")
     add(
         "--arrival",
@@ -220,6 +227,7 @@ def read_options(values: Mapping[str, Any], host: str) -> RunOptions:
             shared_prefix_tokens=_whole(values, "shared_prefix_tokens") or 0,
             dataset=_path(values, "dataset"),
             trace=_path(values, "trace"),
+            trace_unit=cast("TraceUnit", _text(values, "trace_unit") or "auto"),
             tokenizer=_path(values, "tokenizer"),
             ignore_eos=bool(values["ignore_eos"]),
             seed=_whole(values, "seed") or 0,

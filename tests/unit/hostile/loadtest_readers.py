@@ -127,7 +127,17 @@ def load_options(data: bytes) -> None:
     names = (
         *("chat_share", "prompt_tokens", "output_tokens", "shared_prefix_tokens", "seed", "trace_speed", "rate"),
         *("burstiness", "max_requests", "warmup_requests", "request_timeout", "slo_ttft_ms", "slo_tpot_ms"),
-        *("slo_e2e_ms", "slo_percentile", "arrival", "endpoint", "model", "dataset", "trace", "tokenizer"),
+        *(
+            "slo_e2e_ms",
+            "slo_percentile",
+            "arrival",
+            "endpoint",
+            "model",
+            "dataset",
+            "trace",
+            "trace_unit",
+            "tokenizer",
+        ),
     )
     values: dict[str, object] = dict.fromkeys(names, "")
     values |= {"stream": True, "ignore_eos": False, "report_dir": "", "chat_share": "50", "endpoint": "chat"}
@@ -172,6 +182,8 @@ def trace_file(data: bytes) -> None:
     assert times == sorted(times)
     assert all(math.isfinite(time) for time in times)
     assert all(tokens >= 1 for tokens in trace.shape(len(times) + 1))
+    if trace.blocks:
+        assert 0 <= trace.shared_tokens <= max(trace.shape(row)[0] for row in range(len(times)))
 
 
 @cache
@@ -270,6 +282,9 @@ TARGETS: dict[str, Hostile] = {
         [
             b"TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:17:03.9,374,44\n2023-11-16 18:17:04.0,396,109\n",
             b"TIMESTAMP,ContextTokens,GeneratedTokens\r\n0.5,1,2\r\n1e9,3,4\r\n",
+            b"Timestamp,Model,Request tokens,Response tokens\n0,a,1,2\n1,b,0,4\n",
+            b'{"timestamp": 0, "input_length": 655, "output_length": 52, "hash_ids": [0, "1"]}',
+            b'{"timestamp": 1e3, "input_length": 1, "output_length": 1, "hash_ids": []}\n',
         ],
     ),
     "dataset_file": Hostile(
