@@ -95,7 +95,9 @@ class SingleRun:
         self._started = context.workers.alone  # a process without a master starts by itself
         self._summary: dict[str, Any] | None = None
         self.exit_code: int | None = None
-        self.results = RunResults(context.options, context.plan, context.workload.notes, context.rows)
+        self.results = RunResults(
+            context.options, context.plan, (*context.options.target.notes, *context.workload.notes), context.rows
+        )
 
     def start(self) -> None:
         results = self.results

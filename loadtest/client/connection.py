@@ -21,6 +21,7 @@ from gevent import socket as gsocket
 from gevent.hub import Waiter
 
 from loadtest.client.clock import ANCILLARY_SIZE, enable_kernel_stamps, now_ns
+from loadtest.client.own_limits import reached_limit
 from loadtest.client.tls import TlsChannel
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ class Capture:
     reads: list[Read] = field(default_factory=list)
     end: End = End.CANCELLED
     detail: str = ""
+    own_limit: str = ""  # why this machine, not the server, refused the connection
 
 
 class _Framing:
@@ -171,6 +173,7 @@ class Connection:
                 self.open()
             except OSError as error:
                 capture.end, capture.detail = End.CONNECT, _reason(error)
+                capture.own_limit = reached_limit(error)
                 return
             capture.sent_ns = now_ns()
             problem = ""

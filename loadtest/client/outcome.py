@@ -58,6 +58,7 @@ def judge(
     )
     response = read_response(capture, yield_to_loop)
     record.status = response.status
+    record.own_limit = capture.own_limit
     record.kernel_stamped = response.kernel_stamped
     record.lags = [lag * NS for lag in response.lags_ns]
     record.response_bytes = sum(len(read[0]) for read in capture.reads)

@@ -37,6 +37,7 @@ class RequestRecord:
     outcome: Outcome
     sent_at: float  # Unix time
     detail: str = ""
+    own_limit: str = ""  # limit of this machine that kept it from being sent
     status: int = 0
     duration: float = 0.0  # sent to the end, for every outcome
     ttft: float | None = None

@@ -15,6 +15,7 @@ from prometheus_client import start_http_server
 
 from loadtest.capacity.execution.capacity_run import CapacityRun
 from loadtest.capacity.report.capacity_metrics import CapacityMetrics
+from loadtest.client.own_limits import check_connections
 from loadtest.input_error import InputError
 from loadtest.locust_plugin import web_page
 from loadtest.report.report_folder import ReportFolder
@@ -104,7 +105,12 @@ class Coordinator:
 
     def check(self) -> None:
         """Check the options and the server before any worker starts. Raises InputError."""
-        self._plan(vars(self._environment.parsed_options), self._environment.host or "")
+        values = vars(self._environment.parsed_options)
+        options, _, _ = self._plan(values, self._environment.host or "")
+        processes = values.get("processes") or 1
+        if options.capacity is None and (self._workers.alone or values.get("processes")):
+            # This process's limits are those of all.
+            check_connections(-(-int(values.get("num_users") or 1) // processes))
 
     def _plan(self, values: Mapping[str, Any], host: str) -> tuple[RunOptions, RunPlan, Workload]:
         options = read_options(values, host)
@@ -128,7 +134,7 @@ class Coordinator:
         options, plan, workload = self._plan(values, self._environment.host or "")
         names = self._workers.names()
         self._check_users(options, len(names))
-        plan = plan.deal(names)
+        plan = plan.deal(names, int(self._runner.target_user_count))
         self._workers.new_run()
         folder = None
         if options.report_dir is not None:

@@ -8,6 +8,7 @@ import logging
 import sys
 from typing import TYPE_CHECKING, Any, cast
 
+from loadtest.client.own_limits import raise_open_files
 from loadtest.input_error import InputError
 from loadtest.locust_plugin import master_port
 from loadtest.locust_plugin.coordinator import REPORT_INTERVAL_S, Coordinator
@@ -30,6 +31,7 @@ def install() -> None:
 
 
 def _on_init(environment: Environment, web_ui: WebUI | None, **_: Any) -> None:
+    raise_open_files()
     if isinstance(environment.runner, runners.WorkerRunner):
         runner = cast("Any", environment.runner)
         LoadWorker(environment, alone=False, refuse=lambda problem: runner.send_message("loadtest_problem", problem))

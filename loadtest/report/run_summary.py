@@ -56,7 +56,7 @@ def _run(results: RunResults, totals: Totals) -> dict[str, Any]:
         "started": plan.started,
         "duration_s": duration(totals),
         "seed": plan.seed,
-        "target": options.target.url(""),
+        "target": options.target.name,
         "workload": {
             **workload_figures(options.workload),
             **dataclasses.asdict(options.pacing),

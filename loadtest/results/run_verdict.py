@@ -62,7 +62,8 @@ def judge_run(results: RunResults, reconciliation: Reconciliation | None) -> Run
     ended = totals.outcomes.total() - totals.outcomes[Outcome.CANCELLED.value]
     counted = ended + totals.cut_off_late
     ok = totals.outcomes[Outcome.OK.value]
-    server, client = judge_server(results, reconciliation), [*busy_problems(results), *_merged(totals), *_late(totals)]
+    server = judge_server(results, reconciliation)
+    client = [*own_limit_problems(totals), *busy_problems(results), *_merged(totals), *_late(totals)]
     reasons = [*_no_requests(counted), *client, *server]
     attainment = totals.good / counted if counted and results.options.slo.asked else None
     met = None if attainment is None else attainment * 100 >= results.options.slo_percentile
@@ -100,6 +101,14 @@ def _left(results: RunResults) -> list[str]:
         f"{ran_s - process.left_after_s:.0f} s: from then on the load was another than was asked for"
         for name, process in results.processes.items()
         if process.left_after_s is not None and ran_s - process.left_after_s > _LEFT_EARLY_S
+    ]
+
+
+def own_limit_problems(totals: Totals) -> list[str]:
+    """Return the limits of the client's machine that kept requests from being sent, and how to raise them."""
+    return [
+        f"the client was the limit, not the server: {count} requests could not be sent, {limit}"
+        for limit, count in totals.own_limits.most_common()
     ]
 
 

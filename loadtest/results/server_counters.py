@@ -7,10 +7,10 @@ import time
 from collections import defaultdict
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
-import requests
 from prometheus_client.parser import text_string_to_metric_families
+
+from loadtest.client.access import PageError, read_page
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -80,34 +80,42 @@ def add_up(engines: Mapping[str, ServerCounters], gone: Iterable[str] = ()) -> S
     return ServerCounters(**sums, ended=dict(ended), engines=dict(engines), gone=tuple(gone))
 
 
-def metrics_urls(target: Target) -> dict[str, str]:
-    """Return the URL of each engine's metrics page, by engine address; a host name stands for all its addresses."""
+def engine_targets(target: Target) -> dict[str, Target]:
+    """Return each engine, by its address; a host name stands for all its addresses."""
+    if not target.engines:
+        return {target.authority: target}
     found = {}
-    for root in target.engines or (target.url(""),):
-        parts = urlsplit(root)
-        addresses = {parts.hostname or ""}
-        # A certificate is valid for the name only; a server that is no router is addressed as its clients do.
-        if target.engines and parts.scheme == "http":
+    for engine in target.engines:
+        addresses = {engine.host}
+        # A certificate is valid for the name only.
+        if not engine.tls:
+            family = socket.AF_INET6 if ":" in engine.host else socket.AF_INET
             try:
-                port = parts.port or 80
-                addresses = {str(at[0]) for *_, at in socket.getaddrinfo(parts.hostname, port, socket.AF_INET)}
+                addresses = {str(at[0]) for *_, at in socket.getaddrinfo(engine.host, engine.port, family)}
             except OSError:
                 addresses = set()  # no engine has this name at present
         for address in addresses:
-            at = f"{address}:{parts.port}" if parts.port else address
-            found[at] = f"{parts.scheme}://{at if target.engines else parts.netloc}{parts.path}/metrics"
+            at = replace(engine, host=address)
+            found[at.authority] = at
     return found
+
+
+def read_metrics(target: Target, timeout_s: float) -> str:
+    """Return the metrics page of one engine, "" if it has none."""
+    try:
+        page = read_page(target, f"{target.root}/metrics", timeout_s)
+    except PageError:
+        return ""
+    return page.text if page.ok else ""
 
 
 def read_counters(target: Target) -> ServerCounters | None:
     """Read the counters of every engine; None if no engine answers with counters."""
     engines = {}
-    for address, url in sorted(metrics_urls(target).items()):
+    for address, engine in sorted(engine_targets(target).items()):
         try:
-            answer = requests.get(url, timeout=_TIMEOUT_S)
-            answer.raise_for_status()
-            counters = parse_counters(answer.text)
-        except (requests.RequestException, ValueError):
+            counters = parse_counters(read_metrics(engine, _TIMEOUT_S))
+        except ValueError:
             continue
         if counters is not None:
             engines[address] = counters

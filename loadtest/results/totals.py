@@ -61,6 +61,7 @@ class Totals:
     last_ended: float = 0.0  # Unix time
     deltas_at: Counter[int] = field(default_factory=Counter)  # by Unix second
     failures: FailureTexts = field(default_factory=FailureTexts)
+    own_limits: Counter[str] = field(default_factory=Counter)  # requests not sent for want of something here, by what
 
     def count_deltas(self, first: float, gaps: list[float]) -> None:
         """Count each delta in the Unix second of its arrival; `first` is Unix time, `gaps` are seconds."""
@@ -128,6 +129,8 @@ class RunTotals:
         """Add one request. Latencies are of requests that ended ok; a failed one counts in its outcome only."""
         totals = self.totals(record.endpoint)
         totals.outcomes[record.outcome.value] += 1
+        if record.own_limit:
+            totals.own_limits[record.own_limit] += 1
         totals.prompt_tokens += record.prompt_tokens
         totals.output_tokens += record.output_tokens
         totals.cached_tokens += record.cached_tokens
@@ -180,6 +183,7 @@ class RunTotals:
             mine.last_ended = max(mine.last_ended, theirs.last_ended)
             mine.deltas_at.update(theirs.deltas_at)
             mine.failures.merge(theirs.failures)
+            mine.own_limits.update(theirs.own_limits)
             for name, distribution in theirs.distributions.items():
                 mine.distributions[name].merge(distribution)
 
@@ -201,6 +205,7 @@ class RunTotals:
                 "window": [totals.first_sent, totals.last_ended],
                 "deltas_at": list(totals.deltas_at.items()),
                 "failures": totals.failures.to_wire(),
+                "own_limits": dict(totals.own_limits),
                 "distributions": {
                     name: distribution.to_wire()
                     for name, distribution in totals.distributions.items()
@@ -222,6 +227,7 @@ class RunTotals:
             totals.first_sent, totals.last_ended = part["window"]
             totals.deltas_at.update(dict(part["deltas_at"]))
             totals.failures = FailureTexts.from_wire(part["failures"])
+            totals.own_limits.update(part["own_limits"])
             for name, distribution in part["distributions"].items():
                 totals.distributions[name] = Distribution.from_wire(distribution)
         return made

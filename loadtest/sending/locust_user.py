@@ -36,8 +36,6 @@ class LanguageModelUser(User):
                 self.sender.open_ahead(self._connection)
             else:
                 self.sender.users_may_send.wait()
-        elif self.idle_until is None:
-            raise StopUser  # the run could not start in this process, which has reported the reason
 
     @task
     def request(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-import ssl
+import logging
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ from gevent.event import Event
 from gevent.pool import Group
 from gevent.queue import JoinableQueue
 
+from loadtest.client.access import redirect_location, tls_context
 from loadtest.client.clock import now_ns
 from loadtest.client.connection import Capture, Connection, End
 from loadtest.client.outcome import judge
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from loadtest.client.request_record import RequestRecord
     from loadtest.settings.run_options import RunOptions
     from loadtest.workload import RequestSpec, Workload
+
+log = logging.getLogger(__name__)
 
 # A connection is refused at once: without a pause, users would only burn the client's CPU.
 _PAUSE_AFTER_CONNECT_S = 1.0
@@ -56,7 +59,7 @@ class RequestSender:
         self._workload = workload
         self._on_record = on_record
         self._heads = {endpoint: options.target.head(endpoint) for endpoint in ("chat", "completions")}
-        self._tls = ssl.create_default_context() if options.target.tls else None
+        self._tls = tls_context(options.target)
         self._captures: JoinableQueue[tuple[RequestSpec, Capture, float | None]] = JoinableQueue(maxsize=_BACKLOG)
         self._measured = RunTotals(options.slo)
         self._unmeasured = RunTotals(options.slo)
@@ -160,16 +163,32 @@ class RequestSender:
 
     def _send(self, connection: Connection, number: int, due_at: float | None) -> End:
         spec = self._workload.request(number)
-        request = build_request(self._heads[spec.endpoint], spec.body)
+        timeout_s = self._options.request_timeout
         capture = Capture()
         self.in_flight += 1
         try:
-            connection.exchange(request, self._options.request_timeout, capture)
+            connection.exchange(build_request(self._heads[spec.endpoint], spec.body), timeout_s, capture)
+            location = redirect_location(capture)
+            if location is not None and self._follow_redirect(spec.endpoint, location):
+                capture = Capture()
+                connection.exchange(build_request(self._heads[spec.endpoint], spec.body), timeout_s, capture)
         finally:
             self.in_flight -= 1
             self._captures.put((spec, capture, due_at))
             self._check_ended()
         return capture.end
+
+    def _follow_redirect(self, endpoint: str, location: str) -> bool:
+        """Send all requests of `endpoint` to `location` from now on; False if that is another server."""
+        target = self._options.target
+        path = target.redirect(target.path(endpoint), location)
+        if path is None:
+            return False
+        head = target.head(endpoint, path)
+        if head != self._heads[endpoint]:
+            log.warning("%s is redirected to %s: sent there from now on", target.path(endpoint), path.partition("?")[0])
+            self._heads[endpoint] = head
+        return True
 
     def _mark_all_sent(self) -> None:
         self.sent_all.set()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from gevent.event import Event
 
-from loadtest.client.target import PATHS
+from loadtest.client.own_limits import check_connections
 from loadtest.input_error import InputError
 from loadtest.results.failure_texts import without_varying
 from loadtest.sending.clock_sync import MasterTime
@@ -55,6 +55,7 @@ class LoadWorker:
         self._start_prepared: Callable[[float], None] | None = None  # called by `start_load`, once
         self._prepared_run: tuple[RunOptions, RunPlan, Workload] | None = None
         self._run_id = ""
+        self._paths: dict[str, str] = {}  # by endpoint
         self._load_number: int | None = None
         hook: Any = environment.events  # untyped in Locust
         hook.test_start.add_listener(self._on_test_start)
@@ -99,8 +100,11 @@ class LoadWorker:
     def _prepare(self, values: Mapping[str, Any]) -> None:
         options = read_options(values, self._environment.host or "")
         plan = RunPlan.from_wire(values["loadtest_plan"])
+        if options.capacity is None:  # a search has its own users, or none
+            check_connections(plan.users_a_worker)
         workload = plan.load_workload(options)
         self._run_id = plan.run_id
+        self._paths = {endpoint: options.target.path(endpoint) for endpoint in options.workload.endpoints}
         if options.capacity is not None:
             self._prepared_run = options, plan, workload
             LanguageModelUser.idle_until = Event()
@@ -207,7 +211,7 @@ class LoadWorker:
         """Fire Locust's request event, so that its own statistics are right; a cancelled request is no result."""
         if record.outcome == "cancelled":
             return
-        path = PATHS[record.endpoint]
+        path = self._paths[record.endpoint]
         failure = None
         if record.failed:
             failure = RequestFailedError(f"{record.outcome.value}: {without_varying(record.detail)}")

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from loadtest.client.target import Target, TargetError
+from loadtest.client.access import find_ca_file
+from loadtest.client.target import Target
 from loadtest.input_error import InputError
 from loadtest.settings.capacity_options import CapacityOptions, add_capacity_options, read_capacity_options
 from loadtest.workload import WorkloadOptions
+from loadtest.workload.trace import TRACE_UNITS, TraceUnit
 from loadtest.workload.workload_options import DEFAULT_OUTPUT_TOKENS, DEFAULT_PROMPT_TOKENS
 
 if TYPE_CHECKING:
@@ -122,7 +125,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="folder or tokenizer.json of the model: exact prompt lengths; empty: estimated",
     )
     add("--ignore-eos", default=False, action="store_true", help="generate exactly --output-tokens (vLLM)")
-    add("--trace", default="", help="CSV of recorded requests (Azure LLM inference trace format): lengths and times")
+    add("--trace", default="", help="recorded requests (files of Azure, BurstGPT, Mooncake, Qwen): lengths and times")
+    add(
+        "--trace-unit",
+        default="auto",
+        choices=TRACE_UNITS,
+        help="unit of the trace's time stamps, if they are numbers; auto: what its publisher uses",
+    )
     add("--trace-speed", default="1", help="how fast the trace is replayed; 2: twice as fast")
     add(
         "--arrival",
@@ -156,6 +165,29 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="bearer token; better given as VLLM_API_KEY, which the process list does not show",
     )
     add(
+        "--header",
+        default=[],
+        action="append",
+        env_var="REQUEST_HEADER",
+        include_in_web_ui=False,
+        metavar="NAME=VALUE",
+        help="one more header of every request, such as api-key=SECRET; repeatable; REQUEST_HEADER: one a line",
+    )
+    add(
+        "--ca-file",
+        default="",
+        env_var="CA_BUNDLE_FILE",
+        include_in_web_ui=False,
+        help="https: certificates (PEM) of the authorities to trust; empty: SSL_CERT_FILE, else the system's",
+    )
+    add(
+        "--insecure",
+        default=False,
+        action="store_true",
+        include_in_web_ui=False,
+        help="https: accept any certificate; the result says so",
+    )
+    add(
         "--engine-urls",
         default="",
         env_var="ENGINE_URLS",
@@ -173,14 +205,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def read_options(values: Mapping[str, Any], host: str) -> RunOptions:
     """Check the options in `values`, from argparse or Locust's form. Raises InputError."""
-    try:
-        target = Target.parse(host, str(values.get("api_key") or ""))
-    except TargetError as error:
-        raise InputError("--host", str(error), "write it like http://localhost:8000") from None
-    try:
-        target = Target.parse(host, target.api_key, str(values.get("engine_urls") or ""))
-    except TargetError as error:
-        raise InputError("--engine-urls", str(error), "write them like http://vllm:8000") from None
     endpoint = str(values["endpoint"])
     if endpoint not in ENDPOINTS:
         raise InputError("--endpoint", f"{endpoint!r} is unknown", "give chat, completions or both")
@@ -191,7 +215,7 @@ def read_options(values: Mapping[str, Any], host: str) -> RunOptions:
         e2e=_milliseconds(values, "slo_e2e_ms"),
     )
     return RunOptions(
-        target=target,
+        target=_target(values, host),
         wanted_model=wanted_model,
         workload=WorkloadOptions(
             model=wanted_model or "the first that the server lists",
@@ -203,6 +227,7 @@ def read_options(values: Mapping[str, Any], host: str) -> RunOptions:
             shared_prefix_tokens=_whole(values, "shared_prefix_tokens") or 0,
             dataset=_path(values, "dataset"),
             trace=_path(values, "trace"),
+            trace_unit=cast("TraceUnit", _text(values, "trace_unit") or "auto"),
             tokenizer=_path(values, "tokenizer"),
             ignore_eos=bool(values["ignore_eos"]),
             seed=_whole(values, "seed") or 0,
@@ -214,6 +239,23 @@ def read_options(values: Mapping[str, Any], host: str) -> RunOptions:
         report_dir=_path(values, "report_dir"),
         capacity=read_capacity_options(values, slo_asked=slo.asked),
     )
+
+
+def _target(values: Mapping[str, Any], host: str) -> Target:
+    headers = [_header(line) for text in values.get("header") or () for line in text.splitlines() if line.strip()]
+    target = Target.parse(host, str(values.get("api_key") or ""), str(values.get("engine_urls") or ""), headers)
+    insecure = bool(values.get("insecure"))
+    if not target.any_tls or insecure:
+        return target.trust("", insecure=insecure and target.any_tls)
+    return target.trust(find_ca_file(str(values.get("ca_file") or "").strip(), os.environ), insecure=False)
+
+
+def _header(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        # Not repeated: it may be a secret.
+        raise InputError("--header", "one has no '=' between its name and its value", "write it like NAME=VALUE")
+    return name.strip(), value.strip()
 
 
 def _pacing(values: Mapping[str, Any]) -> Pacing:

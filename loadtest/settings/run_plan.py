@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import time
 import uuid
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
 import gevent
-import requests
 
+from loadtest.client.access import PageError, read_page
 from loadtest.input_error import InputError
 from loadtest.settings.run_options import RunOptions, new_seed
 from loadtest.workload import Workload
@@ -18,6 +19,7 @@ from loadtest.workload import Workload
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from loadtest.client.access import Page
     from loadtest.client.target import Target
 
 _ASK_TIMEOUT_S = 10
@@ -37,6 +39,7 @@ class RunPlan:
     max_model_len: int | None
     started: float
     shards: dict[str, int] = field(default_factory=dict)
+    users: int = 0
 
     @classmethod
     def make(cls, options: RunOptions, *, seed_given: bool) -> Self:
@@ -53,9 +56,14 @@ class RunPlan:
             started=time.time(),
         )
 
-    def deal(self, workers: Sequence[str]) -> Self:
-        """Return this plan with a shard for each of `workers`."""
-        return dataclasses.replace(self, shards={worker: number for number, worker in enumerate(workers)})
+    def deal(self, workers: Sequence[str], users: int) -> Self:
+        """Return this plan with a shard for each of `workers`, which have `users` together."""
+        return dataclasses.replace(self, shards={worker: number for number, worker in enumerate(workers)}, users=users)
+
+    @property
+    def users_a_worker(self) -> int:
+        """The most users that Locust gives to one worker."""
+        return -(-self.users // max(1, len(self.shards)))
 
     def load_workload(self, options: RunOptions) -> Workload:
         """Prepare the requests of this run. Raises InputError.
@@ -92,28 +100,27 @@ def find_model(target: Target, wanted: str) -> tuple[str, int | None]:
 
     If `wanted` is empty, the model is the first that the server lists. Raises InputError.
     """
-    url = target.url("/v1/models")
-    headers = {"Authorization": f"Bearer {target.api_key}"} if target.api_key else {}
+    path = f"{target.base}/models"
+    url = target.url(path)
     try:
-        answer = requests.get(url, headers=headers, timeout=_ASK_TIMEOUT_S)
-    except requests.RequestException as error:
-        raise InputError(
-            "--host", f"{url} does not answer: {_cause(error)}", "start the server or correct it"
-        ) from None
-    if answer.status_code in {401, 403}:
-        raise InputError("--api-key", f"{url} refuses it (HTTP {answer.status_code})", "set VLLM_API_KEY")
-    if answer.status_code == 404 and wanted:
+        page = read_page(target, path, _ASK_TIMEOUT_S)
+    except PageError as error:
+        if wanted and not error.unreachable:
+            return wanted, None
+        raise InputError("--host", f"{url} does not answer: {error}", "start the server or correct it") from None
+    # A key may well be for the model and not for the list: without one, the name is all that is missing.
+    if page.status == 401 or (page.status == 403 and not wanted):
+        raise InputError("--api-key", f"{url} refuses it (HTTP {page.status})", "set VLLM_API_KEY")
+    models = _listed_models(page)
+    if wanted and not models:
         return wanted, None  # not every OpenAI-compatible server lists its models
-    try:
-        answer.raise_for_status()
-        models = {str(model["id"]): model.get("max_model_len") for model in answer.json()["data"]}
-    except (requests.RequestException, ValueError, KeyError, TypeError, AttributeError):
-        text = " ".join(answer.text.split())[:80]
+    if models is None:
+        text = " ".join(page.text.split())[:80]
         raise InputError(
             "--host",
-            f"{url} does not list models (HTTP {answer.status_code}: {text})",
+            f"{url} does not list models (HTTP {page.status}: {text})",
             "give --model, or correct it",
-        ) from None
+        )
     if not models:
         raise InputError("--host", f"{url} lists no model", "wait until the server has loaded one")
     model = wanted or next(iter(models))
@@ -123,7 +130,13 @@ def find_model(target: Target, wanted: str) -> tuple[str, int | None]:
     return model, length if isinstance(length, int) else None
 
 
-def _cause(error: BaseException) -> str:
-    while error.__context__ is not None:
-        error = error.__context__
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+def _listed_models(page: Page) -> dict[str, Any] | None:
+    """Return the listed names and their longest sequence; None if the page is no list of models."""
+    if not page.ok:
+        return None
+    try:
+        answer = json.loads(page.body)
+        listed = answer if isinstance(answer, list) else answer["data"]
+        return {str(model["id"]): model.get("max_model_len") for model in listed}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None

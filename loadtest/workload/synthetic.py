@@ -12,6 +12,7 @@ from loadtest.workload.lengths import Lengths
 from loadtest.workload.prompts import Prompt
 from loadtest.workload.tokenizer import Tokenizer
 from loadtest.workload.trace import Trace
+from loadtest.workload.trace_blocks import BlockTexts
 from loadtest.workload.words import PromptTexts
 from loadtest.workload.workload_options import DEFAULT_OUTPUT_TOKENS, DEFAULT_PROMPT_TOKENS, WorkloadOptions
 
@@ -57,18 +58,25 @@ class SyntheticPrompts:
     distinct = None
 
     def __init__(
-        self, texts: PromptTexts, shapes: Shapes, frames: Mapping[Endpoint, Frame], notes: Sequence[str]
+        self,
+        texts: PromptTexts | BlockTexts,
+        shapes: Shapes,
+        frames: Mapping[Endpoint, Frame],
+        notes: Sequence[str],
+        *,
+        shared_tokens: int,
     ) -> None:
         """Use `synthetic_prompts`, which prepares the parts."""
         self._texts = texts
+        self._shared_tokens = shared_tokens
         self._shapes = shapes
         self._frames = dict(frames)
         self.notes = tuple(notes)
 
     @property
     def common_tokens(self) -> dict[Endpoint, int]:
-        """Length of the template's head and the shared prefix."""
-        return {endpoint: frame.head + self._texts.shared_words for endpoint, frame in self._frames.items()}
+        """Length of the template's head and the shared prefix, or of a trace's shared blocks."""
+        return {endpoint: frame.head + self._shared_tokens for endpoint, frame in self._frames.items()}
 
     def prompt(self, index: int, endpoint: Endpoint, draws: Draws) -> Prompt:
         """Return the prompt of request `index`, with at least one word of its own."""
@@ -88,11 +96,19 @@ def synthetic_prompts(options: WorkloadOptions, tokenizer: Tokenizer | None, tra
     if trace:
         trace.check_fits(options.max_model_len)
         notes += _lengthened(trace, frames, options.shared_prefix_tokens)
+        notes += trace.notes
         shapes = trace
     else:
         shapes = _sampled_shapes(options, max(frame.added for frame in frames.values()))
-    texts = PromptTexts(words, seed=options.seed, shared_words=options.shared_prefix_tokens)
-    return SyntheticPrompts(texts, shapes, frames, notes)
+    shared = options.shared_prefix_tokens
+    plain = PromptTexts(words, seed=options.seed, shared_words=shared)
+    texts: PromptTexts | BlockTexts = plain
+    if trace and trace.blocks:
+        if shared:
+            raise InputError("--shared-prefix-tokens", "the trace says what prompts share", "leave it out")
+        texts = BlockTexts(plain, trace.blocks, options.seed)
+        shared = trace.shared_tokens
+    return SyntheticPrompts(texts, shapes, frames, notes, shared_tokens=shared)
 
 
 def _sampled_shapes(options: WorkloadOptions, added: int) -> SampledShapes:

@@ -1,51 +1,80 @@
-"""Recorded traffic from a CSV file: arrival times and lengths of requests."""
+"""Recorded traffic from a trace file: arrival times and lengths of requests."""
 
-import csv
-import math
 from array import array
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
+from itertools import chain
 from pathlib import Path
-from typing import Self, TextIO
+from typing import Literal, Self
 
 from loadtest.input_error import InputError
 from loadtest.workload.draws import Draws
+from loadtest.workload.trace_blocks import Blocks
+from loadtest.workload.trace_rows import OPTION, Clock, Columns, read_rows
 
-OPTION = "--trace"
+TraceUnit = Literal["auto", "s", "ms"]
+TRACE_UNITS = ("auto", "s", "ms")
 
-_COLUMNS = ("TIMESTAMP", "ContextTokens", "GeneratedTokens")
-_MOST_TOKENS = 100_000_000
+_UNITS = {"s": 1.0, "ms": 1e-3}
+# Unix time tells its unit: this much since 1970, in each unit, is a time between 1973 and 5138.
+_UNIX = ((1e17, 1e-9, "ns"), (1e14, 1e-6, "us"), (1e11, 1e-3, "ms"), (1e8, 1.0, "s"))
+# At this distance between requests, on average over a whole trace, seconds may as well be milliseconds.
+_SLOW = 10.0
 
 
 class Trace:
-    """The requests of a trace file, 16 bytes each.
+    """The requests of a trace file, 16 bytes each, and 4 bytes for each block of a prompt.
 
-    The columns are those of the Azure LLM inference traces: TIMESTAMP (ISO 8601, or seconds), ContextTokens
-    and GeneratedTokens; other columns are ignored.
+    Formats: Azure LLM inference traces, BurstGPT, Mooncake and Qwen (`trace_rows`). `notes` are for the reader of the
+    results.
     """
 
     def __init__(self, path: Path, times: "array[float]", prompts: "array[int]", outputs: "array[int]") -> None:
         """Use `Trace.read`."""
         self.path = path
+        self.blocks: Blocks | None = None
+        self.notes: tuple[str, ...] = ()
         self._times = times
         self._prompts = prompts
         self._outputs = outputs
 
     @classmethod
-    def read(cls, path: Path) -> Self:
-        """Read the file line by line. Raises InputError, which names the line, for a line that is no request."""
-        times, prompts, outputs = array("d"), array("I"), array("I")
+    def read(cls, path: Path, unit: TraceUnit = "auto") -> Self:
+        """Read the file line by line; `unit` is that of time stamps that are numbers.
+
+        A row of 0 prompt or output tokens is no request: it is left out, and counted. Raises InputError, which names
+        the line, for a line that is no row, and for numbers that may be seconds or milliseconds.
+        """
+        times, prompts, outputs, blocks = array("d"), array("I"), array("I"), Blocks()
+        clock = Clock()
+        empty = 0
         try:
             with path.open(encoding="utf-8-sig", newline="") as file:
-                for time, prompt, output in _rows(file, path):
-                    times.append(time)
-                    prompts.append(prompt)
-                    outputs.append(output)
+                columns, rows = read_rows(file, path, clock)
+                for row in rows:
+                    if not (row.prompt and row.output):
+                        empty += 1
+                        continue
+                    times.append(row.time)
+                    prompts.append(row.prompt)
+                    outputs.append(row.output)
+                    if columns.json:
+                        blocks.add(row.hash_ids, row.prompt)
         except OSError as error:
-            raise InputError(OPTION, f"cannot read {path}: {error.strerror}", "give a CSV file") from None
+            raise InputError(OPTION, f"cannot read {path}: {error.strerror}", "give a CSV or JSONL file") from None
         if not times:
             raise InputError(OPTION, f"{path} holds no requests", "give a file with at least one line of data")
-        return cls(path, times, prompts, outputs)
+        if unit == "auto" or isinstance(clock.first, datetime):
+            seconds, inferred = _unit(clock, times, columns, blocks, path)
+        else:
+            seconds, inferred = _UNITS[unit], ""
+        start = times[0]
+        for place, time in enumerate(times):
+            times[place] = (time - start) * seconds
+        trace = cls(path, times, prompts, outputs)
+        trace.blocks = blocks or None
+        trace.notes = tuple(_notes(empty, inferred))
+        return trace
 
     def __len__(self) -> int:
         """Return the number of requests."""
@@ -60,6 +89,11 @@ class Trace:
         """Return (prompt tokens, output tokens) of request `index`; requests repeat after the last."""
         row = index % len(self._prompts)
         return self._prompts[row], self._outputs[row]
+
+    @property
+    def shared_tokens(self) -> int:
+        """The most tokens a request, on average, that its blocks have in common with earlier requests."""
+        return self.blocks.shared_tokens(self._prompts) if self.blocks else 0
 
     def count_prompts_below(self, tokens: int) -> int:
         """Return the number of prompts shorter than `tokens`."""
@@ -82,87 +116,28 @@ class Trace:
             )
 
 
-def _rows(file: TextIO, path: Path) -> Iterator[tuple[float, int, int]]:
-    """Yield (seconds since the first request, prompt tokens, output tokens) of each line."""
-    rows = csv.reader(file, strict=True)
-    try:
-        columns = _find_columns(next(rows, []), path)
-        clock = _Clock()
-        for row in rows:
-            if row:
-                time, prompt, output = _fields(row, columns)
-                yield clock.seconds(time), _tokens(prompt, _COLUMNS[1]), _tokens(output, _COLUMNS[2])
-    except InputError:
-        raise
-    except UnicodeDecodeError:
-        raise InputError(OPTION, f"{path} is not UTF-8 text", "give a CSV file, not compressed") from None
-    except (ValueError, csv.Error) as error:
-        place = f"{path}, line {rows.line_num}"
-        raise InputError(OPTION, f"{place}: {error}", "correct or remove the line") from None
+def _notes(empty: int, unit: str) -> Iterator[str]:
+    if empty:
+        yield f"{empty} rows of the trace have 0 tokens; left out"
+    if unit not in {"", "s"}:
+        yield f"the trace's time stamps were taken for {unit}"
 
 
-class _Clock:
-    """Converts time stamps of one kind to seconds since the first. Raises ValueError."""
-
-    def __init__(self) -> None:
-        self._first: datetime | float | None = None
-        self._last = 0.0
-
-    def seconds(self, text: str) -> float:
-        stamp = _stamp(text)
-        if self._first is None:
-            self._first = stamp
-        if isinstance(stamp, datetime) and isinstance(self._first, datetime):
-            seconds = (stamp - self._first).total_seconds()
-        elif isinstance(stamp, float) and isinstance(self._first, float):
-            seconds = stamp - self._first
-        else:
-            raise ValueError(f"TIMESTAMP '{text}' is not of the kind of the first one")  # noqa: TRY004  # bad text
-        if seconds < self._last:
-            raise ValueError(f"TIMESTAMP '{text}' is earlier than the one before; sort the file by TIMESTAMP")
-        self._last = seconds
-        return seconds
-
-
-def _stamp(text: str) -> datetime | float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if math.isfinite(number):
-        return number
-    try:
-        stamp = datetime.fromisoformat(text.strip())
-    except ValueError:
-        raise ValueError(f"TIMESTAMP '{text}' is neither ISO 8601 nor seconds") from None
-    return stamp if stamp.tzinfo else stamp.replace(tzinfo=UTC)
-
-
-def _fields(row: list[str], columns: Sequence[int]) -> tuple[str, str, str]:
-    if len(row) <= max(columns):
-        raise ValueError(f"{len(row)} columns are too few")
-    time, prompt, output = (row[column] for column in columns)
-    return time, prompt, output
-
-
-def _tokens(text: str, column: str) -> int:
-    try:
-        tokens = int(text)
-    except ValueError:
-        raise ValueError(f"{column} '{text}' is not a whole number") from None
-    if not 1 <= tokens <= _MOST_TOKENS:
-        raise ValueError(f"{column} {tokens} is out of range (1 to {_MOST_TOKENS})")
-    return tokens
-
-
-def _find_columns(header: list[str], path: Path) -> tuple[int, int, int]:
-    names = [name.strip().lower() for name in header]
-    missing = [column for column in _COLUMNS if column.lower() not in names]
-    if missing:
-        raise InputError(
-            OPTION,
-            f"{path}, line 1: no column {', '.join(missing)} among {', '.join(header) or 'none'}",
-            f"name the columns {', '.join(_COLUMNS)}",
-        )
-    time, prompt, output = (names.index(column.lower()) for column in _COLUMNS)
-    return time, prompt, output
+def _unit(clock: Clock, times: Sequence[float], columns: Columns, blocks: Blocks, path: Path) -> tuple[float, str]:
+    """Return the unit of time stamps in seconds, and its name. Raises InputError if it is not clear."""
+    if isinstance(clock.first, datetime):
+        return 1.0, "s"
+    for least, seconds, name in _UNIX:
+        if abs(clock.first or 0.0) >= least:
+            return seconds, name
+    known = columns.unit or ({512: "ms", 16: "s"}[blocks.size] if blocks else "")
+    gap = times[-1] / (len(times) - 1) if len(times) > 1 else 0.0
+    if not known and gap >= _SLOW:
+        if not (columns.json and all(time.is_integer() for time in chain([clock.first or 0.0], times))):
+            raise InputError(
+                OPTION,
+                f"{path}: {columns.names[0]} may be in seconds or milliseconds: one every {gap:.3g}",
+                "give --trace-unit s or ms",
+            )
+        known = "ms"  # Mooncake's format without blocks
+    return _UNITS[known or "s"], known or "s"

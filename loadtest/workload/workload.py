@@ -54,7 +54,7 @@ class Workload:
         Raises InputError for a file or an option that cannot be used.
         """
         tokenizer = Tokenizer.read(options.tokenizer) if options.tokenizer else None
-        trace = Trace.read(options.trace) if options.trace else None
+        trace = Trace.read(options.trace, options.trace_unit) if options.trace else None
         prompts: Prompts
         if options.dataset:
             prompts = dataset_prompts(options.dataset, options, tokenizer)

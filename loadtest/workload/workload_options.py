@@ -6,6 +6,7 @@ from typing import Literal
 
 from loadtest.input_error import InputError
 from loadtest.workload.endpoints import Endpoint
+from loadtest.workload.trace import TRACE_UNITS, TraceUnit
 
 DEFAULT_PROMPT_TOKENS = "512"
 DEFAULT_OUTPUT_TOKENS = "128"
@@ -32,6 +33,7 @@ class WorkloadOptions:
     shared_prefix_tokens: int = 0
     dataset: Path | None = None
     trace: Path | None = None
+    trace_unit: TraceUnit = "auto"
     ignore_eos: bool = False
     seed: int = 0
     tokenizer: Path | None = None
@@ -49,6 +51,8 @@ class WorkloadOptions:
             )
         if self.dataset and self.trace:
             raise InputError("--dataset", "--trace is given too", "each says what is sent: give one of the two")
+        if self.trace_unit not in TRACE_UNITS:
+            raise InputError("--trace-unit", f"'{self.trace_unit}' is unknown", f"use {', '.join(TRACE_UNITS)}")
         source = "--dataset" if self.dataset else "--trace"
         if (self.dataset or self.trace) and self.prompt_tokens is not None:
             raise InputError("--prompt-tokens", f"{source} decides the prompts", "leave one of the two out")

@@ -31,7 +31,7 @@ def make_spec(endpoint: Endpoint = "chat", *, tokens: int = 6, stream: bool = Tr
 
 
 def target(url: str, fault: str = "") -> Target:
-    return Target.parse(f"{url}/faults/{fault}" if fault else url)
+    return Target.parse(f"{url}/faults/{fault}/v1" if fault else url)
 
 
 def ask(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 import time
 from collections import defaultdict
@@ -10,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import gevent
 import psutil
-import requests
 
 from loadtest.capacity.engine_sample import EngineSample
-from loadtest.results.server_counters import metrics_urls
+from loadtest.client.access import PageError, read_page
+from loadtest.results.server_counters import engine_targets, read_metrics
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -73,7 +74,7 @@ def parse_sample(page: str, at: float, host_cpu: float) -> EngineSample | None:
 
 def read_cache_config(target: Target) -> dict[str, str]:
     """Return the labels of `vllm:cache_config_info`, one engine's cache settings; empty without them."""
-    for line in _page(target.url("/metrics")).splitlines():
+    for line in read_metrics(target, _TIMEOUT_S).splitlines():
         if line.startswith(_CACHE_CONFIG) and (found := _LINE.match(line)):
             return {name: value for name, value in _LABEL.findall(found["labels"] or "") if value != "None"}
     return {}
@@ -90,30 +91,18 @@ def theoretical_concurrency(cache_config: Mapping[str, str], engines: int, token
 def read_version(target: Target) -> str | None:
     """Return the version from vLLM's /version; None without it."""
     try:
-        answer = requests.get(target.url("/version"), headers=_headers(target), timeout=_TIMEOUT_S)
-        return str(answer.json()["version"]) if answer.ok else None
-    except (requests.RequestException, ValueError, KeyError, TypeError):
+        page = read_page(target, f"{target.root}/version", _TIMEOUT_S)
+        return str(json.loads(page.body)["version"]) if page.ok else None
+    except (PageError, ValueError, KeyError, TypeError, RecursionError):
         return None
-
-
-def _headers(target: Target) -> dict[str, str]:
-    return {"Authorization": f"Bearer {target.api_key}"} if target.api_key else {}
-
-
-def _page(url: str) -> str:
-    try:
-        answer = requests.get(url, timeout=_TIMEOUT_S)
-    except requests.RequestException:
-        return ""
-    return answer.text if answer.ok else ""
 
 
 def read_sample(target: Target) -> EngineSample | None:
     """Sample every engine of `target` now; None if one does not answer, as the summed counters would fall."""
     host_cpu = psutil.cpu_percent() / 100
     engines = {}
-    for address, url in sorted(metrics_urls(target).items()):
-        sample = parse_sample(_page(url), time.monotonic(), host_cpu)
+    for address, engine in sorted(engine_targets(target).items()):
+        sample = parse_sample(read_metrics(engine, _TIMEOUT_S), time.monotonic(), host_cpu)
         if sample is None:
             return None
         engines[address] = sample

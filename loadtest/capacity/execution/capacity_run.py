@@ -31,7 +31,7 @@ from loadtest.capacity.stage import Decision, StageResult
 from loadtest.capacity.stage_record import StageRecord, latencies
 from loadtest.client.request_record import Outcome
 from loadtest.report.report_folder import CAPACITY_SUMMARY
-from loadtest.results.server_counters import metrics_urls
+from loadtest.results.server_counters import engine_targets
 from loadtest.sending.pacing import LoadSpec
 from loadtest.settings.run_options import Pacing
 
@@ -80,7 +80,9 @@ class CapacityRun:
         self._greenlet: Any = None
         self._done = False
         self._client_failed_at: float | None = None  # lowest rate
-        self.finding = SearchFinding(options, plan, workload.notes, self._settings, capacity.budget_s)
+        self.finding = SearchFinding(
+            options, plan, (*options.target.notes, *workload.notes), self._settings, capacity.budget_s
+        )
         self.progress = SearchProgress(self._settings, capacity.budget_s)
         self.summary: dict[str, Any] | None = None
         self.exit_code: int | None = None
@@ -105,7 +107,7 @@ class CapacityRun:
         target = self._options.target
         self.finding.cache_config = read_cache_config(target)
         self.finding.engine_version = read_version(target)
-        self.finding.engines = len(metrics_urls(target))
+        self.finding.engines = len(engine_targets(target))
         self._began = time.monotonic()
         self._capacity_metrics.follow(self.progress)
         log.info("Search %s: model %s, seed %d", self._plan.run_id, self._plan.model, self._plan.seed)

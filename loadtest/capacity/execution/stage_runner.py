@@ -98,7 +98,7 @@ class StageRunner:
         names = self._workers.prepared()
         options = dataclasses.replace(self._options, pacing=load.pacing)
         window = MeasuredWindow(load, self._workload, self._context.rows)
-        results = RunResults(options, self._plan.deal(names), self._workload.notes, window)
+        results = RunResults(options, self._plan.deal(names, load.users), self._workload.notes, window)
         results.server_before = read_settled_counters(options.target)
         self.results, self._load = results, load
         self._metrics.start_run(results, load.pacing.rate or 0.0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from loadtest.results.run_verdict import busy_problems, judge_server
+from loadtest.results.run_verdict import busy_problems, judge_server, own_limit_problems
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -45,7 +45,7 @@ def client_figures(results: RunResults, delays: Sequence[float]) -> dict[str, An
 
 def client_problems(results: RunResults, figures: Mapping[str, Any]) -> list[str]:
     """Return why the client was the bottleneck; empty if it was not."""
-    problems = busy_problems(results)
+    problems = [*own_limit_problems(results.measured.combined()), *busy_problems(results)]
     late, requests = figures["late"], figures["requests"]
     if late >= _FEWEST and late > _SHARE * requests:
         problems.append(

@@ -32,7 +32,7 @@ def fingerprint(finding: SearchFinding) -> dict[str, Any]:
         "started": plan.started,
         "duration_s": finding.duration_s,
         "seed": plan.seed,
-        "target": options.target.url(""),
+        "target": options.target.name,
         "workload": {**workload_figures(options.workload), "notes": list(finding.notes)},
         "slo": slo_figures(options),
         "search": {

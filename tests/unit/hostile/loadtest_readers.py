@@ -12,7 +12,7 @@ from loadtest.client import messages
 from loadtest.client.connection import Capture, End
 from loadtest.client.outcome import judge
 from loadtest.client.sse import read_events
-from loadtest.client.target import Target, TargetError
+from loadtest.client.target import Target
 from loadtest.input_error import InputError
 from loadtest.results.csv_rows import to_row
 from loadtest.results.server_counters import parse_counters
@@ -116,12 +116,17 @@ def json_answer(data: bytes) -> None:
 def server_address(data: bytes) -> None:
     """An address is refused in one line, or gives a request head without injected lines."""
     host, _, key = data.decode("utf-8", "replace").partition("\0")
+    key, _, header = key.partition("\0")
     try:
-        head = Target.parse(host, key).head("chat")
-    except TargetError as error:
+        target = Target.parse(host, key, headers=[("X-One", header)] if header else [])
+        head = target.head("chat")
+    except InputError as error:
         assert "\n" not in str(error)
         return
-    assert head.count(b"\r\n") == head.count(b"\n") == (6 if key else 5)
+    lines = 5 + any(name == "Authorization" for name, _ in target.headers) + bool(header)
+    assert head.count(b"\r\n") == head.count(b"\n") == lines
+    moved = target.redirect("/v1/models", key)
+    assert moved is None or target.head("chat", moved).count(b"\n") == lines
 
 
 def load_options(data: bytes) -> None:
@@ -129,7 +134,17 @@ def load_options(data: bytes) -> None:
     names = (
         *("chat_share", "prompt_tokens", "output_tokens", "shared_prefix_tokens", "seed", "trace_speed", "rate"),
         *("burstiness", "max_requests", "warmup_requests", "request_timeout", "slo_ttft_ms", "slo_tpot_ms"),
-        *("slo_e2e_ms", "slo_percentile", "arrival", "endpoint", "model", "dataset", "trace", "tokenizer"),
+        *(
+            "slo_e2e_ms",
+            "slo_percentile",
+            "arrival",
+            "endpoint",
+            "model",
+            "dataset",
+            "trace",
+            "trace_unit",
+            "tokenizer",
+        ),
     )
     values: dict[str, object] = dict.fromkeys(names, "")
     values |= {"stream": True, "ignore_eos": False, "report_dir": "", "chat_share": "50", "endpoint": "chat"}
@@ -174,6 +189,8 @@ def trace_file(data: bytes) -> None:
     assert times == sorted(times)
     assert all(math.isfinite(time) for time in times)
     assert all(tokens >= 1 for tokens in trace.shape(len(times) + 1))
+    if trace.blocks:
+        assert 0 <= trace.shared_tokens <= max(trace.shape(row)[0] for row in range(len(times)))
 
 
 @cache
@@ -255,7 +272,15 @@ TARGETS: dict[str, Hostile] = {
     ),
     "server_address": Hostile(
         server_address,
-        [b"http://localhost:8000/v1\0key", b"https://[::1]:1/\0", b"http://[\0", b"http://\xc3\xa9/\0\xe2\x82\xac"],
+        [
+            *(
+                b"http://localhost:8000/v1\0key",
+                b"https://[::1]:1/\0",
+                b"http://[\0",
+                b"http://\xc3\xa9/\0\xe2\x82\xac",
+            ),
+            *(b"http://u:p%0a@h/api/v3?key=1\0\0v", b"http://h\0//h/x?\0", b"http://[fe80::1%25eth0]/\0http://[::1"),
+        ],
     ),
     "load_options": Hostile(
         load_options,
@@ -271,6 +296,9 @@ TARGETS: dict[str, Hostile] = {
         [
             b"TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:17:03.9,374,44\n2023-11-16 18:17:04.0,396,109\n",
             b"TIMESTAMP,ContextTokens,GeneratedTokens\r\n0.5,1,2\r\n1e9,3,4\r\n",
+            b"Timestamp,Model,Request tokens,Response tokens\n0,a,1,2\n1,b,0,4\n",
+            b'{"timestamp": 0, "input_length": 655, "output_length": 52, "hash_ids": [0, "1"]}',
+            b'{"timestamp": 1e3, "input_length": 1, "output_length": 1, "hash_ids": []}\n',
         ],
     ),
     "dataset_file": Hostile(

@@ -21,18 +21,6 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A self-signed certificate for 127.0.0.1, with its key."""
-    folder = tmp_path_factory.mktemp("tls")
-    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1"]
-    command += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", f"{folder}/key", "-out", f"{folder}/cert"]
-    subprocess.run(command, check=True, capture_output=True)
-    both = folder / "pem"
-    both.write_text((folder / "key").read_text() + (folder / "cert").read_text())
-    return both
-
-
-@pytest.fixture(scope="module")
 def tls_url(engine: str, certificate: Path) -> Iterator[str]:
     command = [sys.executable, "-m", "tests.rig.fault_engine.tls", str(certificate), engine.rsplit(":", 1)[1]]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:

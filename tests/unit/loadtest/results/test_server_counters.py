@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from loadtest.client.target import Target, TargetError
+from loadtest.client.target import Target
+from loadtest.input_error import InputError
 from loadtest.results import server_counters
 from loadtest.results.reconcile import reconcile
 from loadtest.results.server_counters import (
     add_up,
     difference,
-    metrics_urls,
+    engine_targets,
     parse_counters,
     read_counters,
     read_settled_counters,
@@ -100,16 +101,24 @@ def test_stopped_engine_keeps_its_last_counters(two: tuple[Engine, Engine]) -> N
 def test_name_stands_for_all_its_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
     addresses = [(2, 1, 6, "", (f"10.0.0.{last}", 8000)) for last in (3, 4)]
     monkeypatch.setattr(server_counters.socket, "getaddrinfo", lambda *_: addresses)
-    assert metrics_urls(Target.parse("http://router:8000", engines="http://vllm:8000")) == {
-        "10.0.0.3:8000": "http://10.0.0.3:8000/metrics",
-        "10.0.0.4:8000": "http://10.0.0.4:8000/metrics",
+    found = engine_targets(Target.parse("http://router:8000", "key", engines="http://vllm:8000/one/v1"))
+    assert {name: engine.url(engine.root) for name, engine in found.items()} == {
+        "10.0.0.3:8000": "http://10.0.0.3:8000/one",
+        "10.0.0.4:8000": "http://10.0.0.4:8000/one",
     }
+    assert b"key" not in b"".join(engine.get("/metrics") for engine in found.values())  # it is for the router
     # A server that is no router is addressed as its clients do.
-    assert list(metrics_urls(Target.parse("http://vllm:8000")).values()) == ["http://vllm:8000/metrics"]
+    vllm = Target.parse("http://vllm:8000")
+    assert engine_targets(vllm) == {"vllm:8000": vllm}
+
+
+def test_engine_may_have_an_ipv6_address() -> None:
+    found = engine_targets(Target.parse("http://router:8000", engines="http://[::1]:8001"))
+    assert [(name, engine.host) for name, engine in found.items()] == [("[::1]:8001", "::1")]
 
 
 def test_bad_engine_address_is_refused() -> None:
-    with pytest.raises(TargetError, match="ftp"):
+    with pytest.raises(InputError, match="ftp"):
         Target.parse("http://router:8000", engines="ftp://vllm:8000")
 
 

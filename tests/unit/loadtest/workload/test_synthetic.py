@@ -190,3 +190,38 @@ def test_lengths_are_known_with_ignore_eos(model: Path) -> None:
     assert workload.lengths(500) == [(spec.prompt_tokens, spec.output_tokens) for spec in specs]
     assert load(tokenizer=model).lengths(500) is None  # the model decides the length of its output
     assert load(ignore_eos=True).lengths(500) is None  # no tokenizer
+
+
+def blocks(folder: Path, *rows: tuple[int, list[int]]) -> Path:
+    file = folder / "trace.jsonl"
+    fields = [{"timestamp": 0, "input_length": tokens, "output_length": 5, "hash_ids": ids} for tokens, ids in rows]
+    file.write_text("\n".join(map(json.dumps, fields)))
+    return file
+
+
+def test_blocks_of_a_trace_are_shared_beginnings(tmp_path: Path, model: Path) -> None:
+    rows = [(1200, [4, 5, 6]), (1100, [4, 5, 7]), (1200, [4, 5, 6]), (700, [8, 5]), (2000, [4])]
+    workload = load(trace=blocks(tmp_path, *rows), tokenizer=model, endpoint="chat", seed=2)
+    specs = [workload.request(index) for index in range(len(rows))]
+    assert [spec.prompt_tokens for spec in specs] == [tokens for tokens, _ in rows]
+    tokenizer = Tokenizer.read(model)
+    tokens = tokens_of(specs, tokenizer)
+    assert [len(each) for each in tokens] == [spec.prompt_tokens for spec in specs]
+    head = tokenizer.head("chat")
+
+    def shared(one: int, other: int) -> int:
+        return next((n for n, (a, b) in enumerate(zip(tokens[one], tokens[other], strict=False)) if a != b), -1)
+
+    assert shared(0, 1) == head + 1024
+    assert shared(0, 3) == head
+    assert shared(0, 4) == head + 512
+    assert tokens[0] == tokens[2]
+    assert workload.common_tokens["chat"] == head + 742  # (1024 + 1200) / 3, its highest
+    assert workload.request(0) == load(trace=blocks(tmp_path, *rows), tokenizer=model, endpoint="chat", seed=2).request(
+        0
+    )
+
+
+def test_blocks_and_a_shared_prefix_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"^--shared-prefix-tokens: the trace says what prompts share; leave it out"):
+        load(trace=blocks(tmp_path, (600, [1, 2])), shared_prefix_tokens=5)

@@ -59,8 +59,7 @@ ROUTER = Target.parse("http://router:8000", engines="http://127.0.0.1:1 http://1
 
 def behind_a_router(monkeypatch: pytest.MonkeyPatch, *pages: str) -> None:
     """Return the metrics pages of engines at ports 1 and 2; empty for one that does not answer."""
-    urls = {f"http://127.0.0.1:{port}/metrics": page for port, page in enumerate(pages, 1)}
-    monkeypatch.setattr(engine_series, "_page", urls.__getitem__)
+    monkeypatch.setattr(engine_series, "read_metrics", lambda engine, _timeout_s: pages[engine.port - 1])
 
 
 def test_all_engines_behind_router_are_summed(monkeypatch: pytest.MonkeyPatch) -> None:
