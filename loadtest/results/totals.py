@@ -152,25 +152,7 @@ class RunTotals:
         if record.response_bytes:
             totals.requests_read += 1
             totals.reads_stamped += record.kernel_stamped
-        distributions = totals.distributions
-        distributions["lag"].add_all(record.lags)
-        late = record.schedule_delay
-        if late is not None and record.outcome is not Outcome.CANCELLED:
-            distributions["schedule_delay"].add(late)
-        if record.outcome is not Outcome.OK:
-            return
-        totals.tpot_unknown += record.ttft is not None and record.tpot is None and record.output_tokens > 1
-        distributions["chunk_gap"].add_all(record.gaps)
-        for name, value in (
-            ("ttft", record.ttft),
-            ("ttfat", record.ttfat),
-            ("tpot", record.tpot),
-            ("e2e", record.e2e),
-        ):
-            if value is not None:
-                distributions[name].add(value)
-                if late is not None and name in {"ttft", "e2e"}:
-                    distributions[f"{name}_from_due"].add(late + value)
+        _add_times(totals, record)
 
     def merge(self, other: RunTotals) -> None:
         """Add the totals of `other`. Raises ValueError if they are of another SLO."""
@@ -231,3 +213,26 @@ class RunTotals:
             for name, distribution in part["distributions"].items():
                 totals.distributions[name] = Distribution.from_wire(distribution)
         return made
+
+
+def _add_times(totals: Totals, record: RequestRecord) -> None:
+    """Add the times of one request, in seconds."""
+    distributions = totals.distributions
+    distributions["lag"].add_all(record.lags)
+    late = record.schedule_delay
+    if late is not None and record.outcome is not Outcome.CANCELLED:
+        distributions["schedule_delay"].add(late)
+    if record.outcome is not Outcome.OK:
+        return
+    totals.tpot_unknown += record.ttft is not None and record.tpot is None and record.output_tokens > 1
+    distributions["chunk_gap"].add_all(record.gaps)
+    for name, value in (
+        ("ttft", record.ttft),
+        ("ttfat", record.ttfat),
+        ("tpot", record.tpot),
+        ("e2e", record.e2e),
+    ):
+        if value is not None:
+            distributions[name].add(value)
+            if late is not None and name in {"ttft", "e2e"}:
+                distributions[f"{name}_from_due"].add(late + value)
