@@ -268,9 +268,10 @@ def _target(values: Mapping[str, Any], host: str) -> Target:
     headers = [_header(line) for text in values.get("header") or () for line in text.splitlines() if line.strip()]
     target = Target.parse(host, str(values.get("api_key") or ""), str(values.get("engine_urls") or ""), headers)
     insecure = bool(values.get("insecure"))
-    if not target.any_tls or insecure:
-        return target.trust("", insecure=insecure and target.any_tls)
-    return target.trust(find_ca_file(str(values.get("ca_file") or "").strip(), os.environ), insecure=False)
+    ca_file = str(values.get("ca_file") or "").strip()
+    if ca_file or (target.any_tls and not insecure):
+        ca_file = find_ca_file(ca_file, os.environ)
+    return target.trust(ca_file, insecure=insecure and target.any_tls)
 
 
 def _header(text: str) -> tuple[str, str]:
