@@ -20,6 +20,7 @@ from loadtest.capacity.report.regression import check_same, gate, read_result
 from loadtest.input_error import InputError
 from loadtest.report.report_folder import ReportFolder
 from loadtest.settings.capacity_options import DEFAULT_BUDGET
+from loadtest.settings.run_options import MergeBody
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,7 +38,7 @@ _LOAD = {
     "--prompt-tokens": "prompt length in tokens: N or mean:std",
     "--output-tokens": "most tokens to generate: N or mean:std",
     "--shared-prefix-tokens": "tokens that all prompts begin with",
-    "--dataset": "ShareGPT-style JSON file: real prompts and answer lengths",
+    "--dataset": "ShareGPT conversations, or JSONL of whole request bodies",
     "--tokenizer": "folder or tokenizer.json of the model: exact prompt lengths",
     "--seed": "repeats a search's prompts and arrivals",
     "--request-timeout": "seconds for a whole request",
@@ -66,6 +67,12 @@ def make_parser() -> argparse.ArgumentParser:
     )
     for name, text in _LOAD.items():
         parser.add_argument(name, default=None, help=text)
+    parser.add_argument(
+        "--body", default="", action=MergeBody, help="KEY=JSON: field of every request body; repeatable"
+    )
+    parser.add_argument("--header", action="append", default=[], help="NAME=VALUE: more headers; also REQUEST_HEADER")
+    parser.add_argument("--ca-file", help="https: authorities to trust (PEM); also CA_BUNDLE_FILE")
+    parser.add_argument("--insecure", action="store_true", help="https: accept any certificate")
     parser.add_argument("--ignore-eos", action="store_true", help="generate exactly --output-tokens (vLLM)")
     for name, (_, text) in _SEARCH.items():
         parser.add_argument(name, default=None, help=text)
@@ -101,7 +108,7 @@ def _search(options: argparse.Namespace) -> int:
     baseline = None if options.baseline is None else read_result(options.baseline, "--baseline")
     summary: dict[str, Any] | None
     if options.locust:
-        for name in ("report_dir", "host"):
+        for name in ("report_dir", "host", "header", "ca_file", "insecure"):
             if getattr(options, name):
                 raise InputError("--" + name.replace("_", "-"), "is the running Locust's own", "leave it out")
         code, summary = _search_remote(options)
@@ -130,6 +137,7 @@ def _given_options(options: argparse.Namespace) -> dict[str, str]:
     """Return the given options of the load test and the search, under Locust's names."""
     values = {name: getattr(options, name[2:].replace("-", "_")) for name in _LOAD}
     values |= {longer: getattr(options, name[2:].replace("-", "_")) for name, (longer, _) in _SEARCH.items()}
+    values["--body"] = options.body or None
     return {name: str(value) for name, value in values.items() if value is not None}
 
 
@@ -144,8 +152,10 @@ def _search_here(options: argparse.Namespace) -> tuple[int, dict[str, Any] | Non
     command += ["--skip-log-setup", "--find-capacity", "--report-dir", str(folder)]
     for name, value in _given_options(options).items():
         command += [f"{name}={value}"]
-    if options.ignore_eos:
-        command.append("--ignore-eos")
+    command += [f"--header={header}" for header in options.header]
+    command += [f"--ca-file={options.ca_file}"] if options.ca_file else []
+    command += ["--insecure"] if options.insecure else []
+    command += ["--ignore-eos"] if options.ignore_eos else []
     if options.processes > 1:
         command += ["--processes", str(options.processes)]
     ReportFolder.check(folder)

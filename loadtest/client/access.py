@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 # OpenSSL reads the first itself; the others are of Python's requests and of curl, and hold where the first is not set.
 _CA_VARIABLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
-_MOST_REDIRECTS = 5
-REDIRECTS = {301, 302, 303, 307, 308}
+MOST_REDIRECTS = 5
+_REDIRECTS = {301, 302, 303, 307, 308}
 
 
 class PageError(Exception):
@@ -45,7 +45,7 @@ class Page:
 
     @property
     def ok(self) -> bool:
-        """Whether it is the page that was asked for."""
+        """True if it is the page that was asked for."""
         return 200 <= self.status < 300
 
     @property
@@ -62,7 +62,7 @@ def find_ca_file(given: str, environ: Mapping[str, str]) -> str:
     if given:
         from_environment = given == environ.get("CA_BUNDLE_FILE")
         # Compose mounts an empty file for a secret that names none.
-        if from_environment and Path(given).is_file() and not Path(given).stat().st_size:
+        if from_environment and _is_empty(Path(given)):
             given = ""
         else:
             _check_ca_file(given, "CA_BUNDLE_FILE" if from_environment else "--ca-file")
@@ -72,6 +72,13 @@ def find_ca_file(given: str, environ: Mapping[str, str]) -> str:
             _check_ca_file(path, name)
             return "" if name == "SSL_CERT_FILE" else path
     return ""
+
+
+def _is_empty(file: Path) -> bool:
+    try:
+        return not file.is_dir() and not file.read_bytes()
+    except OSError:
+        return False
 
 
 def _check_ca_file(path: str, setting: str) -> None:
@@ -105,9 +112,9 @@ def _make_context(ca_file: str) -> ssl.SSLContext:
 
 def read_page(target: Target, path: str, timeout_s: float) -> Page:
     """Read `path` of a server, along redirects on it. Raises PageError: no answer, or a redirect to another server."""
-    for _ in range(_MOST_REDIRECTS):
+    for _ in range(MOST_REDIRECTS):
         page, location = _read_once(target, path, timeout_s)
-        if page.status not in REDIRECTS or not location:
+        if page.status not in _REDIRECTS or not location:
             return page
         moved = target.redirect(path, location)
         if moved is None:
@@ -115,7 +122,7 @@ def read_page(target: Target, path: str, timeout_s: float) -> Page:
             same = urlsplit(location).path.rstrip("/").endswith(path.rstrip("/"))
             raise PageError(f"it redirects to another server, {without_secrets(location)[:200]}", unreachable=same)
         path = moved
-    raise PageError(f"it redirects more than {_MOST_REDIRECTS} times")
+    raise PageError(f"it redirects more than {MOST_REDIRECTS} times")
 
 
 def _read_once(target: Target, path: str, timeout_s: float) -> tuple[Page, str]:

@@ -92,7 +92,7 @@ class Target:
 
     @property
     def any_tls(self) -> bool:
-        """Whether the server or an engine behind it has a certificate."""
+        """True if the server or an engine behind it has a certificate."""
         return self.tls or any(engine.tls for engine in self.engines)
 
     @property

@@ -73,7 +73,7 @@ def _run(results: RunResults, totals: Totals) -> dict[str, Any]:
 def workload_figures(workload: WorkloadOptions) -> dict[str, Any]:
     """Return the workload's options as JSON values."""
     return {
-        key: str(value) if value is not None and not isinstance(value, (bool, int, float, str)) else value
+        key: str(value) if value is not None and not isinstance(value, (bool, int, float, str, dict)) else value
         for key, value in dataclasses.asdict(workload).items()
         if key not in {"model", "seed", "max_model_len"}
     }

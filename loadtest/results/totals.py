@@ -129,8 +129,7 @@ class RunTotals:
         """Add one request. Latencies are of requests that ended ok; a failed one counts in its outcome only."""
         totals = self.totals(record.endpoint)
         totals.outcomes[record.outcome.value] += 1
-        if record.own_limit:
-            totals.own_limits[record.own_limit] += 1
+        totals.own_limits.update([record.own_limit] if record.own_limit else [])
         totals.prompt_tokens += record.prompt_tokens
         totals.output_tokens += record.output_tokens
         totals.cached_tokens += record.cached_tokens

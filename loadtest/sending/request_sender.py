@@ -12,7 +12,7 @@ from gevent.event import Event
 from gevent.pool import Group
 from gevent.queue import JoinableQueue
 
-from loadtest.client.access import redirect_location, tls_context
+from loadtest.client.access import MOST_REDIRECTS, redirect_location, tls_context
 from loadtest.client.clock import now_ns
 from loadtest.client.connection import Capture, Connection, End
 from loadtest.client.outcome import judge
@@ -168,8 +168,10 @@ class RequestSender:
         self.in_flight += 1
         try:
             connection.exchange(build_request(self._heads[spec.endpoint], spec.body), timeout_s, capture)
-            location = redirect_location(capture)
-            if location is not None and self._follow_redirect(spec.endpoint, location):
+            for _ in range(MOST_REDIRECTS):
+                location = redirect_location(capture)
+                if location is None or not self._follow_redirect(spec.endpoint, location):
+                    break
                 capture = Capture()
                 connection.exchange(build_request(self._heads[spec.endpoint], spec.body), timeout_s, capture)
         finally:

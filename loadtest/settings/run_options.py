@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import os
 import secrets
@@ -15,6 +16,7 @@ from loadtest.client.target import Target
 from loadtest.input_error import InputError
 from loadtest.settings.capacity_options import CapacityOptions, add_capacity_options, read_capacity_options
 from loadtest.workload import WorkloadOptions
+from loadtest.workload.body_fields import parse_body
 from loadtest.workload.trace import TRACE_UNITS, TraceUnit
 from loadtest.workload.workload_options import DEFAULT_OUTPUT_TOKENS, DEFAULT_PROMPT_TOKENS
 
@@ -117,7 +119,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         default="0",
         help="tokens that all prompts begin with; 0: the prefix cache stays cold",
     )
-    add("--dataset", default="", help="ShareGPT-style JSON file: real prompts and answer lengths")
+    add("--dataset", default="", help="ShareGPT conversations, or JSONL of whole request bodies")
     add(
         "--tokenizer",
         default="",
@@ -125,6 +127,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="folder or tokenizer.json of the model: exact prompt lengths; empty: estimated",
     )
     add("--ignore-eos", default=False, action="store_true", help="generate exactly --output-tokens (vLLM)")
+    add(
+        "--body",
+        default="",
+        action=MergeBody,
+        metavar="KEY=JSON",
+        help="add or replace a field of every request body; KEY= removes it; repeatable; also a whole JSON object",
+    )
     add("--trace", default="", help="recorded requests (files of Azure, BurstGPT, Mooncake, Qwen): lengths and times")
     add(
         "--trace-unit",
@@ -203,6 +212,19 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+class MergeBody(argparse.Action):
+    """Merges several --body into one JSON object, which Locust's form can show."""
+
+    def __call__(self, _parser: Any, namespace: argparse.Namespace, values: Any, _option: str | None = None) -> None:
+        """Keep what cannot be parsed as it is: `read_options` reports it."""
+        before, given = getattr(namespace, self.dest), " ".join(str(values).splitlines())
+        try:
+            merged = json.dumps({**parse_body(before), **parse_body(given)})
+        except InputError:
+            merged = given
+        setattr(namespace, self.dest, merged)
+
+
 def read_options(values: Mapping[str, Any], host: str) -> RunOptions:
     """Check the options in `values`, from argparse or Locust's form. Raises InputError."""
     endpoint = str(values["endpoint"])
@@ -230,6 +252,7 @@ def read_options(values: Mapping[str, Any], host: str) -> RunOptions:
             trace_unit=cast("TraceUnit", _text(values, "trace_unit") or "auto"),
             tokenizer=_path(values, "tokenizer"),
             ignore_eos=bool(values["ignore_eos"]),
+            body=parse_body(_text(values, "body")),
             seed=_whole(values, "seed") or 0,
         ),
         slo=slo,
@@ -245,9 +268,10 @@ def _target(values: Mapping[str, Any], host: str) -> Target:
     headers = [_header(line) for text in values.get("header") or () for line in text.splitlines() if line.strip()]
     target = Target.parse(host, str(values.get("api_key") or ""), str(values.get("engine_urls") or ""), headers)
     insecure = bool(values.get("insecure"))
-    if not target.any_tls or insecure:
-        return target.trust("", insecure=insecure and target.any_tls)
-    return target.trust(find_ca_file(str(values.get("ca_file") or "").strip(), os.environ), insecure=False)
+    ca_file = str(values.get("ca_file") or "").strip()
+    if ca_file or (target.any_tls and not insecure):
+        ca_file = find_ca_file(ca_file, os.environ)
+    return target.trust(ca_file, insecure=insecure and target.any_tls)
 
 
 def _header(text: str) -> tuple[str, str]:

@@ -138,7 +138,7 @@ def _lengths(texts: list[str], tokenizer: Tokenizer | None, endpoint: Endpoint |
 
 def _exchanges(path: Path) -> Iterator[_Exchange | None]:
     """Yield the exchange of each conversation, None if it has none."""
-    for place, conversation in _conversations(path):
+    for place, conversation in read_items(path):
         turns = conversation.get("conversations") if isinstance(conversation, dict) else None
         if not isinstance(turns, list):
             raise InputError(OPTION, f"{path}, {place}: no list 'conversations'", "give ShareGPT conversations")
@@ -162,7 +162,7 @@ def _turn(turn: Any, path: Path, place: str) -> tuple[str, str]:
     raise InputError(OPTION, f"{path}, {place}: a turn has no 'from' and 'value' texts", "give ShareGPT conversations")
 
 
-def _conversations(path: Path) -> Iterator[tuple[str, Any]]:
+def read_items(path: Path) -> Iterator[tuple[str, Any]]:
     """Yield (place in the file, conversation), with one in memory at a time."""
     place = "line 1"
     try:

@@ -38,7 +38,7 @@ class Blocks:
             self._fits[size] += bool(hash_ids) and math.ceil(prompt_tokens / size) == len(hash_ids)
 
     def __bool__(self) -> bool:
-        """Whether any request has blocks."""
+        """Return whether any request has blocks."""
         return bool(self._ids)
 
     @property

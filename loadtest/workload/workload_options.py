@@ -1,8 +1,9 @@
 """Options of a workload."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from loadtest.input_error import InputError
 from loadtest.workload.endpoints import Endpoint
@@ -19,7 +20,7 @@ class WorkloadOptions:
     `prompt_tokens` and `output_tokens` are `N` or `mean:std` in tokens; None is the default: 512 and 128, or the
     lengths of the dataset or trace. `max_model_len` is the longest sequence that the server takes, prompt and output
     together, in tokens; None if unknown, and then lengths are not checked against it. `chat_share` (0 to 1) is the
-    share of requests to chat with endpoint `both`.
+    share of requests to chat with endpoint `both`. `body` are fields of every request body; None removes one.
 
     Raises InputError for options that exclude each other.
     """
@@ -35,6 +36,7 @@ class WorkloadOptions:
     trace: Path | None = None
     trace_unit: TraceUnit = "auto"
     ignore_eos: bool = False
+    body: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
     tokenizer: Path | None = None
     max_model_len: int | None = None

@@ -44,6 +44,13 @@ def test_moved_endpoint_is_found_once(status: int) -> None:
     assert paths == [CHAT, CHAT + "/", CHAT + "/"]
 
 
+def test_chain_of_redirects_is_followed() -> None:
+    moved = [Answer(status=308, headers={"location": path}) for path in ("/a", "/b")]
+    records, paths = send({CHAT: moved[0], "/a": moved[1], "/b": GOOD})
+    assert [record.outcome for record in records] == ["ok", "ok"]
+    assert paths == [CHAT, "/a", "/b", "/b"]
+
+
 @pytest.mark.parametrize(
     ("status", "location"),
     [(307, "https://other.test/v1/chat/completions"), (307, CHAT), (302, CHAT + "/")],
