@@ -73,6 +73,7 @@ def test_headless_run_counts_each_request_once(processes: list[str]) -> None:
         (["--seed", "-1"], "--seed: '-1' is not a whole number"),
         (["--prompt-tokens", "many"], "--prompt-tokens"),
         (["--chat-share", "101"], "--chat-share: '101' is no percentage"),
+        (["--processes", "2", "--master-bind-host", "192.0.2.1"], "--master-bind-port: cannot listen on 192.0.2.1"),
     ],
 )
 def test_bad_input_ends_with_one_line(engine: str, arguments: list[str], words: str) -> None:

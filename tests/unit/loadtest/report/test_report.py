@@ -19,7 +19,7 @@ from loadtest.report.run_terminal import print_summary
 from loadtest.results.csv_rows import read_rows, to_row
 from loadtest.results.run_verdict import judge_run
 from tests.rig.full_disk import full_disk
-from tests.rig.loadtest_objects import record, results
+from tests.rig.loadtest_objects import plan, record, results
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -138,3 +138,56 @@ def test_tab_has_a_row_per_endpoint_and_a_total() -> None:
     assert rows[0]["outcomes"] == "timeout 1"
     assert str(rows[0]["ttft"]).startswith("100.")
     assert table(None) == []
+
+
+def printed(run: RunResults, width: int = 160) -> str:
+    output = io.StringIO()
+    print_summary(summarize(run, judge_run(run, None), None), Console(file=output, width=width))
+    return output.getvalue()
+
+
+def test_frequent_failures_are_in_all_three_places(tmp_path: Path) -> None:
+    texts = {"HTTP 413: body above 1 MB": 5, "no end within [5] s": 4, "closed <b>": 3, "rare": 1}
+    failed = [record(Outcome.ERROR, detail=text) for text, count in texts.items() for _ in range(count)]
+    files = written(tmp_path, *RECORDS[:3], *failed)
+    shown = {text: count for text, count in texts.items() if count > 1}
+    failures = json.loads(files["summary.json"])["failures"]
+    assert {failure["text"]: failure["count"] for failure in failures} == shown
+    assert {failure["outcome"] for failure in failures} == {"error"}
+    lines = [line for line in printed(results(*failed)).splitlines() if line.startswith("Failures")]
+    assert [line.split(maxsplit=1)[1] for line in lines] == [
+        f"{count} x error: {text}" for text, count in shown.items()
+    ]
+    page = files["report.html"]
+    for text in ("HTTP 413: body above 1 MB", "no end within [5] s", "closed &lt;b&gt;"):
+        assert page.count(f"<td>{text}</td>") == 1
+    assert "most frequent failures" not in written(tmp_path / "none", record())["report.html"]
+
+
+def test_answer_token_is_shown_where_it_differs(tmp_path: Path) -> None:
+    thinking = [record(ttft=0.1, ttfat=0.4, reasoning_tokens=15)] * 2
+    files = written(tmp_path, *thinking)
+    summary = json.loads(files["summary.json"])
+    assert summary["ttfat_ms"]["p50"] == pytest.approx(400, rel=0.001)
+    assert summary["tokens"]["reasoning"] == 30
+    assert "Time to first answer token" in files["report.html"]
+    assert "TTFT of answer" in printed(results(*thinking))
+    assert "TTFT of answer" not in printed(results(*[record(ttft=0.1, ttfat=0.1)] * 2))
+    (row, _) = csv.DictReader(io.StringIO(files["requests.csv"]))
+    assert (row["ttfat_ms"], row["reasoning_tokens"]) == ("400.0", "15")
+
+
+def test_unknown_tpot_is_noted(tmp_path: Path) -> None:
+    hidden = [record(tpot=None), record(tpot=None, output_tokens=1), record(tpot=None, ttft=None)]
+    assert json.loads(written(tmp_path, *hidden)["summary.json"])["tpot_unknown"] == 1
+    assert "1 request(s) ended ok without a TPOT" in " ".join(printed(results(*hidden)).split())
+    assert "without a TPOT" not in printed(results(record()))
+
+
+@pytest.mark.parametrize("name", ["llama3[awq]", "x[/y]", "[bold]", ":smile:", "a\\[b]"])
+def test_names_are_printed_as_they_are(name: str) -> None:
+    run = results(record(Outcome.ERROR, detail=f"The model `{name}` does not exist."))
+    run.plan = plan(model=name)
+    lines = printed(run).splitlines()
+    assert sum(f"{name}: milliseconds of requests ok" in line for line in lines) == 1
+    assert sum(f"error: The model `{name}` does not exist." in line for line in lines) == 1

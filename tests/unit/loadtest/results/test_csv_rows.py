@@ -36,3 +36,15 @@ def test_full_disk_ends_rows_at_a_complete_one(tmp_path: Path, caplog: pytest.Lo
 def test_disk_full_from_the_start_is_reported(tmp_path: Path) -> None:
     with full_disk(after=0), pytest.raises(OSError, match="File too large"):
         RowFile(tmp_path / "requests.csv")
+
+
+def test_columns_keep_their_place(tmp_path: Path) -> None:
+    rows = RowFile(tmp_path / "requests.csv")
+    rows.add("worker", [to_row(record(output_tokens=300, detail="why"), measured=True, good=True)])
+    rows.close()
+    header, row = ((tmp_path / "requests.csv").read_text()).splitlines()
+    assert header.split(",")[14:21] == [
+        *("output_tokens", "cached_tokens", "kernel_stamped", "merged_deltas", "largest_lag_ms", "detail", "process"),
+    ]
+    assert (row.split(",")[14], *row.split(",")[19:21]) == ("300", "why", "worker")
+    assert next(read_rows(tmp_path / "requests.csv"))["process"] == "worker"

@@ -13,6 +13,7 @@ from tests.rig.loadtest_objects import options, plan, record
 NAMES = {
     "loadtest_requests",
     "loadtest_time_to_first_token_seconds",
+    "loadtest_time_to_first_answer_token_seconds",
     "loadtest_inter_token_latency_seconds",
     "loadtest_request_time_per_output_token_seconds",
     "loadtest_e2e_request_latency_seconds",
