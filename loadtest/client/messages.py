@@ -125,23 +125,24 @@ REASONING, ANSWER = "reasoning", "answer"
 _REASONING_PARTS = {"thinking", "reasoning", "redacted_thinking"}
 
 
-def read_output(choice: Choice) -> dict[str, str]:
+def read_output(delta: Delta | None, text: str | None) -> dict[str, str]:
     """Return the text of each kind of output in a choice; a kind without text, such as audio, has an empty one.
+
+    `delta` is a chunk's delta or the message of a whole answer, `text` that of the completions API.
 
     The role alone is not output. Text of tool calls is their function's name and arguments.
     """
     found: dict[str, str] = {}
-    if choice.text:
-        found[ANSWER] = choice.text
-    delta = choice.delta if choice.delta is not None else choice.message
+    if text:
+        found[ANSWER] = text
     if delta is None:
         return found
     if isinstance(delta.content, list):
         for part in delta.content:
             kind = REASONING if isinstance(part, dict) and part.get("type") in _REASONING_PARTS else ANSWER
-            text = _all_text(part)
-            if text:
-                found[kind] = found.get(kind, "") + text
+            part_text = _all_text(part)
+            if part_text:
+                found[kind] = found.get(kind, "") + part_text
     elif delta.content:
         found[ANSWER] = found.get(ANSWER, "") + delta.content
     for kind, value in (

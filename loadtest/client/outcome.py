@@ -73,11 +73,11 @@ def _outcome(
     record: RequestRecord, capture: Capture, response: Response, *, stream: bool, yield_to_loop: Callable[[], None]
 ) -> tuple[Outcome, str]:
     if 200 <= response.status < 300:
+        complete = capture.end is End.COMPLETE
         # The content takes precedence over how the connection ended: after [DONE], nothing is missing.
         if stream and is_stream(response):
-            found = _read_stream(record, capture.sent_ns, response, yield_to_loop)
+            found = _read_stream(record, capture.sent_ns, response, yield_to_loop, complete=complete)
         else:
-            complete = capture.end is End.COMPLETE
             found = _read_whole(record, capture.sent_ns, response, stream=stream, complete=complete)
         if found is not None:
             return found
@@ -90,9 +90,17 @@ def _outcome(
 
 
 def _read_stream(
-    record: RequestRecord, sent_ns: int, response: Response, yield_to_loop: Callable[[], None]
+    record: RequestRecord,
+    sent_ns: int,
+    response: Response,
+    yield_to_loop: Callable[[], None],
+    *,
+    complete: bool,
 ) -> tuple[Outcome, str] | None:
-    """Fill in `record` from the events; return the outcome, None if they end without a terminal state."""
+    """Fill in `record` from the events; return the outcome, None if they end without a terminal state.
+
+    A server that never sends [DONE] has a terminal state in `finish_reason` and token counts, if the body is complete.
+    """
     stream = read_stream(response, yield_to_loop)
     _set_times(record, sent_ns, stream.arrivals)
     if stream.first_answer_ns is not None:
@@ -100,9 +108,11 @@ def _read_stream(
     _set_tokens(record, stream.usage)
     if stream.problem is not None:
         return Outcome.ERROR, stream.problem
-    if stream.done_ns is None or not stream.finish_reasons:
+    over = stream.done_ns is not None or (complete and record.output_tokens > 0)
+    if not over or not stream.finish_reasons:
         return None
-    record.duration = (stream.done_ns - sent_ns) * NS
+    if stream.done_ns is not None:
+        record.duration = (stream.done_ns - sent_ns) * NS
     if record.e2e is None:
         record.e2e = record.duration
     per_token = time_per_token(stream)
@@ -161,7 +171,7 @@ def _read_whole(
     reasons = [choice.finish_reason for choice in choices if choice.finish_reason]
     if not reasons:
         return None
-    has_output = any(messages.read_output(choice) for choice in choices)
+    has_output = any(messages.read_output(choice.message, choice.text) for choice in choices)
     return _finished(reasons, answer.usage, has_output=has_output, where="answer")
 
 

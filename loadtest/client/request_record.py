@@ -11,7 +11,7 @@ NS = 1e-9
 class Outcome(enum.StrEnum):
     """Outcome of a request; exactly one holds."""
 
-    OK = "ok"  # a terminal finish_reason, [DONE] where it streams, and the token counts
+    OK = "ok"  # a terminal finish_reason, [DONE] where it streams, text or a tool call, and token counts
     EMPTY = "empty"  # a good end, but no text and no tool call
     FILTERED = "filtered"  # a content filter cut the answer
     ERROR = "error"  # an HTTP error, an error inside the stream, or an invalid response

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _TOKENS_WITHOUT_TEXT = 4
 # Reasoning text shorter than this a token is a summary, not the reasoning itself.
 _FEWEST_BYTES = 2
-# A longer text a token is more than the answer: it has the reasoning in it.
+# A longer text a token has more tokens than were counted: reasoning in the answer's text, or a wrong count.
 _MOST_BYTES = 16
 # Beginning of a body that is one JSON document or a page.
 _NO_STREAM = (b"{", b"[", b"<")
@@ -94,7 +94,7 @@ def _add(stream: Stream, choices: list[messages.Choice], at_ns: int) -> None:
             stream.answer.append(content)
             answered = True
             continue
-        for kind, text in messages.read_output(choice).items():
+        for kind, text in messages.read_output(delta, choice.text).items():
             if kind == messages.ANSWER:
                 stream.answer.append(text)
                 answered = True
@@ -114,8 +114,8 @@ def time_per_token(stream: Stream) -> float | None:
     """Return (last - first) / (tokens - 1) in nanoseconds, of the tokens that were seen; None if not known.
 
     Tokens that were not sent as text have no arrival: reasoning that the server hides or summarises is left out with
-    its tokens. Not known: the answer has more tokens than text, all of it came at once, or there are several choices,
-    for which `usage` has one count.
+    its tokens. Not known: the text cannot be that of so many tokens, or of so few; all of it came at once; or there are
+    several choices, for which `usage` has one count.
     """
     usage = stream.usage
     if usage is None or usage.completion_tokens is None or stream.several_choices or not stream.arrivals:
@@ -132,7 +132,7 @@ def time_per_token(stream: Stream) -> float | None:
         if not (shown or in_answer):
             tokens, size, deltas = answer_tokens, answer, stream.answers
             first, last = stream.first_answer_ns or last, stream.last_answer_ns
-    if tokens < 2 or deltas < 2 or tokens > size + _TOKENS_WITHOUT_TEXT:
+    if tokens < 2 or deltas < 2 or not size / _MOST_BYTES - 1 <= tokens <= size + _TOKENS_WITHOUT_TEXT:
         return None
     return (last - first) / (tokens - 1)
 

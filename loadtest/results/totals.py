@@ -106,7 +106,7 @@ class RunTotals:
         ):
             met = met and (limit is None or (value is not None and value <= limit))
         # A response of one token has no time between tokens, so it cannot miss.
-        if self.slo.tpot is not None and record.output_tokens > 1:
+        if self.slo.tpot is not None and (record.output_tokens > 1 or record.gaps):
             met = met and record.tpot is not None and record.tpot <= self.slo.tpot
         return met
 
@@ -223,7 +223,7 @@ def _add_times(totals: Totals, record: RequestRecord) -> None:
         distributions["schedule_delay"].add(late)
     if record.outcome is not Outcome.OK:
         return
-    totals.tpot_unknown += record.ttft is not None and record.tpot is None and record.output_tokens > 1
+    totals.tpot_unknown += record.ttft is not None and record.tpot is None and (record.output_tokens > 1 or bool(record.gaps))
     distributions["chunk_gap"].add_all(record.gaps)
     for name, value in (
         ("ttft", record.ttft),

@@ -112,6 +112,25 @@ def test_an_http_error_keeps_its_reason(status: str, head: str, body: bytes, det
     assert (record.outcome, record.detail) == ("error", detail)
 
 
+@pytest.mark.parametrize(
+    ("events", "end", "outcome"),
+    [
+        (GOOD[:-1], End.COMPLETE, "ok"),
+        (GOOD[:-1], End.CLOSED, "truncated"),
+        (GOOD[:-1], End.TIMEOUT, "timeout"),
+        (GOOD[:-2], End.COMPLETE, "truncated"),
+        ([*GOOD[:-3], usage(3)], End.COMPLETE, "truncated"),
+    ],
+)
+def test_a_stream_without_done_must_be_whole(events: list[object], end: End, outcome: str) -> None:
+    assert judge_stream(*events, end=end).outcome == outcome
+
+
+def test_a_repeated_message_is_no_output() -> None:
+    whole = {"choices": [{"index": 0, "finish_reason": "stop", "message": {"content": " a a a"}}]}
+    assert len(judge_stream(*GOOD[:4], whole, usage(3), "[DONE]").gaps) == 2
+
+
 @pytest.mark.parametrize("end", [End.COMPLETE, End.CLOSED, End.TIMEOUT, End.CANCELLED])
 def test_an_answer_is_over_at_done(end: End) -> None:
     record = judge_stream(*GOOD, 5000.0, b": ping\n\n", end=end)

@@ -39,6 +39,9 @@ def thinking(number: int, words: str = "well then") -> list[dict[str, Any]]:
         ([1000.0], {"completion": 420}, None),
         (thinking(2), {"completion": 420}, None),
         ([1000.0], {"completion": 420, "completion_tokens_details": {"reasoning_tokens": 4}}, None),
+        # A wrong count: less than the text can be.
+        ([], {"completion": 1}, None),
+        ([text()] * 40, {"completion": 3}, None),
     ],
 )
 def test_tpot_is_of_tokens_that_were_seen(

@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import httpx2
 import openai
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from openai.types import Completion
@@ -46,7 +47,7 @@ class Sent:
 DIFFERENCES = {
     "an event without data": "gateways send it as a keep-alive; the client tries to read it as JSON, others skip it",
     "a byte order mark": "by the HTML standard it is no part of the stream; the client loses the first event with it",
-    "no [DONE]": "the client takes any end for a good one, so a stream that was cut off would count as ok",
+    "no [DONE] and no token counts": "the client takes any end for a good one, also that of a stream that was cut off",
     "an error without the field error": "vLLM before 0.9 sent object: error; the client takes it for an empty chunk",
     "a choice that is null": "it says nothing; a program that reads the client's choices fails at it",
 }
@@ -185,13 +186,13 @@ def streams(draw: st.DrawFn) -> Sent:
     reason = draw(st.sampled_from(["stop", "stop", "stop", "length", "content_filter", "abort", None]))
     if reason is not None:
         events.append(delta(reason) if endpoint == "chat" else {"choices": [{"text": "", "finish_reason": reason}]})
-    counts = draw(st.sampled_from([usage(9), usage(9), usage(9, reasoning_tokens=5), usage(0), None]))
-    events += [] if counts is None else [counts]
+    counts = draw(st.sampled_from([9, 9, 9, 0, None]))
+    events += [] if counts is None else [usage(counts, reasoning_tokens=draw(st.sampled_from([None, 5])))]
     end = draw(
         st.sampled_from([b"data: [DONE]\n\n"] * 4 + [b"data: [DONE]", b"data:[DONE]\n", b"data: [DONE] \n\n", b""])
     )
-    if not end:
-        sent.has.add("no [DONE]")
+    if not end and counts in {None, 0}:
+        sent.has.add("no [DONE] and no token counts")
     newline = draw(st.sampled_from([b"\n", b"\n", b"\r\n", b"\r"]))
     body = b"".join([*map(event, events), end]).replace(b"\n", newline)
     if draw(st.integers(0, 9)) == 0:
@@ -217,4 +218,22 @@ def test_made_up_streams_are_read_as_the_client_does() -> None:
             assert (ours.outcome, len(ours.text), ours.tokens) == (theirs.outcome, len(theirs.text), theirs.tokens)
 
     compare()
-    assert min(seen[name] for name in (*DIFFERENCES, "ok", "error", "empty", "truncated", "filtered")) > 0, seen
+    assert min(seen[outcome] for outcome in ("ok", "error", "empty", "truncated", "filtered")) > 5, seen
+
+
+ANSWER = [delta(content=" a"), delta("stop"), usage(1), "[DONE]"]
+# An example of each difference: events, the client's outcome, ours.
+EXAMPLES = {
+    "an event without data": ([b"data:\n\n", *ANSWER], "error", "ok"),
+    "a byte order mark": ([b"\xef\xbb\xbf" + event(delta(content="a")), *ANSWER[1:]], "empty", "ok"),
+    "no [DONE] and no token counts": ([delta(content="a"), delta("content_filter")], "filtered", "truncated"),
+    "an error without the field error": ([{"object": "error", "message": "no GPU"}, *ANSWER], "ok", "error"),
+    "a choice that is null": ([{"choices": [None]}, *ANSWER], "error", "ok"),
+}
+
+
+@pytest.mark.parametrize("name", DIFFERENCES)
+def test_each_difference_is_one(name: str) -> None:
+    events, theirs, ours = EXAMPLES[name]
+    sent = Sent("chat", [event(each) for each in events])
+    assert (read_with_the_client(sent).outcome, read_with_ours(sent).outcome) == (theirs, ours)

@@ -178,7 +178,7 @@ def test_answer_token_is_shown_where_it_differs(tmp_path: Path) -> None:
 
 
 def test_unknown_tpot_is_noted(tmp_path: Path) -> None:
-    hidden = [record(tpot=None), record(tpot=None, output_tokens=1), record(tpot=None, ttft=None)]
+    hidden = [record(tpot=None), record(tpot=None, output_tokens=1, gaps=[]), record(tpot=None, ttft=None)]
     assert json.loads(written(tmp_path, *hidden)["summary.json"])["tpot_unknown"] == 1
     assert "1 request(s) ended ok without a TPOT" in " ".join(printed(results(*hidden)).split())
     assert "without a TPOT" not in printed(results(record()))

@@ -28,7 +28,8 @@ def filled(*records: RequestRecord) -> RunTotals:
         ({"tpot": 0.031}, False),
         ({"e2e": 1.1}, False),
         ({"ttft": None}, False),
-        ({"tpot": None, "output_tokens": 1}, True),
+        ({"tpot": None, "output_tokens": 1, "gaps": []}, True),
+        ({"tpot": None, "output_tokens": 1, "gaps": [0.02]}, False),  # more than one token came
         ({"tpot": None, "output_tokens": 2}, False),
         ({"outcome": Outcome.TRUNCATED}, False),
         ({"outcome": Outcome.CANCELLED}, False),
