@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from loadtest.client.own_limits import raise_open_files
 from loadtest.input_error import InputError
-from loadtest.locust_plugin import master_port
+from loadtest.locust_plugin import listening_ports
 from loadtest.locust_plugin.coordinator import REPORT_INTERVAL_S, Coordinator
 from loadtest.results.run_verdict import INVALID
 from loadtest.sending.worker import LoadWorker
@@ -26,7 +26,7 @@ def install() -> None:
     runners.WORKER_REPORT_INTERVAL = REPORT_INTERVAL_S
     hook: Any = events  # untyped in Locust
     hook.init_command_line_parser.add_listener(add_options)
-    hook.init_command_line_parser.add_listener(master_port.check_when_parsed)
+    hook.init_command_line_parser.add_listener(listening_ports.check_when_parsed)
     hook.init.add_listener(_on_init)
 
 

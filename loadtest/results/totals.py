@@ -223,7 +223,8 @@ def _add_times(totals: Totals, record: RequestRecord) -> None:
         distributions["schedule_delay"].add(late)
     if record.outcome is not Outcome.OK:
         return
-    totals.tpot_unknown += record.ttft is not None and record.tpot is None and (record.output_tokens > 1 or bool(record.gaps))
+    several_tokens = record.output_tokens > 1 or bool(record.gaps)
+    totals.tpot_unknown += record.ttft is not None and record.tpot is None and several_tokens
     distributions["chunk_gap"].add_all(record.gaps)
     for name, value in (
         ("ttft", record.ttft),

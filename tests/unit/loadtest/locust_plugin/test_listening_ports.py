@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from loadtest.input_error import InputError
-from loadtest.locust_plugin import master_port
+from loadtest.locust_plugin import listening_ports
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,26 +28,29 @@ def parser(*arguments: str) -> argparse.Namespace:
     made.add_argument("--processes", type=int)
     made.add_argument("--master-bind-host", default="*")
     made.add_argument("--master-bind-port", type=int)
-    master_port.check_when_parsed(made)
+    made.add_argument("--headless", action="store_true")
+    made.add_argument("--web-host", default="")
+    made.add_argument("--web-port", type=int)
+    listening_ports.check_when_parsed(made)
     return made.parse_args(arguments)
 
 
 @pytest.fixture(autouse=True)
 def first_parse(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(master_port, "_first", iter((True,)))
+    monkeypatch.setattr(listening_ports, "_first", iter((True,)))
 
 
 @pytest.mark.parametrize("host", ["*", "127.0.0.1"])
 def test_busy_port_is_named(busy: int, host: str) -> None:
     with pytest.raises(InputError, match=f"--master-bind-port: port {busy} is in use") as error:
-        master_port.check(host, busy)
+        listening_ports.check("--master-bind-port", host, busy, "--master-port PORT")
     assert "--master-port" in str(error.value)
 
 
 @pytest.mark.parametrize(("host", "port"), [("192.0.2.1", 5557), ("*", 70_000)])
 def test_impossible_address_is_named(host: str, port: int) -> None:
     with pytest.raises(InputError, match="--master-bind-port: cannot listen on"):
-        master_port.check(host, port)
+        listening_ports.check("--master-bind-port", host, port, "")
 
 
 def test_free_port_passes_and_stays_free() -> None:
@@ -55,24 +58,32 @@ def test_free_port_passes_and_stays_free() -> None:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     for _ in range(2):
-        master_port.check("*", port)
+        listening_ports.check("--web-port", "", port, "")
 
 
-@pytest.mark.parametrize("role", [["--master"], ["--processes", "2"]])
-def test_master_on_a_busy_port_ends_with_one_line(
-    busy: int, role: list[str], capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("role", "option"),
+    [
+        (["--headless", "--master"], "--master-bind-port"),
+        (["--headless", "--processes", "2"], "--master-bind-port"),
+        ([], "--web-port"),
+    ],
+)
+def test_a_busy_port_ends_with_one_line(
+    busy: int, role: list[str], option: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as ended:
-        parser(*role, "--master-bind-port", str(busy))
+        parser(*role, option, str(busy))
     assert ended.value.code == 2
-    assert capsys.readouterr().err.count("\n") == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"{option}: port {busy} is in use")
 
 
-@pytest.mark.parametrize("role", [[], ["--worker"], ["--worker", "--processes", "2"]])
-def test_no_master_needs_no_port(busy: int, role: list[str]) -> None:
-    assert parser(*role, "--master-bind-port", str(busy)).master_bind_port == busy
+@pytest.mark.parametrize("role", [["--headless"], ["--worker"], ["--worker", "--processes", "2"]])
+def test_a_port_that_is_not_needed_may_be_busy(busy: int, role: list[str]) -> None:
+    parser(*role, "--master-bind-port", str(busy), "--web-port", str(busy))
 
 
 def test_only_the_first_parse_checks(busy: int) -> None:
     parser("--worker")
-    assert parser("--master", "--master-bind-port", str(busy)).master
+    assert parser("--master", "--headless", "--master-bind-port", str(busy)).master

@@ -1,4 +1,4 @@
-"""Check of the master's port, while this process is still the only one."""
+"""Check of the ports of Locust's master and page, while this process is still the only one."""
 
 from __future__ import annotations
 
@@ -19,18 +19,22 @@ _first = iter((True,))
 
 
 def check_when_parsed(parser: argparse.ArgumentParser) -> None:
-    """Have `parser` end this process with one line if its options need a master's port that is not free.
+    """Have `parser` end this process with one line if its options need a port that is not free.
 
-    Locust forks its workers right after parsing, and binds the port later: the workers would be left behind. Later
-    parsers, for Locust's page, check nothing, because the port is then this process's own.
+    Locust forks its workers right after parsing, and binds the ports later: the workers would be left behind. Later
+    parsers, for Locust's page, check nothing, because the ports are then this process's own.
     """
     parse: Any = parser.parse_args
 
     def parse_and_check(*given: Any, **named: Any) -> Any:
         options = parse(*given, **named)
-        if next(_first, False) and (options.master or (options.processes and not options.worker)):
+        if next(_first, False) and not options.worker:
             try:
-                check(options.master_bind_host, options.master_bind_port)
+                if options.master or options.processes:
+                    fix = "--master-bind-port PORT --master-port PORT"
+                    check("--master-bind-port", options.master_bind_host, options.master_bind_port, fix)
+                if not options.headless:
+                    check("--web-port", options.web_host, options.web_port, "--web-port PORT")
             except InputError as error:
                 print(error, file=sys.stderr)
                 sys.exit(INVALID)
@@ -40,8 +44,8 @@ def check_when_parsed(parser: argparse.ArgumentParser) -> None:
     named.parse_args = parse_and_check
 
 
-def check(host: str, port: int) -> None:
-    """Make sure that a master can listen on the port. Raises InputError."""
+def check(option: str, host: str, port: int, fix: str) -> None:
+    """Make sure that Locust can listen on the port; `host` "" or "*" is all addresses. Raises InputError."""
     try:
         for family, address in _addresses(host, port):
             with closing(socket.socket(family, socket.SOCK_STREAM)) as probe:
@@ -53,13 +57,12 @@ def check(host: str, port: int) -> None:
         if getattr(error, "errno", None) == errno.EADDRINUSE:
             problem = f"port {port} is in use, perhaps by another load test"
         else:
-            problem = f"cannot listen on {host}:{port}: {getattr(error, 'strerror', None) or error}"
-        fix = "give a free one: --master-bind-port PORT --master-port PORT"
-        raise InputError("--master-bind-port", problem, fix) from None
+            problem = f"cannot listen on {host or '*'}:{port}: {getattr(error, 'strerror', None) or error}"
+        raise InputError(option, problem, f"give a free one: {fix}") from None
 
 
 def _addresses(host: str, port: int) -> Iterator[tuple[int, Any]]:
-    if host != "*":
+    if host not in {"", "*"}:
         for family, _, _, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
             yield family, address
         return
