@@ -22,10 +22,15 @@ class _Parser(argparse.ArgumentParser):
         return super().add_argument(*names, **settings)
 
 
-def options(*arguments: str, host: str = "http://127.0.0.1:8000") -> RunOptions:
+def option_values(*arguments: str) -> dict[str, Any]:
+    """Every option's value after parsing, checked by nobody yet."""
     parser = _Parser()
     add_options(parser)
-    return read_options(vars(parser.parse_args(arguments)), host)
+    return vars(parser.parse_args(arguments))
+
+
+def options(*arguments: str, host: str = "http://127.0.0.1:8000") -> RunOptions:
+    return read_options(option_values(*arguments), host)
 
 
 def record(outcome: Outcome = Outcome.OK, **fields: Any) -> RequestRecord:

@@ -24,6 +24,7 @@ from loadtest.workload.draws import DrawSource
 from loadtest.workload.lengths import Lengths
 from loadtest.workload.tokenizer import _read_template
 from loadtest.workload.trace import Trace
+from tests.rig.loadtest_objects import option_values
 from tests.unit.hostile.hostile_input import Hostile, scratch_file, split
 
 if TYPE_CHECKING:
@@ -131,28 +132,12 @@ def server_address(data: bytes) -> None:
 
 def load_options(data: bytes) -> None:
     """Option values are refused with an InputError of one line, or give valid options."""
-    names = (
-        *("chat_share", "prompt_tokens", "output_tokens", "shared_prefix_tokens", "seed", "trace_speed", "rate"),
-        *("burstiness", "max_requests", "warmup_requests", "request_timeout", "slo_ttft_ms", "slo_tpot_ms"),
-        *(
-            "slo_e2e_ms",
-            "slo_percentile",
-            "arrival",
-            "endpoint",
-            "model",
-            "dataset",
-            "trace",
-            "trace_unit",
-            "tokenizer",
-        ),
-    )
-    values: dict[str, object] = dict.fromkeys(names, "")
-    values |= {"stream": True, "ignore_eos": False, "report_dir": "", "chat_share": "50", "endpoint": "chat"}
     # Without a search: Locust parses its time span, and importing Locust patches the process.
-    values |= {"arrival": "auto", "find_capacity": False}
+    values = {**option_values(), "find_capacity": False}
+    texts = {name for name, value in values.items() if isinstance(value, str)}
     for line in data.decode("utf-8", "replace").split("\n"):
         name, _, value = line.partition("=")
-        if name in names:
+        if name in texts:
             values[name] = value
     try:
         options = read_options(values, "http://localhost:8000")
