@@ -107,7 +107,9 @@ def find_model(target: Target, wanted: str) -> tuple[str, int | None]:
     except PageError as error:
         if wanted and not error.unreachable:
             return wanted, None
-        raise InputError("--host", f"{url} does not answer: {error}", "start the server or correct it") from None
+        private = "CERTIFICATE_VERIFY_FAILED" in str(error)
+        fix = "give --ca-file with its authority" if private else "start the server or correct it"
+        raise InputError("--host", f"{url} does not answer: {error}", fix) from None
     # A key may well be for the model and not for the list: without one, the name is all that is missing.
     if page.status == 401 or (page.status == 403 and not wanted):
         raise InputError("--api-key", f"{url} refuses it (HTTP {page.status})", "set VLLM_API_KEY")

@@ -19,9 +19,12 @@ from loadtest.results.server_counters import parse_counters
 from loadtest.results.totals import RunTotals
 from loadtest.settings.run_options import Slo, read_options
 from loadtest.workload import RequestSpec, WorkloadOptions
+from loadtest.workload.body_fields import parse_body
 from loadtest.workload.dataset import dataset_prompts
 from loadtest.workload.draws import DrawSource
+from loadtest.workload.endpoints import BodyTemplate
 from loadtest.workload.lengths import Lengths
+from loadtest.workload.request_bodies import read_request_bodies
 from loadtest.workload.tokenizer import _read_template
 from loadtest.workload.trace import Trace
 from tests.rig.loadtest_objects import option_values
@@ -197,6 +200,33 @@ def dataset_file(data: bytes) -> None:
         assert output >= 1
 
 
+def request_bodies(data: bytes) -> None:
+    """A dataset of whole bodies is refused in one line, or each request is a JSON object with the run's model."""
+    path = scratch_file("bodies.jsonl", data)
+    try:
+        bodies = read_request_bodies(path, WorkloadOptions(model="m", endpoint="both", dataset=path))
+    except InputError as error:
+        assert "\n" not in str(error)
+        return
+    for index in range(bodies.distinct):
+        endpoint, body, output = bodies.request(index, _draws().at(index))
+        assert json.loads(body)["model"] == "m"
+        assert ("messages" if endpoint == "chat" else "prompt") in json.loads(body)
+        assert output >= 1
+
+
+def body_fields(data: bytes) -> None:
+    """--body is refused in one line, or every body made with it is a JSON object."""
+    try:
+        extra = parse_body(data.decode("utf-8", "replace"))
+    except InputError as error:
+        assert "\n" not in str(error)
+        return
+    for endpoint in ("chat", "completions"):
+        template = BodyTemplate(endpoint, "m", stream=True, ignore_eos=False, extra=extra)
+        assert json.loads(template.body(b"text", 7))["model"] == "m"
+
+
 def chat_template(data: bytes) -> None:
     """A tokenizer_config.json is refused with an InputError, or its template renders or refuses a message."""
     from jinja2 import TemplateError  # noqa: PLC0415  # only here
@@ -294,6 +324,18 @@ TARGETS: dict[str, Hostile] = {
             b"[" * 100_000,
             b'{"a":' * 100_000,
         ],
+    ),
+    "request_bodies": Hostile(
+        request_bodies,
+        [
+            b'{"custom_id":"1","url":"/v1/chat/completions","body":{"messages":[{"content":"\\ud800"}],"max_tokens":5}}\n',
+            b'[{"prompt":"a","max_completion_tokens":1e3,"stream_options":5},{"prompt":[1,2]}]',
+            b'{"messages":' + b"[" * 100_000,
+        ],
+    ),
+    "body_fields": Hostile(
+        body_fields,
+        [b"max_completion_tokens=max_tokens\nuser=", b'{"stop":["a"],"max_tokens":null}', b"a=" + b"[" * 100_000],
     ),
     "chat_template": Hostile(
         chat_template,
