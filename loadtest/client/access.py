@@ -144,7 +144,10 @@ def redirect_location(capture: Capture) -> str | None:
     Only 307 and 308 do so: after the others a client would send a GET, which is no request for an answer.
     """
     # Called for every request: the digit of the status is in its place unless the head came in pieces.
-    if not capture.reads or capture.reads[0][0][9:10] not in {b"3", b""}:
+    if capture.received is not None:
+        if not 300 <= capture.received.status < 400:
+            return None
+    elif not capture.reads or capture.reads[0][0][9:10] not in {b"3", b""}:
         return None
     response = read_response(capture, _noop)
     return response.headers.get("location") if response.status in {307, 308} else None

@@ -21,6 +21,11 @@ def set_offset(seconds: float) -> None:
     _offset_ns = round(seconds * 1e9)
 
 
+def offset_ns() -> int:
+    """Return the test's clock less this host's, in nanoseconds."""
+    return _offset_ns
+
+
 def now_ns() -> int:
     """Return the Unix time of the test's clock, in nanoseconds."""
     return time.time_ns() + _offset_ns

@@ -7,6 +7,7 @@ the last. A chunk costs little more than its system call, so other streams wait 
 from __future__ import annotations
 
 import enum
+import os
 import re
 import socket
 import ssl
@@ -20,11 +21,14 @@ from gevent import monkey
 from gevent import socket as gsocket
 from gevent.hub import Waiter
 
+from loadtest.client import clock, native_receiver
 from loadtest.client.clock import ANCILLARY_SIZE, enable_kernel_stamps, now_ns
+from loadtest.client.native_receiver import AFTER_DONE_MS, Received, shared_receiver
 from loadtest.client.own_limits import reached_limit
 from loadtest.client.tls import TlsChannel
 
 if TYPE_CHECKING:
+    from loadtest.client.native_receiver import NativeReceiver
     from loadtest.client.target import Target
 
 # A few chunks; small, because the kernel stamps a read with the time of its last segment.
@@ -37,8 +41,6 @@ _DONE = re.compile(rb"[\r\n]data: ?\[DONE\]\s*\Z")
 _LONGEST_DONE = 64
 _ENDS = (_BODY_END, *_DONE_ENDS)
 _INTERIM = b"HTTP/1.1 1"
-# As long as OpenAI's client waits for the end of the body after [DONE] (openai/_streaming_cleanup.py).
-_AFTER_DONE_S = 0.1
 _READABLE = 1  # libev's EV_READ
 
 _PlainSocket: type[socket.socket] = monkey.get_original("socket", "socket")
@@ -61,14 +63,28 @@ class End(enum.Enum):
 
 @dataclass(slots=True)
 class Capture:
-    """One exchange as it was received; times are Unix nanoseconds, 0 for an event that did not happen."""
+    """One exchange as it was received; times are Unix nanoseconds, 0 for an event that did not happen.
+
+    The data is in `reads`, or in `received` if the compiled receiver read it.
+    """
 
     sent_ns: int = 0
     ended_ns: int = 0
     reads: list[Read] = field(default_factory=list)
+    received: Received | None = None
     end: End = End.CANCELLED
     detail: str = ""
     own_limit: str = ""  # why this machine, not the server, refused the connection
+
+    @property
+    def size(self) -> int:
+        """Number of received bytes, including head and framing."""
+        return self.received.size if self.received is not None else sum(len(read[0]) for read in self.reads)
+
+
+def is_interim(status: int) -> bool:
+    """Return whether `status` announces a later, final response (RFC 9110, 15.2); 101 is final here."""
+    return 100 <= status < 200 and status != 101
 
 
 class _Framing:
@@ -82,6 +98,19 @@ class _Framing:
         self.keep_alive = False
         self.parser: httptools.HttpResponseParser = httptools.HttpResponseParser(self)
 
+    def feed(self, data: bytes) -> str:
+        """Parse received bytes; returns why they are not HTTP, empty if they are."""
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserError as error:
+            self.keep_alive = False
+            return "" if self.complete else str(error)
+        return ""
+
+    def on_message_begin(self) -> None:
+        if self.complete:
+            self.keep_alive = False  # more than one response: what comes next is out of step
+
     def on_header(self, name: bytes, value: bytes) -> None:
         key = name.lower()
         if key == b"transfer-encoding" and b"chunked" in value.lower():
@@ -93,6 +122,11 @@ class _Framing:
         self.head_read = True
 
     def on_message_complete(self) -> None:
+        if self.complete:
+            return
+        if is_interim(self.parser.get_status_code()):  # the final response follows
+            self.head_read, self.chunked, self.until_close = False, False, True
+            return
         self.complete = True
         self.keep_alive = bool(self.parser.should_keep_alive())  # not known before
 
@@ -107,6 +141,7 @@ class Connection:
         self._sock: socket.socket | None = None
         self._watcher: Any = None
         self._waiter: Waiter[None] = Waiter()
+        self._receiver: NativeReceiver | None = None
         self._recvmsg: Any = None
         unused: list[Read] = []
         self._record = unused.append
@@ -118,6 +153,8 @@ class Connection:
         """Connect unless connected. Raises OSError: refused, unreachable, unknown name, or bad certificate."""
         if self._sock is not None:
             return
+        if self._receiver is None and self._tls_context is None:
+            self._receiver = shared_receiver(READ_BYTES)
         connected = gsocket.create_connection((self._target.host, self._target.port))
         raw = _PlainSocket(connected.family, connected.type, connected.proto, fileno=connected.detach())
         raw.setblocking(False)
@@ -182,14 +219,16 @@ class Connection:
             except OSError as error:
                 whole, problem = False, _reason(error)
             # A server may refuse a long request before it has read it; why, says its answer.
-            self._receive(capture)
+            if self._receiver is not None:
+                self._receive_natively(self._receiver, capture)
+            else:
+                self._receive(capture)
             if not whole:
                 self.close()
                 if capture.end is End.CLOSED:
                     capture.detail = problem or capture.detail
             # A server may close an idle connection just as we send on it: no failure of the server, so try again.
-            answered = any(read[0] for read in capture.reads)
-            if not (attempt_on_reused and capture.end is End.CLOSED and not answered):
+            if not (attempt_on_reused and capture.end is End.CLOSED and not capture.size):
                 return
             self.close()
 
@@ -249,6 +288,24 @@ class Connection:
             except BlockingIOError:
                 gsocket.wait_read(self._sock.fileno())
 
+    def _receive_natively(self, receiver: NativeReceiver, capture: Capture) -> None:
+        """Do the same as `_receive` with the compiled receiver."""
+        assert self._sock is not None  # noqa: S101  # for the type checker: open() came first
+        number = receiver.start(self._sock.fileno())
+        try:
+            receiver.wait(number)
+        finally:
+            received = capture.received = receiver.take(number, clock.offset_ns())
+        if received.end == native_receiver.COMPLETE:
+            capture.end = End.COMPLETE
+            if not received.keep_alive:
+                self.close()
+        elif received.end == native_receiver.GARBLED:
+            capture.end, capture.detail = End.GARBLED, f"not a valid HTTP response: {received.problem}"
+        else:
+            capture.end = End.CLOSED
+            capture.detail = os.strerror(received.error) if received.error else "the server closed the connection"
+
     def _receive(self, capture: Capture) -> None:
         """Read until the message is complete, the connection ends, or the data is not HTTP."""
         framing = _Framing()
@@ -274,10 +331,9 @@ class Connection:
                 seen += len(fresh)
                 at_end = bool(fresh) and not fresh[-1][0]
                 data = b"".join([read[0] for read in fresh])
-                try:
-                    framing.parser.feed_data(data)
-                except httptools.HttpParserError as error:
-                    capture.end, capture.detail = End.GARBLED, f"not a valid HTTP response: {error}"
+                problem = framing.feed(data)
+                if problem:
+                    capture.end, capture.detail = End.GARBLED, f"not a valid HTTP response: {problem}"
                     return
                 if framing.complete or (at_end and not self._error and framing.head_read and framing.until_close):
                     capture.end = End.COMPLETE
@@ -290,7 +346,7 @@ class Connection:
                     return
                 last = (last + data)[-_LONGEST_DONE:]
                 if done_by is None and _DONE.search(last):
-                    done_by = time.monotonic() + _AFTER_DONE_S
+                    done_by = time.monotonic() + AFTER_DONE_MS / 1000
                 self._wake_always = not (framing.head_read and framing.chunked) or done_by is not None
         finally:
             if self._watcher is not None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from loadtest.client import messages
 from loadtest.client.connection import Capture, End
 from loadtest.client.http import Response, read_response
@@ -12,6 +14,8 @@ from loadtest.client.stream import is_stream, read_stream, time_per_token
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from numpy.typing import NDArray
 
     from loadtest.workload import RequestSpec
 
@@ -60,8 +64,8 @@ def judge(
     record.status = response.status
     record.own_limit = capture.own_limit
     record.kernel_stamped = response.kernel_stamped
-    record.lags = [lag * NS for lag in response.lags_ns]
-    record.response_bytes = sum(len(read[0]) for read in capture.reads)
+    record.lags = (response.lags_ns * NS).tolist()
+    record.response_bytes = capture.size
     record.outcome, record.detail = _outcome(record, capture, response, stream=stream, yield_to_loop=yield_to_loop)
     text = " ".join(record.detail.split())[:_DETAIL_CHARS]
     # The server's words go to files and terminals: no control characters, no half of a surrogate pair.
@@ -102,7 +106,7 @@ def _read_stream(
     A server that never sends [DONE] has a terminal state in `finish_reason` and token counts, if the body is complete.
     """
     stream = read_stream(response, yield_to_loop)
-    _set_times(record, sent_ns, stream.arrivals)
+    _set_times(record, sent_ns, stream.arrivals_ns)
     if stream.first_answer_ns is not None:
         record.ttfat = (stream.first_answer_ns - sent_ns) * NS
     _set_tokens(record, stream.usage)
@@ -117,21 +121,17 @@ def _read_stream(
         record.e2e = record.duration
     per_token = time_per_token(stream)
     record.tpot = None if per_token is None else per_token * NS
-    return _finished(stream.finish_reasons, stream.usage, has_output=bool(stream.arrivals), where="stream")
+    return _finished(stream.finish_reasons, stream.usage, has_output=bool(len(stream.arrivals_ns)), where="stream")
 
 
-def _set_times(record: RequestRecord, sent_ns: int, arrivals: list[int]) -> None:
-    if not arrivals:
+def _set_times(record: RequestRecord, sent_ns: int, arrivals: NDArray[np.int64]) -> None:
+    if not len(arrivals):
         return
-    record.ttft = (arrivals[0] - sent_ns) * NS
-    record.e2e = (arrivals[-1] - sent_ns) * NS
-    previous = arrivals[0]
-    gaps = record.gaps
-    for at_ns in arrivals[1:]:
-        if at_ns == previous:
-            record.merged_deltas += 1
-        gaps.append((at_ns - previous) * NS)
-        previous = at_ns
+    record.ttft = (int(arrivals[0]) - sent_ns) * NS
+    record.e2e = (int(arrivals[-1]) - sent_ns) * NS
+    gaps = arrivals[1:] - arrivals[:-1]
+    record.merged_deltas = len(gaps) - int(np.count_nonzero(gaps))
+    record.gaps = (gaps * NS).tolist()
 
 
 def _set_tokens(record: RequestRecord, usage: messages.Usage | None) -> None:
@@ -165,7 +165,7 @@ def _read_whole(
         return Outcome.ERROR, f"error in the answer: {text}"
     if stream:
         return Outcome.ERROR, f"a stream was asked for, the server sent one document: content type {kind}"
-    record.e2e = (response.fragments[-1][1] - sent_ns) * NS
+    record.e2e = (int(response.times[-1]) - sent_ns) * NS
     _set_tokens(record, answer.usage)
     choices = answer.choices or []
     reasons = [choice.finish_reason for choice in choices if choice.finish_reason]

@@ -5,12 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from loadtest.client import messages
 from loadtest.client.http import SLICE, Response
-from loadtest.client.sse import read_events
+from loadtest.client.sse import split_events
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from numpy.typing import NDArray
 
 # A token has a byte of text or more, except the end of text and such marks.
 _TOKENS_WITHOUT_TEXT = 4
@@ -25,10 +29,11 @@ _FIELDS = (b"data:", b":", b"event:", b"id:", b"retry:")
 
 @dataclass(slots=True)
 class Stream:
-    """The content of a stream's events. `arrivals` are those of events with output, in nanoseconds."""
+    """The content of a stream's events. `arrivals_ns` are those of events with output, in Unix nanoseconds."""
 
-    arrivals: list[int] = field(default_factory=list)
-    answer: list[str] = field(default_factory=list)  # text, refusals, tool calls
+    arrivals_ns: NDArray[np.int64]
+    answer: list[str] = field(default_factory=list)  # text, refusals, tool calls, of events that were decoded
+    plain_bytes: int = 0  # text of the others, in UTF-8
     reasoning: list[str] = field(default_factory=list)
     answers: int = 0  # events with a part of the answer
     first_answer_ns: int | None = None
@@ -42,7 +47,7 @@ class Stream:
 
 def is_stream(response: Response) -> bool:
     """Return whether the body is an event stream, whatever its Content-Type: gateways set wrong ones."""
-    start = b"".join([data for data, _ in response.fragments[:16]])[:64].lstrip(b"\xef\xbb\xbf \t\r\n")
+    start = response.body[:64].lstrip(b"\xef\xbb\xbf \t\r\n")
     if response.content_type.startswith("text/event-stream"):
         return not start.startswith(_NO_STREAM)
     return start.startswith(_FIELDS)
@@ -50,33 +55,49 @@ def is_stream(response: Response) -> bool:
 
 def read_stream(response: Response, yield_to_loop: Callable[[], None]) -> Stream:
     """Read the events up to [DONE] or a problem. `yield_to_loop` is called every SLICE events."""
-    stream = Stream()
-    for number, (data, at_ns) in enumerate(read_events(response.fragments), 1):
-        if not number % SLICE:
+    events = split_events(response)
+    stream = Stream(events.arrivals)
+    answered = events.plain > 0
+    thought = np.zeros(len(answered), np.bool_)
+    end = len(answered)  # number of the first event that is not read
+    for count, (number, data) in enumerate(events.others, 1):
+        if not count % SLICE:
             yield_to_loop()
         if data.startswith(b"[DONE]"):
-            stream.done_ns = at_ns
+            stream.done_ns = int(events.arrivals[number])
+        else:
+            answered[number], thought[number] = _add(stream, data)
+        if stream.done_ns is not None or stream.problem is not None:
+            end = number
             break
-        try:
-            message = messages.decode(data)
-        except messages.NOT_JSON as error:
-            if not data.strip():
-                continue  # gateways keep a stream alive with them
-            stream.problem = f"an event is not valid JSON: {error}: {data[:80].decode('utf-8', 'replace')}"
-            break
-        if message.error or message.object == "error":
-            stream.problem = f"error in the stream: {messages.error_text(message)}"
-            break
-        if message.usage is not None:
-            if stream.usage is not None:
-                message.usage.fill_from(stream.usage)
-            stream.usage = message.usage
-        if message.choices:
-            _add(stream, message.choices, at_ns)
+    answers_ns = events.arrivals[:end][answered[:end]]
+    stream.answers = len(answers_ns)
+    if stream.answers:
+        stream.first_answer_ns, stream.last_answer_ns = int(answers_ns[0]), int(answers_ns[-1])
+    stream.plain_bytes = int(events.plain[:end].sum())
+    stream.arrivals_ns = events.arrivals[:end][(answered | thought)[:end]] if thought.any() else answers_ns
     return stream
 
 
-def _add(stream: Stream, choices: list[messages.Choice], at_ns: int) -> None:
+def _add(stream: Stream, data: bytes) -> tuple[bool, bool]:
+    """Add an event to `stream`; returns whether it has a part of the answer, and of the reasoning."""
+    try:
+        message = messages.decode(data)
+    except messages.NOT_JSON as error:
+        if data.strip():  # gateways keep a stream alive with empty ones
+            stream.problem = f"an event is not valid JSON: {error}: {data[:80].decode('utf-8', 'replace')}"
+        return False, False
+    if message.error or message.object == "error":
+        stream.problem = f"error in the stream: {messages.error_text(message)}"
+        return False, False
+    if message.usage is not None:
+        if stream.usage is not None:
+            message.usage.fill_from(stream.usage)
+        stream.usage = message.usage
+    return _add_choices(stream, message.choices) if message.choices else (False, False)
+
+
+def _add_choices(stream: Stream, choices: list[messages.Choice]) -> tuple[bool, bool]:
     answered = thought = False
     for choice in choices:
         if choice.finish_reason:
@@ -101,13 +122,7 @@ def _add(stream: Stream, choices: list[messages.Choice], at_ns: int) -> None:
             else:
                 stream.reasoning.append(text)
                 thought = True
-    if answered:
-        if stream.first_answer_ns is None:
-            stream.first_answer_ns = at_ns
-        stream.last_answer_ns = at_ns
-        stream.answers += 1
-    if answered or thought:
-        stream.arrivals.append(at_ns)
+    return answered, thought
 
 
 def time_per_token(stream: Stream) -> float | None:
@@ -118,11 +133,11 @@ def time_per_token(stream: Stream) -> float | None:
     several choices, for which `usage` has one count.
     """
     usage = stream.usage
-    if usage is None or usage.completion_tokens is None or stream.several_choices or not stream.arrivals:
+    if usage is None or usage.completion_tokens is None or stream.several_choices or not len(stream.arrivals_ns):
         return None
-    tokens, deltas = usage.completion_tokens, len(stream.arrivals)
-    first, last = stream.arrivals[0], stream.arrivals[-1]
-    answer, reasoning = _size(stream.answer), _size(stream.reasoning)
+    tokens, deltas = usage.completion_tokens, len(stream.arrivals_ns)
+    first, last = int(stream.arrivals_ns[0]), int(stream.arrivals_ns[-1])
+    answer, reasoning = stream.plain_bytes + _size(stream.answer), _size(stream.reasoning)
     size = answer + reasoning
     if usage.reasoning:
         answer_tokens = tokens if _reasoning_is_extra(usage) else tokens - usage.reasoning

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from loadtest.settings.run_options import RunOptions
     from loadtest.workload import WorkloadOptions
 
-VERSIONS = ("locust", "gevent", "httptools", "hdrhistogram")
+VERSIONS = ("locust", "gevent", "httptools", "numpy")
 # With fewer values, the 99th percentile is that of one or two requests; it is left out.
 _FEWEST_FOR_P99 = 100
 

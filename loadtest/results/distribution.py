@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
-from collections import Counter
 from dataclasses import dataclass
-from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Self
 
-from hdrh.histogram import HdrHistogram  # type: ignore[import-untyped]  # no stubs exist
+import numpy as np
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from numpy.typing import NDArray
+
 # Three significant digits of microseconds up to two hours: percentiles are within 0.1 % of the recorded value.
 _LONGEST_US = 7_200_000_000
-_DIGITS = 3
+_LINEAR_BITS = 11
+_LINEAR = 1 << _LINEAR_BITS
+_COUNTERS = (_LONGEST_US.bit_length() - _LINEAR_BITS + 2) * (_LINEAR // 2)
 _MOST_PENDING = 8192
 _PERCENTILES = (50.0, 90.0, 95.0, 99.0)
 
@@ -39,18 +40,29 @@ class Distribution:
     def __init__(self, edges: Sequence[float]) -> None:
         """`edges` are the upper bounds of the Prometheus buckets, in seconds, ascending; +Inf is implied."""
         self.edges = tuple(edges)
-        # Values not yet in the histogram, in microseconds: counting equal ones first is several times cheaper than
-        # adding each to the histogram.
-        self._pending: Counter[int] = Counter()
-        self._histogram: Any = None
-        self._buckets = [0] * (len(self.edges) + 1)
-        self.total = 0.0
-        self.largest = 0.0
+        # Values not yet counted: thousands at a time cost a tenth of what they cost one request's at a time.
+        self._pending: list[float] = []
+        self._counts: NDArray[np.int64] | None = None
+        self._buckets: NDArray[np.int64] = np.zeros(len(self.edges) + 1, np.int64)
+        self._total = 0.0
+        self._largest = 0.0
 
     @property
     def count(self) -> int:
         """Number of values."""
-        return sum(self._buckets)
+        return int(self._buckets.sum()) + len(self._pending)
+
+    @property
+    def total(self) -> float:
+        """Sum of the values in seconds."""
+        self._flush()
+        return self._total
+
+    @property
+    def largest(self) -> float:
+        """Largest value in seconds; 0 if there are none."""
+        self._flush()
+        return self._largest
 
     def add(self, value: float) -> None:
         """Record one value."""
@@ -58,51 +70,44 @@ class Distribution:
 
     def add_all(self, values: Sequence[float]) -> None:
         """Record every value of `values`."""
-        if not values:
-            return
-        self._pending.update([int(value * 1e6 + 0.5) for value in values])
+        self._pending.extend(values)
         if len(self._pending) > _MOST_PENDING:
             self._flush()
-        self.total += sum(values)
-        ordered = sorted(values)
-        self.largest = max(self.largest, ordered[-1])
-        # One search per edge in between, not one per value.
-        buckets, edges, below = self._buckets, self.edges, 0
-        for place in range(bisect_left(edges, ordered[0]), bisect_left(edges, ordered[-1])):
-            up_to = bisect_right(ordered, edges[place])
-            buckets[place] += up_to - below
-            below = up_to
-        buckets[bisect_left(edges, ordered[-1])] += len(ordered) - below
 
     def _flush(self) -> None:
-        """Move the pending values into the histogram, whose size does not grow with their number."""
-        if self._histogram is None:
-            self._histogram = HdrHistogram(1, _LONGEST_US, _DIGITS)
-        record = self._histogram.record_value
-        for microseconds, count in self._pending.items():
-            record(min(_LONGEST_US, microseconds), count)
+        """Count the pending values."""
+        if not self._pending:
+            return
+        values = np.array(self._pending)
         self._pending.clear()
+        self._total += float(values.sum())
+        self._largest = max(self._largest, float(values.max()))
+        self._buckets += np.bincount(np.searchsorted(self.edges, values), minlength=len(self._buckets))
+        if self._counts is None:
+            self._counts = np.zeros(_COUNTERS, np.int64)
+        counted = np.bincount(_counters(values))
+        self._counts[: len(counted)] += counted
 
     def merge(self, other: Distribution) -> None:
         """Add the values of `other`. Raises ValueError if its bucket edges differ."""
         if other.edges != self.edges:
             raise ValueError("distributions with different bucket edges do not merge")
-        self._pending.update(other._pending)
-        if other._histogram is not None:
+        other._flush()
+        if other._counts is not None:
             self._flush()
-            self._histogram.add(other._histogram)
-        elif len(self._pending) > _MOST_PENDING:
-            self._flush()
-        self._buckets = [mine + theirs for mine, theirs in zip(self._buckets, other._buckets, strict=True)]
-        self.total += other.total
-        self.largest = max(self.largest, other.largest)
+            self._counts = other._counts.copy() if self._counts is None else self._counts + other._counts
+        self._buckets += other._buckets
+        self._total += other._total
+        self._largest = max(self._largest, other._largest)
 
     def percentile(self, percent: float) -> float | None:
         """Return the value in seconds that `percent` % of the values do not exceed; None if there are none."""
-        if not self.count:
-            return None
         self._flush()
-        return min(self.largest, int(self._histogram.get_value_at_percentile(percent)) / 1e6)
+        if self._counts is None:
+            return None
+        upto = np.cumsum(self._counts)
+        place = int(np.searchsorted(upto, max(1, int(percent / 100 * int(upto[-1]) + 0.5))))
+        return min(self._largest, _highest_us(place) / 1e6)
 
     def summary(self) -> DistributionSummary:
         """Return the figures for reports; mean and maximum are exact."""
@@ -114,22 +119,39 @@ class Distribution:
 
     def cumulative(self) -> list[tuple[float, int]]:
         """Return (upper bound in seconds, number of values up to it) per bucket; the last bound is infinite."""
-        return list(zip((*self.edges, float("inf")), accumulate(self._buckets), strict=True))
+        self._flush()
+        return list(zip((*self.edges, float("inf")), np.cumsum(self._buckets).tolist(), strict=True))
 
     def to_wire(self) -> list[Any]:
         """Return a form that msgpack can carry; `from_wire` reads it."""
-        encoded = b"" if self._histogram is None else self._histogram.encode()
-        return [list(self.edges), encoded, list(self._pending.items()), self._buckets, self.total, self.largest]
+        self._flush()
+        places = np.empty(0, np.int64) if self._counts is None else np.flatnonzero(self._counts)
+        counts = places if self._counts is None else self._counts[places]
+        return [list(self.edges), places.tolist(), counts.tolist(), self._buckets.tolist(), self._total, self._largest]
 
     @classmethod
     def from_wire(cls, wire: Sequence[Any]) -> Self:
         """Read the form of `to_wire`."""
-        edges, encoded, pending, buckets, total, largest = wire
+        edges, places, counts, buckets, total, largest = wire
         distribution = cls(edges)
-        if encoded:
-            distribution._histogram = HdrHistogram(1, _LONGEST_US, _DIGITS)
-            distribution._histogram.decode_and_add(encoded)
-        distribution._pending = Counter(dict(pending))
-        distribution._buckets = list(buckets)
-        distribution.total, distribution.largest = float(total), float(largest)
+        if places:
+            distribution._counts = np.zeros(_COUNTERS, np.int64)
+            distribution._counts[places] = counts
+        distribution._buckets = np.array(buckets, np.int64)
+        distribution._total, distribution._largest = float(total), float(largest)
         return distribution
+
+
+def _counters(values: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Return the counter of each value in seconds."""
+    microseconds = np.minimum(values * 1e6 + 0.5, _LONGEST_US).astype(np.int64)
+    # Linear up to _LINEAR, then _LINEAR / 2 counters for each doubling, as HdrHistogram divides its range.
+    doublings = np.maximum(np.frexp(microseconds)[1] - _LINEAR_BITS, 0)
+    counters: NDArray[np.int64] = doublings * (_LINEAR // 2) + (microseconds >> doublings)
+    return counters
+
+
+def _highest_us(counter: int) -> int:
+    """Return the largest value of a counter, in microseconds."""
+    doublings = max(0, counter // (_LINEAR // 2) - 1)
+    return ((counter - doublings * (_LINEAR // 2) + 1) << doublings) - 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Self
 
 from loadtest.client.request_record import Outcome, RequestRecord
@@ -65,11 +66,7 @@ class Totals:
 
     def count_deltas(self, first: float, gaps: list[float]) -> None:
         """Count each delta in the Unix second of its arrival; `first` is Unix time, `gaps` are seconds."""
-        at = first
-        self.deltas_at[int(at)] += 1
-        for gap in gaps:
-            at += gap
-            self.deltas_at[int(at)] += 1
+        self.deltas_at.update(map(int, accumulate(gaps, initial=first)))
 
 
 _SUMS = (

@@ -34,6 +34,8 @@ _PAUSE_AFTER_CONNECT_S = 1.0
 # Unread captures at which senders are blocked, so that memory stays bounded.
 _BACKLOG = 10_000
 _DRAIN_TIMEOUT_S = 60.0
+# For how long captures are read without a look at the sockets.
+_POLL_EVERY_S = 0.0005
 
 
 class RequestSender:
@@ -201,14 +203,17 @@ class RequestSender:
             self.ended.set()
 
     def _read_captures(self) -> None:
-        """Read captures, and let the event loop poll the sockets after each."""
+        """Read one capture at a time, and let the event loop poll the sockets every now and then."""
+        polled_at = time.monotonic()
         while True:
             spec, capture, due_at = self._captures.get()
             try:
                 self._read(spec, capture, due_at)
             finally:
                 self._captures.task_done()
-            _poll_sockets()
+            if time.monotonic() - polled_at > _POLL_EVERY_S:
+                _poll_sockets()
+                polled_at = time.monotonic()
 
     def _read(self, spec: RequestSpec, capture: Capture, due_at: float | None) -> None:
         record = judge(spec, capture, stream=self._options.workload.stream, due_at=due_at, yield_to_loop=_poll_sockets)

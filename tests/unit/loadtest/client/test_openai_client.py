@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, cast
+from unittest.mock import patch
 
 import httpx2
 import openai
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from openai.types import Completion
 from openai.types.chat import ChatCompletionChunk
 
+from loadtest.client import sse
 from loadtest.client.http import read_response
 from loadtest.client.outcome import judge
 from loadtest.client.stream import read_stream
@@ -22,6 +24,7 @@ from loadtest.workload import RequestSpec
 from tests.rig.captured_answer import capture, delta, event, response, usage
 
 STREAMS = 200
+_UTF_8 = "utf-8", "surrogatepass"
 _CLIENT = openai.OpenAI(api_key="none", base_url="http://localhost", http_client=httpx2.Client(trust_env=False))
 
 
@@ -112,8 +115,12 @@ def read_with_ours(sent: Sent) -> Reading:
         )
     )
     record = judge(RequestSpec(0, "chat", b"{}", None, 16), made, stream=True)
-    stream = read_stream(read_response(made, lambda: None), lambda: None)
-    return Reading(record.outcome.value, "".join(stream.answer), record.output_tokens)
+    answer = read_response(made, lambda: None)
+    scanned = read_stream(answer, lambda: None)
+    with patch.object(sse, "scan_events", None):  # which keeps the size of a plain text only
+        text = "".join(read_stream(answer, lambda: None).answer)
+    assert scanned.plain_bytes + len("".join(scanned.answer).encode(*_UTF_8)) == len(text.encode(*_UTF_8))
+    return Reading(record.outcome.value, text, record.output_tokens)
 
 
 WORDS = st.sampled_from([" a", "b", "\u00e9", "\u4e16", "\U0001f600", "\n\ndata: x", "[DONE]", "\r", '"', "\u2028"])

@@ -4,6 +4,8 @@ import pytest
 
 from tests.rig.one_request import ask_once
 
+pytestmark = pytest.mark.usefixtures("receive_loop")
+
 # Faults with an end get as long as a busy machine needs.
 TIMEOUT_S, PATIENCE_S = 0.6, 5.0
 # Fault -> its outcome, and a part of the detail.
