@@ -52,12 +52,12 @@ def test_late_reads_keep_arrival_times(engine: str, receive_loop: str) -> None:
     connection = Connection(where)
     requests.get(f"{engine}/truth/reset", timeout=5)
     held = 0.006
-    receiver = None
+    receiver, others = None, [Connection(where), Connection(where)]
     if receive_loop == "compiled":  # the event loop does not hold it up: it rests that long after each other read
         receiver = connection._receiver = NativeReceiver(READ_BYTES, nap_us=int(2 * held * 1e6), nap_from=1)
-        other = Connection(where)
-        other._receiver = receiver
-        gevent.spawn_later(0.01, ask, other, where, tokens=40)
+        for number, other in enumerate(others, 1):
+            other._receiver = receiver
+            gevent.spawn_later(0.006 * number, ask, other, where, tokens=40)
     wait_for_data = monkey.get_original("select", "select")
 
     def hold_up() -> None:
@@ -76,7 +76,8 @@ def test_late_reads_keep_arrival_times(engine: str, receive_loop: str) -> None:
     if receiver is not None:
         gevent.sleep(0.5)
         receiver.close()
-        other.close()
+        for other in others:
+            other.close()
     arrived, *sent = requests.get(f"{engine}/truth", timeout=5).json()["times"][0]
     assert record.outcome == "ok"
     assert record.kernel_stamped

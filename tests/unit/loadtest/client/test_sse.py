@@ -100,7 +100,7 @@ def test_plain_events_are_deltas_of_text(events: list[dict[str, object]], data: 
         assert answer.usage is None
         assert answer.choices is not None
         (choice,) = answer.choices
-        ((kind, output),) = messages.read_output(choice).items()
+        ((kind, output),) = messages.read_output(choice.delta, choice.text).items()
         assert (kind, len(output.encode())) == (messages.ANSWER, found.plain[number])
         assert choice.finish_reason is None
         assert not choice.index
