@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 import gevent
 from gevent.hub import Waiter
 
-__all__ = ["AFTER_DONE_MS", "NativeReceiver", "Received", "describe", "scan_events", "shared_receiver"]
+__all__ = ["AFTER_DONE_MS", "NativeReceiver", "Received", "Receiver", "describe", "scan_events", "shared_receiver"]
 
 try:
     from headroom_receiver import Receiver, scan_events

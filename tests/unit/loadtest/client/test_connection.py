@@ -82,7 +82,7 @@ def test_late_reads_keep_arrival_times(engine: str, receive_loop: str) -> None:
     assert record.outcome == "ok"
     assert record.kernel_stamped
     assert record.ttft is not None
-    lag = statistics.median(record.lags)
+    lag = statistics.median(record.lags) if receiver is None else max(record.lags)
     assert lag > held / 2, "the client was not held up: this test shows nothing"
     true_gaps = [(later - earlier) * 1e-9 for earlier, later in itertools.pairwise(sent)]
     errors = [abs(mine - true) for mine, true in zip(record.gaps, true_gaps, strict=True)]
