@@ -12,6 +12,7 @@ import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
+import pytest
 import requests
 
 from tests.rig.fault_engine.process import ROOT, running_engine
@@ -198,6 +199,7 @@ def test_ctrl_c_exits_130_with_report(tmp_path: Path) -> None:
     assert len(result["stages"]) >= 1
 
 
+@pytest.mark.longest
 def test_gate_fails_a_slower_engine(tmp_path: Path) -> None:
     # Both engines meet the TPOT limit; the second rate exceeds the slower engine's 4.5 requests/s, so missing it proves
     # the drop even with few requests. The seed avoids arrivals that are twice as fast by chance.
