@@ -123,6 +123,9 @@ def overload(stack: Stack) -> Run:
     started = time.time()
     try:
         wait_for("the alerts fire", lambda: all(map(stack.firing, OVERLOAD_ALERTS)), timeout_s=240)
+        # A request tells how late it was sent when it has ended.
+        delays = "sum(loadtest_schedule_delay_seconds_count)"
+        wait_for("a request has ended", lambda: stack.value(delays) > 0, timeout_s=240)
     finally:
         http(stack.url("LOCUST_PORT") + "/stop", body={})
         ended = time.time()
