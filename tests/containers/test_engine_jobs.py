@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
     from tests.rig.running_stack import Stack
 
+# Their engines start while the stack beside them has the cores.
+pytestmark = pytest.mark.timeout(1500)
+
 # Engine starts: four, as each test runs its job from the command line; the killed batch has a second one.
 PROMPTS = 300
 BATCH = ("--input", "/batch/q.jsonl", "--output", "/batch/a.jsonl", "--max-tokens", "4", "--temperature", "0")
@@ -64,7 +67,7 @@ def test_killed_batch_goes_on_without_loss(downloaded: Stack, batch: Path) -> No
     name = f"{downloaded.project}-batch-{uuid.uuid4().hex[:8]}"
     job = ("run", "--rm", "-T", "--user", str(os.getuid()), "-v", f"{batch}:/batch")
     downloaded.compose(*job, "-d", "--name", name, "generate", *BATCH)
-    wait_for("the first answers", lambda: answers(batch), timeout_s=180)
+    wait_for("the first answers", lambda: answers(batch), timeout_s=480)
     subprocess.run(["docker", "kill", "--signal", str(int(signal.SIGKILL)), name], check=False, capture_output=True)
     wait_for(
         "the end of the killed job",
