@@ -27,7 +27,7 @@ SHAPE = {
     "prompt_tokens": "64",
     "output_tokens": "32",
 }
-CALM_S = 60
+CALM_S = 45
 # rate() does not look back beyond a counter's 0, so a curve from 0 can lack a sixteenth of a minute's requests.
 COUNTED = 'count(loadtest_requests_total{outcome="ok"})'
 ENDPOINTS = 2
@@ -89,7 +89,7 @@ def finish(stack: Stack, before: list[str], timeout_s: float) -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def calm_run(stack: Stack) -> Run:
-    """A minute of 8 users that has just ended, with the host's metrics beside it."""
+    """45 s of 8 users that have just ended, with the host's metrics beside it."""
     stack.compose("--profile", "host", "up", "-d", "--wait", "--no-recreate", "node-exporter")
     try:
         if not stack.value(COUNTED) >= ENDPOINTS:  # no test has sent load before

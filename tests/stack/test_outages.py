@@ -5,16 +5,11 @@ The drills of scripts/drill stage the outages and assert what users see, how the
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
 import re
-import signal
 import subprocess
 import sys
 import time
 from dataclasses import dataclass, field
-from http.client import HTTPConnection
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -22,11 +17,10 @@ import docker
 import pytest
 
 from tests.rig.delivery_rig import Hub
-from tests.rig.running_stack import ROOT, http, wait_for
+from tests.rig.running_stack import ROOT, wait_for
 from tests.rig.traffic import OVERLOAD_ALERTS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from tests.rig.running_stack import Stack
@@ -37,7 +31,7 @@ pytestmark = pytest.mark.timeout(1200)
 SCRAPE_S = EVALUATION_S = 5
 TIMEOUT_S = 4
 # Engine starts: one each for engine-killed and engine-frozen.
-DRILLS = ("engine-killed", "engine-frozen", "worker-killed", "prometheus-killed")
+DRILLS = ("engine-killed", "engine-frozen")
 
 
 class Timeline(NamedTuple):
@@ -168,7 +162,7 @@ def drill(stack: Stack, *arguments: str) -> Drilled:
 def drilled(
     stack: Stack, failed_download: subprocess.CompletedProcess[str], tmp_path_factory: pytest.TempPathFactory
 ) -> Drilled:
-    """The drills that need no more than minutes; docs/drills.md has all."""
+    """The drills on the engine that need no more than minutes; docs/drills.md has all."""
     assert failed_download  # before them: an engine's start ends its alert
     report: Path = tmp_path_factory.mktemp("drills") / "drills.md"
     drilled = drill(stack, *DRILLS, "--yes", "--report", str(report))
@@ -195,51 +189,6 @@ def test_busy_frozen_engine_fires_stalled(stack: Stack, drilled: Drilled) -> Non
 def test_engine_start_resolves_alerts(stack: Stack, drilled: Drilled, alert: str) -> None:
     assert drilled.lines
     wait_for(f"{alert} is resolved", lambda: not stack.firing(alert), timeout_s=60)
-
-
-def engine_core(stack: Stack) -> int | None:
-    """Host process id of the engine behind the API server."""
-    top = stack.container("vllm").top(ps_args="-eo pid,args")
-    return next((int(row[0]) for row in top["Processes"] if "EngineCore" in " ".join(row[1:])), None)
-
-
-@pytest.fixture
-def frozen_while_idle(stack: Stack) -> Iterator[tuple[int, float]]:
-    """An engine stopped before a request came, as a hung GPU would: its process, and the time of the request."""
-    [model] = json.loads(http(f"{stack.api}/models"))["data"]
-    wait_for("an idle engine", lambda: stack.value('sum(vllm:num_requests_running{job="vllm"})') == 0, timeout_s=60)
-    assert not stack.firing("EngineStalled")
-    pid = engine_core(stack)
-    assert pid
-    os.kill(pid, signal.SIGSTOP)
-    body = {"model": model["id"], "prompt": "Count.", "max_tokens": 1800, "ignore_eos": True, "stream": True}
-    client = HTTPConnection("127.0.0.1", stack.ports["VLLM_PORT"], timeout=60)
-    client.request("POST", "/v1/completions", json.dumps(body), {"Content-Type": "application/json"})
-    try:
-        yield pid, time.time()
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGCONT)
-        client.close()
-
-
-# Engine starts: one, by the watchdog. Frozen while idle, the engine reports no request: only its token shows it.
-def test_watchdog_ends_engine_frozen_while_idle(stack: Stack, frozen_while_idle: tuple[int, float]) -> None:
-    pid, asked_at = frozen_while_idle
-    wait_for("EngineStalled fires", lambda: stack.firing("EngineStalled"), timeout_s=180)
-    assert http(stack.url("VLLM_PORT") + "/health") == b""  # wrongly: this is why the alert is there
-    check(stack, "EngineStalled", asked_at, window_s=60)
-    wait_for("another engine process", lambda: engine_core(stack) not in {None, pid}, timeout_s=240)
-
-    def healthy() -> bool:
-        health: str = stack.container("vllm").attrs["State"]["Health"]["Status"]
-        return health == "healthy" and http(stack.url("VLLM_PORT") + "/health") == b""
-
-    wait_for("the engine is healthy again", healthy, timeout_s=240)
-    assert "was asked for a token and has made no step for" in stack.logs("vllm")
-    assert "Paris" in stack.chat("What is the capital of France?")
-    assert stack.container("vllm").attrs["RestartCount"] == 0
-    wait_for("EngineStalled is resolved", lambda: not stack.firing("EngineStalled"), timeout_s=60)
 
 
 def test_drill_skips_absent_service(stack: Stack) -> None:

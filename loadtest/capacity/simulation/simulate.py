@@ -18,6 +18,7 @@ def run(engine: SimulatedEngine, arrivals: Iterable[SimulatedRequest]) -> Iterat
     following = next(remaining, None)
     while True:
         if engine.begin_step():
+            engine.skip_quiet_steps(inf if following is None else following.arrived)
             until = engine.step_ends
         elif following is not None:
             until = following.arrived  # the engine is idle: skip to the next arrival

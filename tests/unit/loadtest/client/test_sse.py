@@ -77,7 +77,7 @@ _EVENTS = _fields(choices=st.lists(_CHOICE, max_size=2) | _values, usage=_values
 
 
 @pytest.mark.skipif(native_receiver.Receiver is None, reason="not built here: scripts/build-native")
-@settings(max_examples=800, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(st.lists(_EVENTS, min_size=1, max_size=3), st.data())
 def test_plain_events_are_deltas_of_text(events: list[dict[str, object]], data: st.DataObject) -> None:
     """An event that Python does not read is one delta of text, and nothing else that an outcome depends on."""

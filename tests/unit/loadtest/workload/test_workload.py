@@ -74,7 +74,8 @@ def test_every_worker_sends_to_both_endpoints() -> None:
 
 
 def test_another_seed_gives_other_requests() -> None:
-    bodies = {load(seed=seed).request(index).body for seed in range(5) for index in range(50)}
+    workloads = [load(seed=seed) for seed in range(5)]
+    bodies = {workload.request(index).body for workload in workloads for index in range(50)}
     assert len(bodies) == 250
 
 

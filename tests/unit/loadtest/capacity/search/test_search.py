@@ -9,6 +9,7 @@ from random import Random
 import pytest
 
 from loadtest.capacity.answer import SearchAnswer, SearchSettings, SloLimits
+from loadtest.capacity.search import estimate
 from loadtest.capacity.search.estimate import Estimator
 from loadtest.capacity.search.search import Search
 from loadtest.capacity.stage import Decision, StagePlan, StageRequest, StageResult
@@ -171,7 +172,9 @@ def test_growing_queue_is_not_met() -> None:
     assert search.decide(plan, steady) is Decision.MET
 
 
-def test_wrong_twin_does_not_mislead_search() -> None:
+def test_wrong_twin_does_not_mislead_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(estimate, "_LONG_RUN", 4_000)
+    monkeypatch.setattr(estimate, "_LAST_LONG_RUN", 20_000)
     # No engine has these latencies, so the twin's guesses miss clearly.
     settings = SearchSettings(budget_s=600, limits=SloLimits(ttft_s=0.5, tpot_s=0.05))
     answer, elapsed = run_search(logistic_engine(20.0, slope=60.0), settings)

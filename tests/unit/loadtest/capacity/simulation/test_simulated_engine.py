@@ -180,3 +180,28 @@ def test_seed_repeats_the_run() -> None:
 def test_impossible_engine_is_refused() -> None:
     with pytest.raises(ValueError, match="max_num_batched_tokens"):
         EngineSpec(max_num_seqs=256, max_num_batched_tokens=128)
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [
+        {"max_num_seqs": 8},  # full batch, with others that wait
+        {"kv_blocks": 60},  # preemptions
+        {"max_num_seqs": 4, "max_num_queued_reqs": 3, "request_s": 0.002, "output_token_s": 0.0005},
+        {"max_num_seqs": 32, "max_num_batched_tokens": 48, "sequence_s": 0.001, "context_token_s": 1e-6},
+    ],
+)
+def test_skipped_steps_change_nothing(monkeypatch: pytest.MonkeyPatch, limits: dict[str, float]) -> None:
+    def outcome() -> tuple[list[float], int, int, float]:
+        requests = list(islice(poisson(12.0, 60, 40), 300))
+        engine = SimulatedEngine(EngineSpec(**({"step_s": 0.01, "noise": 0.1} | limits)), 1)
+        list(run(engine, requests))
+        times = [at for one in requests if not one.rejected for at in (one.first_token, one.last_token)]
+        return times, engine.steps, engine.rejections + engine.preemptions, engine.busy_s
+
+    skipping = outcome()
+    monkeypatch.setattr(SimulatedEngine, "skip_quiet_steps", lambda *_: None)
+    stepping = outcome()
+    assert skipping[1:3] == stepping[1:3]
+    assert skipping[0] == pytest.approx(stepping[0], rel=1e-12)
+    assert skipping[3] == pytest.approx(stepping[3], rel=1e-9)

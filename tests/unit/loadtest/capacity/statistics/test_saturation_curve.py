@@ -58,7 +58,7 @@ def test_flat_curve_gives_wide_interval() -> None:
     target, slope, dispersion, stages, requests = log_odds(1 - OBJECTIVE), 4.0, 20.0, 38, 250
     expected = requests * (1 - OBJECTIVE)
     widths = []
-    for seed in range(60):
+    for seed in range(20):
         random = Random(seed)  # noqa: S311  # repeatable
         uneven = []
         for number in range(stages):
@@ -71,5 +71,5 @@ def test_flat_curve_gives_wide_interval() -> None:
             widths.append(found.width)
     # Interval for a known slope: that of a binomial share's log odds, over the slope.
     knowable = 2 * 1.96 * math.sqrt(dispersion / (stages * requests * OBJECTIVE * (1 - OBJECTIVE))) / slope
-    assert len(widths) >= 50
+    assert len(widths) >= 16
     assert median(widths) > 0.9 * knowable

@@ -74,7 +74,7 @@ def measured(shared_noise: float) -> list[StageResult]:
 
 def capacity(stages: list[StageResult]) -> CapacityEstimate:
     settings = SearchSettings(limits=KIND.limits)
-    found = estimate_by_twin(KIND.engine, stages, settings, KIND.lengths()[:2000], 15.5, 60_000)
+    found = estimate_by_twin(KIND.engine, stages, settings, KIND.lengths()[:2000], 15.5, 20_000)
     assert found is not None
     return found[0]
 
