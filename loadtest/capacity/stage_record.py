@@ -63,6 +63,7 @@ class UsersRecord:
     output_tokens_per_s: float | None
     void: tuple[str, ...]
     duration_s: float
+    paused_share: float = 0.0  # of the users' time, after failures
 
 
 @dataclass(frozen=True, slots=True)

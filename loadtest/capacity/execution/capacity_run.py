@@ -263,6 +263,7 @@ class CapacityRun:
             rate=ok / measured_s if ok and measured_s > 0 else None,
             void=stage_run.void,
             duration_s=stage_run.duration_s,
+            paused_share=totals.paused_s / (users * measured_s) if measured_s > 0 else 0.0,
         )
         self.finding.users.append(record)
         self.progress.end_users(record)
