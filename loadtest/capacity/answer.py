@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 Lengths: TypeAlias = "Items[tuple[int, int]]"
 Bound = Literal["edge", "floor", "never_met"]
 # interval: narrow enough. budget: time is up. max_rate: the limit is reached. client: the load generator cannot send
-# more. idle_engine: even single requests miss the SLO. void: several stages in a row were void.
-Ended = Literal["interval", "budget", "max_rate", "client", "idle_engine", "void"]
+# more. idle_engine: even single requests miss the SLO. failed: nearly every request failed. void: several stages in a
+# row were void.
+Ended = Literal["interval", "budget", "max_rate", "client", "idle_engine", "failed", "void"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,4 +33,5 @@ class EngineSample:
     ttft_s: float = 0.0
     first_tokens: float = 0.0  # requests of which ttft_s is the sum
     ended: float = 0.0  # requests of which queue_s, prefill_s and decode_s are the sums: vLLM counts them at the end
+    steps_up_to: Mapping[float, float] = field(default_factory=dict)  # steps by their most tokens, cumulative
     engines: Mapping[str, EngineSample] = field(default_factory=dict)  # each engine's own, by its address

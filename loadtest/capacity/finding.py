@@ -32,6 +32,7 @@ class SearchFinding:
     cache_config: Mapping[str, str] = field(default_factory=dict)
     engine_version: str | None = None
     engines: int = 1
+    engine_is_here: bool = False  # on the load generator's host, as far as known
     stages: list[StageRecord] = field(default_factory=list)
     users: list[UsersRecord] = field(default_factory=list)
     answer: SearchAnswer | None = None

@@ -16,6 +16,9 @@ Cause = Literal[
     "front_end",  # the API server's process: tokenizing, parsing, streaming
     "admission_limit",  # the server rejects requests that would queue
     "client",  # the load generator
+    "host_cpu",  # other programs use the cores of the engine's host
+    "requests_failed",  # requests fail, for whatever reason the server gives
+    "unknown",  # no cause is shown by the evidence
 ]
 
 
@@ -42,7 +45,7 @@ class StagePlan:
 
 @dataclass(frozen=True, slots=True)
 class StageRequest:
-    """One request. Times in seconds, from its due time; None where not observed."""
+    """One request. Times in seconds, from its due time; None where not observed, and if it did not end ok."""
 
     due_s: float  # since the stage's start; a measured one is due after `warmup_s`
     good: bool  # ended ok within every limit of the SLO; anything else is a miss
@@ -52,6 +55,12 @@ class StageRequest:
     prompt_tokens: int
     output_tokens: int  # counted by the server; the number asked for if the request did not end ok
     rejected: bool = False  # 429 or 503: the server shed load
+    ended_s: float | None = None  # its end, however it ended
+
+    @property
+    def failed(self) -> bool:
+        """True if it did not end ok, also if it was rejected."""
+        return self.e2e_s is None
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from loadtest.results.failure_texts import FailureTexts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -35,6 +37,8 @@ class StageRecord:
     began: float  # monotonic, like the samples' times
     client: Mapping[str, Any]  # of `validity.client_figures`
     processes: int
+    failures: FailureTexts = field(default_factory=FailureTexts)  # of the measured requests
+    others_cpu: float | None = None  # share of this host's cores that others used right before the stage
 
     @property
     def window_s(self) -> float:
@@ -63,6 +67,7 @@ class UsersRecord:
     output_tokens_per_s: float | None
     void: tuple[str, ...]
     duration_s: float
+    paused_share: float = 0.0  # of the users' time, after failures
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +99,7 @@ def count_misses(requests: Sequence[StageRequest], slo: Slo) -> Misses:
         tpot=above("tpot_s", slo.tpot),
         e2e=above("e2e_s", slo.e2e),
         rejected=sum(request.rejected for request in bad),
-        failed=sum(request.e2e_s is None and not request.rejected for request in bad),
+        failed=sum(request.failed and not request.rejected for request in bad),
     )
 
 

@@ -81,6 +81,16 @@ class Capture:
         """Number of received bytes, including head and framing."""
         return self.received.size if self.received is not None else sum(len(read[0]) for read in self.reads)
 
+    @property
+    def looks_good(self) -> bool:
+        """True for a whole response of status 2xx; what it says is not read."""
+        if self.end is not End.COMPLETE:
+            return False
+        if self.received is not None:
+            return 200 <= self.received.status < 300
+        # The digit of the status is in its place unless the head came in pieces.
+        return bool(self.reads) and self.reads[0][0][9:10] == b"2"
+
 
 def is_interim(status: int) -> bool:
     """Return whether `status` announces a later, final response (RFC 9110, 15.2); 101 is final here."""

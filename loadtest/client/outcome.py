@@ -10,6 +10,7 @@ from loadtest.client import messages
 from loadtest.client.connection import Capture, End
 from loadtest.client.http import Response, read_response
 from loadtest.client.request_record import NS, Outcome, RequestRecord
+from loadtest.client.retry_after import read_retry_after
 from loadtest.client.stream import is_stream, read_stream, time_per_token
 
 if TYPE_CHECKING:
@@ -67,6 +68,8 @@ def judge(
     record.lags = (response.lags_ns * NS).tolist()
     record.response_bytes = capture.size
     record.outcome, record.detail = _outcome(record, capture, response, stream=stream, yield_to_loop=yield_to_loop)
+    if record.failed:
+        record.retry_after = read_retry_after(response.headers, capture.ended_ns * NS)
     text = " ".join(record.detail.split())[:_DETAIL_CHARS]
     # The server's words go to files and terminals: no control characters, no half of a surrogate pair.
     record.detail = "".join([letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text])

@@ -38,6 +38,7 @@ class RequestRecord:
     sent_at: float  # Unix time
     detail: str = ""
     own_limit: str = ""  # limit of this machine that kept it from being sent
+    retry_after: float | None = None  # seconds to wait before the next request, asked for by the server
     status: int = 0
     duration: float = 0.0  # sent to the end, for every outcome
     ttft: float | None = None

@@ -20,6 +20,7 @@ COLUMNS = {
     "share": "Met the SLO",
     "interval": "95 % interval",
     "state": "State",
+    "failures": "Failures",
     "capacity": "Capacity so far, requests/s",
 }
 
@@ -44,6 +45,7 @@ def _row(stage: StageProgress) -> dict[str, str | int]:
         "share": f"{stage.share:.1%}" if measured else "-",
         "interval": f"{stage.share_low:.1%} to {stage.share_high:.1%}" if measured else "-",
         "state": stage.state,
+        "failures": "; ".join(stage.failures) or "-",
         "capacity": "",
     }
 

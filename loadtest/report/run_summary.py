@@ -103,6 +103,7 @@ def _figures(totals: Totals, seconds: float) -> dict[str, Any]:
         "cut_off_late": totals.cut_off_late,
         "tpot_unknown": totals.tpot_unknown,
         "failures": [dataclasses.asdict(failure) for failure in totals.failures.most_frequent()],
+        "pauses": {"count": totals.pauses, "retry_after": totals.retry_after_pauses, "user_s": totals.paused_s},
         "tokens": {
             "prompt": totals.prompt_tokens,
             "output": totals.output_tokens,

@@ -56,8 +56,13 @@ def verdict_text(summary: Mapping[str, Any]) -> str:
 
 def remarks(summary: Mapping[str, Any]) -> list[str]:
     """Return what else a reader must know of the requests."""
-    late, unknown = summary["cut_off_late"], summary["tpot_unknown"]
+    late, unknown, pauses = summary["cut_off_late"], summary["tpot_unknown"], summary["pauses"]
     found = []
+    if pauses["count"]:
+        found.append(
+            f"users paused {pauses['count']:,} times after failures ({pauses['retry_after']:,} as Retry-After asked), "
+            f"{pauses['user_s']:.1f} s in all, in which they were no load"
+        )
     if late:
         found.append(
             f"{late:,} request(s) were cut off by the end of the run after their TTFT or E2E limit had passed: "

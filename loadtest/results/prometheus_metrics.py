@@ -140,13 +140,17 @@ def _counters(run_totals: RunTotals) -> Iterator[Metric]:
     goodput = CounterMetricFamily(
         "loadtest_goodput_requests", "Requests that ended ok and met every SLO", labels=["endpoint"]
     )
+    pauses = CounterMetricFamily("loadtest_pauses", "Pauses of closed-loop users after failures", labels=["endpoint"])
+    paused = CounterMetricFamily("loadtest_paused_seconds", "Seconds that users paused, summed", labels=["endpoint"])
     for endpoint, totals in run_totals.endpoints.items():
+        pauses.add_metric([endpoint], totals.pauses)
+        paused.add_metric([endpoint], totals.paused_s)
         for outcome in Outcome:
             requests.add_metric([endpoint, outcome.value], totals.outcomes[outcome.value])
         prompt.add_metric([endpoint], totals.prompt_tokens)
         generation.add_metric([endpoint], totals.output_tokens)
         goodput.add_metric([endpoint], totals.good)
-    yield from (requests, prompt, generation, goodput)
+    yield from (requests, prompt, generation, goodput, pauses, paused)
 
 
 def _histograms(run_totals: RunTotals) -> Iterator[Metric]:

@@ -63,6 +63,9 @@ class Totals:
     deltas_at: Counter[int] = field(default_factory=Counter)  # by Unix second
     failures: FailureTexts = field(default_factory=FailureTexts)
     own_limits: Counter[str] = field(default_factory=Counter)  # requests not sent for want of something here, by what
+    pauses: int = 0  # of closed-loop users after failures
+    retry_after_pauses: int = 0  # ... as long as the server asked for
+    paused_s: float = 0.0  # seconds of users, of pauses that are over
 
     def count_deltas(self, first: float, gaps: list[float]) -> None:
         """Count each delta in the Unix second of its arrival; `first` is Unix time, `gaps` are seconds."""
@@ -72,6 +75,7 @@ class Totals:
 _SUMS = (
     *("prompt_tokens", "output_tokens", "cached_tokens", "reasoning_tokens", "good", "cut_off_late", "tpot_unknown"),
     *("reads_stamped", "requests_read", "merged_deltas", "deltas", "cut_deltas", "prompt_mismatches"),
+    *("pauses", "retry_after_pauses", "paused_s"),
 )
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import gc
 import logging
 import time
-from typing import TYPE_CHECKING, Any
+from itertools import chain, pairwise
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import gevent
 from gevent.event import Event
@@ -18,24 +19,36 @@ from loadtest.client.connection import Capture, Connection, End
 from loadtest.client.outcome import judge
 from loadtest.client.target import build_request
 from loadtest.results.csv_rows import to_row
+from loadtest.results.failure_texts import without_varying
 from loadtest.results.totals import RunTotals
+from loadtest.sending.closed_loop_user import ClosedLoopUser
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from gevent.event import AsyncResult
+
     from loadtest.client.request_record import RequestRecord
+    from loadtest.results.totals import Totals
+    from loadtest.sending.closed_loop_user import Pause
     from loadtest.settings.run_options import RunOptions
     from loadtest.workload import RequestSpec, Workload
 
 log = logging.getLogger(__name__)
 
-# A connection is refused at once: without a pause, users would only burn the client's CPU.
-_PAUSE_AFTER_CONNECT_S = 1.0
+_sleep = gevent.sleep
+
+# Seconds between two lines that say that users pause.
+_SAY_PAUSES_EVERY_S = 10.0
 # Unread captures at which senders are blocked, so that memory stays bounded.
 _BACKLOG = 10_000
 _DRAIN_TIMEOUT_S = 60.0
 # For how long captures are read without a look at the sockets.
 _POLL_EVERY_S = 0.0005
+
+
+# What was sent and received, the Unix time at which it was due in open loop, and who waits for the record.
+_Ended: TypeAlias = "tuple[RequestSpec, Capture, float | None, AsyncResult[RequestRecord] | None]"
 
 
 class RequestSender:
@@ -62,7 +75,7 @@ class RequestSender:
         self._on_record = on_record
         self._heads = {endpoint: options.target.head(endpoint) for endpoint in ("chat", "completions")}
         self._tls = tls_context(options.target)
-        self._captures: JoinableQueue[tuple[RequestSpec, Capture, float | None]] = JoinableQueue(maxsize=_BACKLOG)
+        self._captures: JoinableQueue[_Ended] = JoinableQueue(maxsize=_BACKLOG)
         self._measured = RunTotals(options.slo)
         self._unmeasured = RunTotals(options.slo)
         self._rows: list[tuple[Any, ...]] = []
@@ -70,7 +83,11 @@ class RequestSender:
         self._reported_at = time.monotonic()
         self._idle: list[Connection] = []
         self._greenlets: Group = Group()
-        self._numbers: Iterator[int] | None = None
+        self._numbers: Iterator[tuple[int | None, int | None]] | None = None
+        self._pause_seed = ""
+        self._users = 0
+        self._pauses = 0
+        self._say_pauses_at = 0.0  # monotonic
         self.in_flight = 0
         self.users_may_send = Event()  # set once the clock is synchronised
         self.sent_all = Event()  # all requests of this process
@@ -83,27 +100,64 @@ class RequestSender:
 
     # Closed loop: each user sends one request after the other.
 
-    def set_numbers(self, numbers: Iterator[int]) -> None:
-        """Set the numbers of the requests that `send_next` sends."""
-        self._numbers = numbers
+    def set_numbers(self, numbers: Iterator[int], pause_seed: str) -> None:
+        """Set the numbers of the requests that `send_next` sends; `pause_seed` repeats the random part of pauses."""
+        self._numbers = pairwise(chain(numbers, (None,)))
+        self._pause_seed = pause_seed
 
     def connect(self) -> Connection:
         """Return a connection to the server under test, not yet open."""
         return Connection(self._options.target, self._tls)
 
-    def send_next(self, connection: Connection) -> bool:
+    def add_user(self) -> ClosedLoopUser:
+        """Return a new user for `send_next` and `pause`."""
+        self._users += 1
+        return ClosedLoopUser(self.connect(), f"{self._pause_seed}:{self._users}")
+
+    def send_next(self, user: ClosedLoopUser) -> bool:
         """Send this process's next request and wait for its end; return False if there is none left.
 
         If the greenlet is killed meanwhile, the request counts as cancelled.
         """
         assert self._numbers is not None  # noqa: S101  # set_numbers is called before users start
-        number = next(self._numbers, None)
+        number, following = next(self._numbers, (None, None))
         if number is None:
             self._mark_all_sent()
             return False
-        if self._send(connection, number, None) is End.CONNECT:
-            gevent.sleep(_PAUSE_AFTER_CONNECT_S)
+        if following is None:
+            self.sent_all.set()  # known now: the end of the run waits for no pause after the last request
+        user.note(self._send(user.connection, number, None, user.expect()))
         return True
+
+    def pause(self, user: ClosedLoopUser) -> None:
+        """Wait as long as `user` has to before its next request; a killed greenlet stops at once."""
+        pause = user.next_pause()
+        if pause is None:
+            return
+        totals = self._totals_of(pause.record)
+        totals.pauses += 1
+        totals.retry_after_pauses += pause.asked
+        self._say(pause)
+        began = time.monotonic()
+        try:
+            _sleep(pause.seconds)
+        finally:
+            self._totals_of(pause.record).paused_s += time.monotonic() - began
+
+    def _say(self, pause: Pause) -> None:
+        self._pauses += 1
+        now = time.monotonic()
+        if now < self._say_pauses_at:
+            return
+        self._say_pauses_at = now + _SAY_PAUSES_EVERY_S
+        log.warning(
+            "Users pause after failures; pause %d, of %.1f s%s, comes after %s: %s",
+            self._pauses,
+            pause.seconds,
+            " as Retry-After asks" if pause.asked else "",
+            pause.record.outcome.value,
+            without_varying(pause.record.detail),
+        )
 
     def run_users(self, users: int, over_s: float) -> None:
         """Send in closed loop from `users` greenlets, which start one by one over `over_s` seconds."""
@@ -112,12 +166,12 @@ class RequestSender:
 
     def _send_closed_loop(self, after_s: float) -> None:
         gevent.sleep(after_s)
-        connection = self.connect()
+        user = self.add_user()
         try:
-            while self.send_next(connection):
-                pass
+            while self.send_next(user):
+                self.pause(user)
         finally:
-            connection.close()
+            user.connection.close()
 
     # Open loop: one greenlet runs the schedule, each request has its own.
 
@@ -148,7 +202,7 @@ class RequestSender:
 
     def _send_due(self, number: int, due_at: float) -> None:
         connection = self._idle.pop() if self._idle else self.connect()
-        if self._send(connection, number, due_at) is End.CONNECT:
+        if self._send(connection, number, due_at).end is End.CONNECT:
             connection.close()
         else:
             self._idle.append(connection)
@@ -163,7 +217,13 @@ class RequestSender:
 
     # Both loops.
 
-    def _send(self, connection: Connection, number: int, due_at: float | None) -> End:
+    def _send(
+        self,
+        connection: Connection,
+        number: int,
+        due_at: float | None,
+        judged: AsyncResult[RequestRecord] | None = None,
+    ) -> Capture:
         spec = self._workload.request(number)
         timeout_s = self._options.request_timeout
         capture = Capture()
@@ -178,9 +238,9 @@ class RequestSender:
                 connection.exchange(build_request(self._heads[spec.endpoint], spec.body), timeout_s, capture)
         finally:
             self.in_flight -= 1
-            self._captures.put((spec, capture, due_at))
+            self._captures.put((spec, capture, due_at, judged))
             self._check_ended()
-        return capture.end
+        return capture
 
     def _follow_redirect(self, endpoint: str, location: str) -> bool:
         """Send all requests of `endpoint` to `location` from now on; False if that is another server."""
@@ -206,16 +266,18 @@ class RequestSender:
         """Read one capture at a time, and let the event loop poll the sockets every now and then."""
         polled_at = time.monotonic()
         while True:
-            spec, capture, due_at = self._captures.get()
+            spec, capture, due_at, judged = self._captures.get()
             try:
-                self._read(spec, capture, due_at)
+                record = self._read(spec, capture, due_at)
+                if judged is not None:
+                    judged.set(record)
             finally:
                 self._captures.task_done()
             if time.monotonic() - polled_at > _POLL_EVERY_S:
                 _poll_sockets()
                 polled_at = time.monotonic()
 
-    def _read(self, spec: RequestSpec, capture: Capture, due_at: float | None) -> None:
+    def _read(self, spec: RequestSpec, capture: Capture, due_at: float | None) -> RequestRecord:
         record = judge(spec, capture, stream=self._options.workload.stream, due_at=due_at, yield_to_loop=_poll_sockets)
         measured = spec.index >= self._first_measured
         totals = self._measured if measured else self._unmeasured
@@ -223,6 +285,11 @@ class RequestSender:
         if self._keep_rows:
             self._rows.append(to_row(record, measured=measured, good=totals.is_good(record)))
         self._on_record(record)
+        return record
+
+    def _totals_of(self, record: RequestRecord) -> Totals:
+        run_totals = self._measured if record.index >= self._first_measured else self._unmeasured
+        return run_totals.totals(record.endpoint)
 
     def drain(self) -> bool:
         """Wait until every capture is read; return False if that takes longer than 60 s."""

@@ -130,7 +130,7 @@ class LoadWorker:
             keep_rows=options.report_dir is not None,
         )
         if pacing.arrival == "closed":
-            sender.set_numbers(request_numbers(pacing, number, processes))
+            sender.set_numbers(request_numbers(pacing, number, processes), f"{plan.seed}:{number}")
         else:
             due = due_requests(pacing, workload, plan.seed, number, processes)
             self._start_prepared = lambda start_at: sender.run_schedule(due, start_at)
@@ -149,7 +149,7 @@ class LoadWorker:
     def begin(self, load: LoadSpec, number: int, processes: int) -> None:
         """Prepare the share of process `number` of `processes` in `load`; `start_load` starts it. Raises InputError."""
         assert self._prepared_run is not None  # noqa: S101  # the caller checked `prepared`
-        options, _, workload = self._prepared_run
+        options, plan, workload = self._prepared_run
         self._close_sender()
         sender = RequestSender(
             options, workload, self._fire_request_event, first_measured=load.first_measured, keep_rows=True
@@ -157,7 +157,9 @@ class LoadWorker:
         if load.users:
             # A process without users must hold no numbers: the measured window waits for each number in turn.
             numbers = request_numbers(load.pacing, number, min(processes, load.users))
-            sender.set_numbers(load.first_request + request for request in numbers)
+            sender.set_numbers(
+                (load.first_request + request for request in numbers), f"{plan.seed}:{load.number}:{number}"
+            )
             self._start_prepared = lambda _: sender.run_users(load.share_of_users(number, processes), load.users_over_s)
         else:
             due = due_requests(load.pacing, workload, load.seed, number, processes)

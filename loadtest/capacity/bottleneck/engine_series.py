@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import re
 import time
 from collections import defaultdict
@@ -26,6 +27,7 @@ _TIMEOUT_S = 5.0
 _LINE = re.compile(r"^(?P<name>[a-zA-Z_:][\w:]*)(?:\{(?P<labels>.*)\})? (?P<value>\S+)")
 _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 _REASON = re.compile(r'reason="(\w+)"')
+_EDGE = re.compile(r'le="([^"]+)"')
 
 
 _SUMS = {
@@ -48,12 +50,16 @@ _SUMS = {
 _ADDED = (*_SUMS.values(), "waiting_capacity", "waiting_deferred")
 _BY_REASON = "vllm:num_requests_waiting_by_reason"
 _KV = "vllm:kv_cache_usage_perc"
+_STEP_TOKENS = "vllm:iteration_tokens_total_bucket"
+# Share of the steps that are no larger than the largest one of `summarize_samples`.
+_NEARLY_ALL_STEPS = 0.99
 _CACHE_CONFIG = "vllm:cache_config_info"
 
 
 def parse_sample(page: str, at: float, host_cpu: float) -> EngineSample | None:
     """Parse a metrics page; None if it is not vLLM's. A full parser would cost the load generator ten times as much."""
     values: dict[str, Any] = {}
+    steps_up_to: defaultdict[float, float] = defaultdict(float)
     for line in page.splitlines():
         if not line.startswith(("vllm:", "process_cpu")):
             continue
@@ -64,12 +70,15 @@ def parse_sample(page: str, at: float, host_cpu: float) -> EngineSample | None:
         elif name == _BY_REASON and (reason := _REASON.search(line)):
             field = f"waiting_{reason[1]}"
             values[field] = values.get(field, 0.0) + float(line.rsplit(" ", 1)[1])
+        elif name == _STEP_TOKENS and (edge := _EDGE.search(line)):
+            steps_up_to[float(edge[1])] += float(line.rsplit(" ", 1)[1])
         elif name == _KV:
             values["kv_usage"] = max(values.get("kv_usage", 0.0), float(line.rsplit(" ", 1)[1]))
     if "running" not in values:
         return None
     known = {field.name for field in dataclasses.fields(EngineSample)}
-    return EngineSample(at=at, host_cpu=host_cpu, **{name: value for name, value in values.items() if name in known})
+    kept = {name: value for name, value in values.items() if name in known}
+    return EngineSample(at=at, host_cpu=host_cpu, steps_up_to=dict(steps_up_to), **kept)
 
 
 def read_cache_config(target: Target) -> dict[str, str]:
@@ -112,11 +121,16 @@ def read_sample(target: Target) -> EngineSample | None:
 def add_up(engines: Mapping[str, EngineSample]) -> EngineSample:
     """Return the sum of `engines` (at least one), which keeps them in its `engines`."""
     samples = engines.values()
+    steps_up_to: defaultdict[float, float] = defaultdict(float)
+    for sample in samples:
+        for edge, steps in sample.steps_up_to.items():
+            steps_up_to[edge] += steps
     return EngineSample(
         at=max(sample.at for sample in samples),
         host_cpu=max(sample.host_cpu for sample in samples),
         kv_usage=max(sample.kv_usage for sample in samples),
         engines=engines,
+        steps_up_to=dict(steps_up_to),
         **{name: sum(getattr(sample, name) for sample in samples) for name in _ADDED},
     )
 
@@ -196,6 +210,7 @@ def summarize_samples(samples: Sequence[EngineSample]) -> dict[str, Any]:
         "output_tokens_per_s": grown("output_tokens") / seconds,
         "steps_per_s": grown("steps") / seconds,
         "tokens_per_step": per("step_tokens", "steps"),
+        "largest_step": _largest_step(first, last),
         "front_end_cpu": max((cpu for one in series if (cpu := _front_end_cpu(one)) is not None), default=None),
         "host_cpu": mean("host_cpu"),
         "queue_s": per("queue_s", "ended"),
@@ -203,6 +218,16 @@ def summarize_samples(samples: Sequence[EngineSample]) -> dict[str, Any]:
         "decode_s": per("decode_s", "ended"),
         "ttft_s": per("ttft_s", "first_tokens"),
     }
+
+
+def _largest_step(first: EngineSample, last: EngineSample) -> float | None:
+    """Return the tokens up to which nearly all steps went, as the edge of a bucket; None if not known."""
+    steps = {edge: count - first.steps_up_to.get(edge, 0.0) for edge, count in sorted(last.steps_up_to.items())}
+    if not steps or max(steps.values()) <= 0:
+        return None
+    most = max(steps.values())
+    finite = [edge for edge in steps if edge < math.inf]
+    return next((edge for edge in finite if steps[edge] >= _NEARLY_ALL_STEPS * most), max(finite, default=None))
 
 
 def _front_end_cpu(one: Sequence[EngineSample]) -> float | None:

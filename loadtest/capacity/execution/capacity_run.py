@@ -12,6 +12,7 @@ import gevent
 
 from loadtest.capacity.answer import SearchSettings, SloLimits
 from loadtest.capacity.bottleneck.engine_series import read_cache_config, read_version, summarize_samples
+from loadtest.capacity.bottleneck.host_cores import engine_is_here
 from loadtest.capacity.execution.closed_loop import (
     FEWEST_REQUESTS,
     WARMUP_REQUESTS,
@@ -108,6 +109,7 @@ class CapacityRun:
         self.finding.cache_config = read_cache_config(target)
         self.finding.engine_version = read_version(target)
         self.finding.engines = len(engine_targets(target))
+        self.finding.engine_is_here = engine_is_here(target)
         self._began = time.monotonic()
         self._capacity_metrics.follow(self.progress)
         log.info("Search %s: model %s, seed %d", self._plan.run_id, self._plan.model, self._plan.seed)
@@ -210,6 +212,8 @@ class CapacityRun:
             samples=stage_run.samples,
             began=stage_run.began,
             processes=stage_run.processes,
+            failures=stage_run.window.failures,
+            others_cpu=stage_run.others_cpu,
         )
         self.finding.stages.append(record)
         self.progress.end_stage(self._search.answer(), record)
@@ -263,6 +267,7 @@ class CapacityRun:
             rate=ok / measured_s if ok and measured_s > 0 else None,
             void=stage_run.void,
             duration_s=stage_run.duration_s,
+            paused_share=totals.paused_s / (users * measured_s) if measured_s > 0 else 0.0,
         )
         self.finding.users.append(record)
         self.progress.end_users(record)

@@ -58,12 +58,18 @@ def make_record(  # noqa: PLR0913  # fields of a record
     rate: float | None,
     void: tuple[str, ...],
     duration_s: float,
+    paused_share: float = 0.0,
 ) -> UsersRecord:
-    """Judge a closed loop that has ended. If its interval contains the objective, the share itself decides."""
+    """Judge a closed loop that has ended. If its interval contains the objective, the share itself decides.
+
+    `paused_share` is of the users' time: beyond the misses that the objective allows, there were fewer users than said.
+    """
     good = sum(request.good for request in requests)
     met, low, high = judge_users(good, len(requests), settings)
     if met is None and requests and len(requests) >= FEWEST_REQUESTS:
         met = good / len(requests) >= settings.objective
+    if met and paused_share > 1 - settings.objective:
+        met = False
     tokens = sum(request.output_tokens for request in requests) / len(requests) if requests else 0.0
     return UsersRecord(
         users=users,
@@ -76,4 +82,5 @@ def make_record(  # noqa: PLR0913  # fields of a record
         output_tokens_per_s=None if rate is None else rate * tokens,
         void=void,
         duration_s=duration_s,
+        paused_share=paused_share,
     )

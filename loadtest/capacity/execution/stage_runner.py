@@ -11,6 +11,7 @@ import gevent
 from gevent.event import Event
 
 from loadtest.capacity.bottleneck.engine_series import EngineSampler
+from loadtest.capacity.bottleneck.host_cores import OthersCpu
 from loadtest.capacity.execution.validity import client_figures, client_problems, void_reasons
 from loadtest.capacity.execution.window import MeasuredWindow
 from loadtest.results.run_results import RunResults
@@ -50,6 +51,7 @@ class StageRun:
     client: Mapping[str, Any]  # of `validity.client_figures`
     client_problems: tuple[str, ...]
     void: tuple[str, ...]
+    others_cpu: float | None  # share of this host's cores that others used before the load
 
 
 class StageRunner:
@@ -99,7 +101,9 @@ class StageRunner:
         options = dataclasses.replace(self._options, pacing=load.pacing)
         window = MeasuredWindow(load, self._workload, self._context.rows)
         results = RunResults(options, self._plan.deal(names, load.users), self._workload.notes, window)
+        before = OthersCpu()
         results.server_before = read_settled_counters(options.target)
+        others_cpu = before.share()
         self.results, self._load = results, load
         self._metrics.start_run(results, load.pacing.rate or 0.0)
         began, started = time.monotonic(), time.time()
@@ -126,6 +130,7 @@ class StageRunner:
             client=client,
             client_problems=problems,
             void=void_reasons(results, reconcile_run(results, self._workload), problems),
+            others_cpu=others_cpu,
         )
 
     def _wait(self, results: RunResults, ended: Callable[[], bool]) -> None:

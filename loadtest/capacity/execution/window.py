@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from loadtest.capacity.stage import StageRequest
 from loadtest.client.request_record import Outcome
 from loadtest.results.csv_rows import COLUMNS
+from loadtest.results.failure_texts import FailureTexts
 from loadtest.sending.arrivals import schedule
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ class MeasuredWindow:
         self._complete: list[StageRequest] = []
         self._cut = False
         self.delays: list[float] = []  # of the measured requests: due to sent, seconds
+        self.failures = FailureTexts()  # of the measured requests
         self.last_number = load.first_request  # highest request number seen
 
     def add(self, process: str, rows: Iterable[Sequence[Any]]) -> None:
@@ -65,14 +67,16 @@ class MeasuredWindow:
 
     def _request(self, number: int, row: Sequence[Any], due_s: float) -> StageRequest:
         late = (row[_PLACE["schedule_delay_ms"]] or 0.0) / 1000
+        ok = row[_PLACE["outcome"]] == Outcome.OK
         if number >= self._load.first_measured:
             self.delays.append(late)
+            if not ok:
+                self.failures.add(str(row[_PLACE["outcome"]]), str(row[_PLACE["detail"]]))
 
         def seconds(name: str, offset: float = 0.0) -> float | None:
             value = row[_PLACE[name]]
-            return None if value is None else value / 1000 + offset
+            return None if value is None or not ok else value / 1000 + offset
 
-        ok = row[_PLACE["outcome"]] == Outcome.OK
         return StageRequest(
             due_s=due_s,
             good=bool(row[_PLACE["good"]]),
@@ -82,6 +86,7 @@ class MeasuredWindow:
             prompt_tokens=row[_PLACE["prompt_tokens"]] or row[_PLACE["expected_prompt_tokens"]] or 0,
             output_tokens=row[_PLACE["output_tokens"]] if ok else self._workload.request(number).output_tokens,
             rejected=row[_PLACE["outcome"]] == Outcome.REJECTED,
+            ended_s=late + (row[_PLACE["duration_ms"]] or 0.0) / 1000,
         )
 
     @property

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from loadtest.capacity.report.capacity_charts import curve_charts, search_charts
-from loadtest.capacity.report.capacity_terminal import headline, slo_text, users_text, workload_text
+from loadtest.capacity.report.capacity_terminal import cause_text, headline, slo_text, users_text, workload_text
 from loadtest.capacity.report.regression import change, differences
 from loadtest.report.html_page import render
 
@@ -24,6 +24,7 @@ def render_capacity(summary: Mapping[str, Any], latencies: Latencies) -> str:
         [*curve_charts({"": summary}), *search_charts(summary)],
         summary=summary,
         headline=headline(summary),
+        cause_text=cause_text,
         slo=slo_text(summary["run"]["slo"]),
         workload=workload_text(summary["run"]),
         users=users_text(summary["capacity"]["users"]),

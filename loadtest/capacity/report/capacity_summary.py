@@ -5,12 +5,15 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
+from loadtest.capacity.bottleneck.advice import read_step_limit
 from loadtest.capacity.bottleneck.diagnosis import find_bottleneck
 from loadtest.capacity.bottleneck.engine_series import theoretical_concurrency
 from loadtest.capacity.bottleneck.queue_limit import queue_limit
+from loadtest.capacity.bottleneck.saturation import EngineFacts
 from loadtest.capacity.finding import select_stages
-from loadtest.capacity.report.fingerprint import fingerprint
+from loadtest.capacity.report.fingerprint import engine_settings, fingerprint
 from loadtest.capacity.stage_record import curve_point, thinned
+from loadtest.results.failure_texts import FailureTexts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -38,7 +41,16 @@ def summarize_search(finding: SearchFinding) -> dict[str, Any]:
     reasons = _reasons(finding, answer, counted=bool(stages.counting))
     limit = overload = None
     if not reasons:
-        limit = find_bottleneck(answer, stages, finding.options.slo, finding.cache_config)
+        limit = find_bottleneck(
+            answer,
+            stages,
+            finding.options.slo,
+            EngineFacts(
+                finding.cache_config,
+                is_here=finding.engine_is_here,
+                step_limit=read_step_limit(engine_settings().get("VLLM_EXTRA_ARGS", "")),
+            ),
+        )
         overload = queue_limit(finding.users, stages.in_system) if answer.bound == "edge" else None
     return {
         "format": FORMAT,
@@ -67,6 +79,7 @@ def summarize_search(finding: SearchFinding) -> dict[str, Any]:
         },
         "verdict": {"valid": not reasons, "reasons": reasons, "limit": limit},
         "overload": overload,
+        "failures": _failures(finding.stages),
         "shapes": thinned(
             [
                 (request.prompt_tokens, request.output_tokens)
@@ -98,6 +111,14 @@ def _reasons(finding: SearchFinding, answer: SearchAnswer, *, counted: bool) -> 
     elif answer.bound == "floor" and not answer.low:
         reasons.append("no rate was low enough, or long enough, to tell within the time: give a larger --budget")
     return reasons
+
+
+def _failures(records: Sequence[StageRecord]) -> list[dict[str, Any]]:
+    """Return the most frequent failures of the measured requests, in the server's words."""
+    failures = FailureTexts()
+    for record in records:
+        failures.merge(record.failures)
+    return [dataclasses.asdict(failure) for failure in failures.most_frequent()]
 
 
 def _closed_loop(users: Sequence[UsersRecord]) -> dict[str, Any] | None:
@@ -134,6 +155,8 @@ def _stage(record: StageRecord, verdict: StageVerdict, slo: Slo) -> dict[str, An
         "void": list(record.result.void),
         "client_limited": record.result.client_limited,
         "client": dict(record.client),
+        "failures": _failures([record]),
+        "others_cpu": record.others_cpu,
         **curve_point(record, slo),
         "engine": {name: value for name, value in record.evidence.items() if not isinstance(value, list)},
         # [seconds into the stage, running, waiting, used share of the KV cache]

@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from loadtest.report.run_terminal import failure_text
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -18,6 +20,7 @@ _ENDED = {
     "max_rate": "the highest rate that may be tried",
     "client": "the load generator cannot send more",
     "idle_engine": "not even requests that come alone meet it",
+    "failed": "nearly every request failed",
     "void": "stage after stage did not count",
     "stopped": "it was stopped",
 }
@@ -30,13 +33,28 @@ def headline(summary: Mapping[str, Any]) -> str:
         return "NO VALID CAPACITY: " + "; ".join(summary["verdict"]["reasons"])
     rates = capacity["requests_per_second"]
     if capacity["bound"] == "never_met":
-        return "Never met: even the lowest rate misses the SLO"
+        return f"Never met: {_why_never(summary)}"
     if capacity["bound"] == "floor":
         return f"Capacity: at least {rates['low']:.2f} requests/s ({_ENDED[capacity['ended']]})"
     return (
         f"Capacity: {rates['mid']:.2f} requests/s ({rates['low']:.2f} to {rates['high']:.2f}, "
         f"{capacity['confidence']:.0%} interval; {_ENDED[capacity['ended']]})"
     )
+
+
+def _why_never(summary: Mapping[str, Any]) -> str:
+    limit = summary["verdict"]["limit"]
+    if limit is None or limit["cause"] != "requests_failed":
+        return "even the lowest rate misses the SLO"
+    counting = [stage for stage in summary["stages"] if stage["requests"] and not stage["void"]]
+    lowest = min(counting, key=lambda stage: stage["rate"])
+    failed = lowest["misses"]["failed"] + lowest["misses"]["rejected"]
+    return f"at {lowest['rate']:.2f} requests/s {failed} of {lowest['requests']} requests failed"
+
+
+def cause_text(cause: str) -> str:
+    """Return a cause as text."""
+    return "cause not known" if cause == "unknown" else cause
 
 
 def slo_text(slo: Mapping[str, float | None]) -> str:
@@ -113,15 +131,19 @@ def _number(value: float | None) -> str:
 def _lines(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     capacity, verdict = summary["capacity"], summary["verdict"]
     lines = [("Void", f"stage {stage['number']}: {why}") for stage in summary["stages"] for why in stage["void"]]
+    if not verdict["limit"] or verdict["limit"]["cause"] != "requests_failed":
+        lines.extend(("Failures", failure_text(failure)) for failure in summary["failures"])
     tokens = capacity["output_tokens_per_second"]
     if tokens["low"]:
         span = f"{tokens['low']:,.0f}" + (f" to {tokens['high']:,.0f}" if tokens["high"] else " or more")
         lines.append(("Tokens", f"{span} output tokens/s"))
     lines.append(("Users", users_text(capacity["users"])))
     if verdict["limit"]:
-        lines.append(("Limited by", verdict["limit"]["cause"]))
+        lines.append(("Limited by", cause_text(verdict["limit"]["cause"])))
         lines.extend(("", line) for line in verdict["limit"]["evidence"])
-        lines.append(("Try next", f"{verdict['limit']['next']['setting']}: {verdict['limit']['next']['reason']}"))
+        advice = verdict["limit"]["next"]
+        if advice:
+            lines.append(("Try next", f"{advice['setting']}: {advice['reason']}"))
     if summary["overload"]:
         lines.append(("Overload", f"{summary['overload']['setting']}: {summary['overload']['reason']}"))
     lines.extend(("Note", note) for note in summary["run"]["workload"]["notes"])

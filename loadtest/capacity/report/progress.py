@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from loadtest.capacity.statistics.shares import judge_share, normal_quantile
+from loadtest.report.run_terminal import failure_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -33,6 +35,7 @@ class StageProgress:
     share_low: float = 0.0
     share_high: float = 1.0
     state: str = "running"
+    failures: list[str] = field(default_factory=list)  # the most frequent ones
 
 
 @dataclass(slots=True)
@@ -84,6 +87,9 @@ class SearchProgress:
         self.log_line(f"{self._stage_text(stage)}: {stage.state}{self._capacity_text(answer)}{self._time_text()}")
         for reason in record.result.void:
             self.log_line(f"  void: {reason}")
+        stage.failures = [failure_text(dataclasses.asdict(each)) for each in record.failures.most_frequent()]
+        for failure in stage.failures:
+            self.log_line(f"  failed: {failure}")
 
     def begin_users(self, number: int, users: int) -> None:
         """Record the start of a closed loop."""

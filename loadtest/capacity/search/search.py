@@ -26,6 +26,9 @@ _FEWEST_WARMUP = 3  # requests: the first ones of a stage meet cold caches and c
 _WARMUP_SERVICES = 2.5  # durations of a request: by then the engine is filled
 # Mean requests in flight below which they meet an idle engine: a lower rate would change nothing.
 _IDLE_CONCURRENCY = 0.15
+# Share of failed requests from which on a stage tells nothing about speed; requests/s below which a server where nearly
+# all fail would not get better.
+_NEARLY_ALL, _SELDOM = 0.95, 1.0
 _NEAR = 1.3  # ratio of the lowest rate that missed to the highest that met, at which stages stay at the estimate
 _NEAR_GUESS = 0.1  # log rate between guess and last stage: the guess has settled
 _SATURATION_OFFSETS = (0.0, 0.04, -0.04)  # log rate: both sides of the estimate, for the slope
@@ -112,7 +115,7 @@ class Search:
         if high is None:
             bound, low = "floor", low or 0.0
         elif low is None:
-            bound = "never_met" if ended == "idle_engine" else "floor"
+            bound = "never_met" if ended in {"idle_engine", "failed"} else "floor"
             low, high = (None if bound == "never_met" else 0.0), None
         elif self._estimator.estimate is not None:
             estimate = self._estimator.estimate
@@ -148,7 +151,11 @@ class Search:
 
     def _lower(self, high: float) -> StagePlan | None:
         """Go down: nothing met yet."""
-        if high * self._service_s(high) < _IDLE_CONCURRENCY:
+        lowest = min((result for result, _ in self._counting()), key=lambda result: result.plan.rate)
+        if _failed_share(lowest) >= _NEARLY_ALL:
+            if high * (_median(lowest, "ended_s") or 0.0) < _IDLE_CONCURRENCY or high < _SELDOM:
+                return self._end_with("failed")
+        elif high * self._service_s(high) < _IDLE_CONCURRENCY:
             return self._end_with("idle_engine")
         return self._plan("bracket", high / 3, 12, 80)
 
@@ -282,6 +289,10 @@ def _arrival_rate(result: StageResult) -> float:
     requests = result.requests
     seconds = requests[-1].due_s - requests[0].due_s
     return (len(requests) - 1) / seconds if seconds > 0 else result.plan.rate
+
+
+def _failed_share(result: StageResult) -> float:
+    return sum(request.failed for request in result.requests) / len(result.requests)
 
 
 def _median(result: StageResult, name: str) -> float | None:

@@ -58,7 +58,7 @@ def search_served(kind: Kind, url: str, folder: Path, budget_s: float, *options:
         rate["mid"],
         rate["high"],
         limit.get("cause", "-"),
-        limit.get("next", {}).get("setting", "-"),
+        (limit.get("next") or {}).get("setting", "-"),
         seconds,
     )
 

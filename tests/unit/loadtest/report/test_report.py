@@ -72,6 +72,20 @@ def test_summary_has_the_documented_figures(tmp_path: Path) -> None:
     assert summary["client"]["cpu_us_per_token"] == pytest.approx(1e6 / (120 * 21))
 
 
+def test_pauses_are_in_every_report() -> None:
+    run = results(*RECORDS)
+    totals = run.measured.totals("chat")
+    totals.pauses, totals.retry_after_pauses, totals.paused_s = 12, 5, 34.5
+    summary = summarize(run, judge_run(run, None), None)
+    assert summary["pauses"] == {"count": 12, "retry_after": 5, "user_s": 34.5}
+    said = "users paused 12 times after failures (5 as Retry-After asked), 34.5 s in all, in which they were no load"
+    assert said in render_page(summary, run, [])
+    console = Console(width=200)
+    with console.capture() as printed:
+        print_summary(summary, console)
+    assert said in " ".join(printed.get().split())
+
+
 def test_p99_of_few_values_is_left_out(tmp_path: Path) -> None:
     summary = json.loads(written(tmp_path, *RECORDS[:50])["summary.json"])
     assert summary["ttft_ms"]["p99"] is None

@@ -21,6 +21,8 @@ NAMES = {
     "loadtest_prompt_tokens",
     "loadtest_generation_tokens",
     "loadtest_goodput_requests",
+    "loadtest_pauses",
+    "loadtest_paused_seconds",
     "loadtest_users",
     "loadtest_target_requests_per_second",
     "loadtest_client_lag_seconds",

@@ -26,13 +26,13 @@ def send(answers: Mapping[str, Answer], times: int = 2) -> tuple[list[RequestRec
     with serving(answers) as server:
         asked = options("--endpoint", "chat", "--no-stream", "--api-key", "key", host=server.url)
         sender = RequestSender(asked, Workload.load(asked.workload), records.append, first_measured=0, keep_rows=False)
-        sender.set_numbers(iter(range(times)))
-        connection = sender.connect()
-        while sender.send_next(connection):
+        sender.set_numbers(iter(range(times)), "1")
+        user = sender.add_user()
+        while sender.send_next(user):
             pass
         assert sender.drain()
         sender.close()
-        connection.close()
+        user.connection.close()
     return records, [path for path, _ in server.seen]
 
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -26,6 +28,7 @@ vllm:num_requests_waiting_by_reason{engine="0",model_name="a b{}",reason="capaci
 vllm:num_requests_waiting_by_reason{engine="0",model_name="a b{}",reason="deferred"} 1.0
 vllm:kv_cache_usage_perc{engine="0",model_name="a b{}"} 0.25
 vllm:kv_cache_usage_perc{engine="1",model_name="a b{}"} 0.75
+vllm:iteration_tokens_total_bucket{engine="0",le="64.0",model_name="a b{}"} 9.0
 vllm:iteration_tokens_total_bucket{engine="0",le="+Inf",model_name="a b{}"} 10.0
 vllm:iteration_tokens_total_count{engine="0",model_name="a b{}"} 10.0
 vllm:iteration_tokens_total_sum{engine="0",model_name="a b{}"} 1.2e+02
@@ -40,7 +43,24 @@ def test_engines_are_summed() -> None:
     assert sample is not None
     assert (sample.running, sample.waiting, sample.waiting_capacity, sample.waiting_deferred) == (5, 7, 6, 1)
     assert (sample.kv_usage, sample.steps, sample.step_tokens) == (0.75, 10, 120)
+    assert sample.steps_up_to == {64.0: 9, math.inf: 10}
     assert (sample.rejections, sample.front_end_cpu_s, sample.host_cpu) == (5, 12.5, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("steps", "largest"),
+    [
+        ({16.0: 50, 64.0: 1099, 128.0: 1100, math.inf: 1100}, 64.0),
+        ({16.0: 50, 64.0: 1000, 128.0: 1100, math.inf: 1100}, 128.0),
+        ({16.0: 0, 64.0: 10, 128.0: 20, math.inf: 1100}, 128.0),  # beyond the last edge
+        ({16.0: 0, 64.0: 0, 128.0: 0, math.inf: 100}, None),  # no step in this stage
+        ({}, None),
+    ],
+)
+def test_largest_step_leaves_out_rare_ones(steps: dict[float, float], largest: float | None) -> None:
+    before = EngineSample(0.0, 0.5, running=1, steps_up_to={edge: 100.0 * (edge == math.inf) for edge in steps})
+    samples = [before, replace(before, at=1.0, steps_up_to=steps)]
+    assert summarize_samples(samples)["largest_step"] == largest
 
 
 def test_foreign_page_is_no_sample() -> None:
@@ -68,6 +88,7 @@ def test_all_engines_behind_router_are_summed(monkeypatch: pytest.MonkeyPatch) -
     assert sample is not None
     assert (sample.running, sample.waiting, sample.waiting_capacity, sample.steps) == (10, 14, 12, 20)
     assert (sample.kv_usage, sample.front_end_cpu_s) == (0.75, 25.0)
+    assert sample.steps_up_to == {64.0: 18, math.inf: 20}
     assert {address: own.kv_usage for address, own in sample.engines.items()} == {
         "127.0.0.1:1": 0.75,
         "127.0.0.1:2": 0.5,

@@ -45,6 +45,14 @@ def test_final_share_decides() -> None:
     assert (made.met, made.good, made.output_tokens_per_s) == (True, 98, 5.0 * 21)
 
 
+def test_pausing_users_are_not_users() -> None:
+    # Two of ten were turned away and paused: what they did send was good.
+    requests = [request(good=place >= 2) for place in range(100)]
+    settings = SearchSettings(objective=0.95)
+    made = make_record(10, requests, settings, rate=5.0, void=(), duration_s=10.0, paused_share=0.2)
+    assert (made.met, made.paused_share) == (False, 0.2)
+
+
 def test_void_closed_loop_decides_nothing() -> None:
     void = replace(tried(10, False), void=("restart",))
     assert next_users(8, [tried(8, True), void]) == next_users(8, [tried(8, True)]) == 10

@@ -75,6 +75,18 @@ def test_latencies_start_at_due_time(window: MeasuredWindow) -> None:
     assert window.delays == [pytest.approx(0.004)]
 
 
+def test_failures_keep_their_words_and_no_times(window: MeasuredWindow) -> None:
+    # An error inside a stream comes after tokens; their times are those of no answer.
+    broken = {"detail": "error in the stream: engine is dead", "good": False}
+    window.add("a", [row(place, Outcome.ERROR, **broken) for place in range(4)])
+    for request in window.measured:
+        assert (request.ttft_s, request.tpot_s, request.e2e_s) == (None, None, None)
+        assert request.ended_s == pytest.approx(0.504)
+        assert request.failed
+    [failure] = window.failures.most_frequent()
+    assert (failure.outcome, failure.text, failure.count) == ("error", "error in the stream: engine is dead", 2)
+
+
 def test_failed_request_keeps_asked_tokens(window: MeasuredWindow) -> None:
     window.add("a", [row(0), row(1), row(2, Outcome.REJECTED, good=False, ttft=None, e2e=None)])
     [request] = window.measured

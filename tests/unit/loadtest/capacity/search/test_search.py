@@ -81,6 +81,48 @@ def test_missing_idle_engine_never_meets() -> None:
     assert elapsed < 900
 
 
+def run_failing(search: Search, fails: Callable[[float, int], bool], ended_s: float) -> list[float]:
+    """Run a search whose requests fail `ended_s` after they were due; returns the rates that were tried."""
+    rates, elapsed = [], 0.0
+    while (plan := search.next_stage(elapsed)) is not None:
+        requests: list[StageRequest] = []
+        while search.decide(plan, requests) is Decision.MORE:
+            due, failed = plan.warmup_s + len(requests) / plan.rate, fails(plan.rate, len(requests))
+            times = (None, None, None) if failed else (0.1, 0.02, 0.5)
+            requests.append(StageRequest(due, not failed, *times, 100, 20, ended_s=ended_s if failed else 0.5))
+        rates.append(plan.rate)
+        elapsed += requests[-1].due_s + ended_s
+        search.add(StageResult(plan, tuple(requests), requests[-1].due_s + ended_s))
+    return rates
+
+
+@pytest.mark.parametrize(
+    ("ended_s", "rates"),
+    [(0.0, [1.0]), (0.01, [1.0]), (30.0, [1.0, 1 / 3])],
+    ids=["connection refused", "400 at once", "timeouts, which a lower rate might avoid"],
+)
+def test_failing_server_ends_search_early(ended_s: float, rates: list[float]) -> None:
+    search = Search(SearchSettings())
+    assert run_failing(search, lambda *_: True, ended_s) == rates
+    answer = search.answer()
+    assert (answer.bound, answer.ended, answer.low) == ("never_met", "failed", None)
+
+
+def test_half_failing_server_is_searched_to_its_lowest_rate() -> None:
+    search = Search(SearchSettings())
+    rates = run_failing(search, lambda _rate, number: number % 2 == 0, 0.01)
+    assert min(rates) * 0.5 < 0.15  # requests come alone
+    assert (search.answer().bound, search.answer().ended) == ("never_met", "idle_engine")
+
+
+def test_limited_rate_is_found_below_its_rejections() -> None:
+    search = Search(SearchSettings(start_rate=60.0, budget_s=300))
+    run_failing(search, lambda rate, _number: rate > 10, 0.01)
+    low = search.answer().low
+    assert low is not None
+    assert low > 5
+
+
 def test_floor_at_client_limit() -> None:
     search, random, elapsed = Search(SearchSettings()), Random(1), 0.0  # noqa: S311
     while (plan := search.next_stage(elapsed)) is not None:
