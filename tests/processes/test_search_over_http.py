@@ -202,8 +202,8 @@ def test_ctrl_c_exits_130_with_report(tmp_path: Path) -> None:
 
 @pytest.mark.longest
 def test_gate_fails_a_slower_engine(tmp_path: Path) -> None:
-    # Both engines meet the TPOT limit; the second rate exceeds the slower engine's 3 requests/s, so missing it proves the
-    # drop even with few requests. The seed avoids arrivals that are twice as fast by chance.
+    # Both engines meet the TPOT limit; the second rate exceeds the slower engine's 3 requests/s, so missing it proves
+    # the drop even with few requests. The seed avoids arrivals that are twice as fast by chance.
     settings = ("--slo-tpot-ms", "300", "--interval", "20", "--seed", "5")
     with engine() as url:
         first = capacity(url, tmp_path / "before", *settings, "--start-rate", "8", "--budget", "60s")

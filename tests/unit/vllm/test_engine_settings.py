@@ -150,9 +150,11 @@ def test_wrong_setting_is_one_line(env: dict[str, str], named: str) -> None:
 @pytest.mark.parametrize(
     "flag",
     # As vLLM's parser takes them: underscores for dashes, and cut short.
-    {f"--{flag[2:].replace('-', '_')}" for flag in engine_settings.OWNED_FLAGS if flag.startswith("--")}
-    | set(engine_settings.OWNED_FLAGS)
-    | {"--max-model", "--api_k", "--served_model"},
+    sorted(
+        {f"--{flag[2:].replace('-', '_')}" for flag in engine_settings.OWNED_FLAGS if flag.startswith("--")}
+        | set(engine_settings.OWNED_FLAGS)
+        | {"--max-model", "--api_k", "--served_model"}
+    ),
 )
 def test_owned_flag_is_refused_however_spelt(flag: str) -> None:
     for given in (f"--max-num-seqs 8 {flag} s3cret", f"{flag}=s3cret"):
