@@ -11,7 +11,7 @@ from loadtest.client.connection import Capture, End
 from loadtest.client.http import Response, read_response
 from loadtest.client.request_record import NS, Outcome, RequestRecord
 from loadtest.client.retry_after import read_retry_after
-from loadtest.client.stream import is_stream, read_stream, time_per_token
+from loadtest.client.stream import Stream, is_stream, read_stream, time_per_token
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -79,21 +79,22 @@ def judge(
 def _outcome(
     record: RequestRecord, capture: Capture, response: Response, *, stream: bool, yield_to_loop: Callable[[], None]
 ) -> tuple[Outcome, str]:
+    missing = "no answer came"
     if 200 <= response.status < 300:
         complete = capture.end is End.COMPLETE
         # The content takes precedence over how the connection ended: after [DONE], nothing is missing.
         if stream and is_stream(response):
-            found = _read_stream(record, capture.sent_ns, response, yield_to_loop, complete=complete)
+            found, missing = _read_stream(record, capture.sent_ns, response, yield_to_loop, complete=complete)
         else:
-            found = _read_whole(record, capture.sent_ns, response, stream=stream, complete=complete)
+            found, missing = _read_whole(record, capture.sent_ns, response, stream=stream, complete=complete)
         if found is not None:
-            return found
+            return found, missing
     elif response.status and capture.end not in _BROKEN:
         text = _http_error_text(response)
         return (Outcome.REJECTED if response.status in _SHED else Outcome.ERROR), f"HTTP {response.status}: {text}"
     if capture.end in _BROKEN:
         return _BROKEN[capture.end], capture.detail
-    return Outcome.TRUNCATED, capture.detail or "the stream ended with no finish_reason and [DONE]"
+    return Outcome.TRUNCATED, capture.detail or missing
 
 
 def _read_stream(
@@ -103,8 +104,8 @@ def _read_stream(
     yield_to_loop: Callable[[], None],
     *,
     complete: bool,
-) -> tuple[Outcome, str] | None:
-    """Fill in `record` from the events; return the outcome, None if they end without a terminal state.
+) -> tuple[Outcome | None, str]:
+    """Fill in `record` from the events; return the outcome and its detail, None and what is missing without an end.
 
     A server that never sends [DONE] has a terminal state in `finish_reason` and token counts, if the body is complete.
     """
@@ -117,7 +118,7 @@ def _read_stream(
         return Outcome.ERROR, stream.problem
     over = stream.done_ns is not None or (complete and record.output_tokens > 0)
     if not over or not stream.finish_reasons:
-        return None
+        return None, _missing_end(stream)
     if stream.done_ns is not None:
         record.duration = (stream.done_ns - sent_ns) * NS
     if record.e2e is None:
@@ -125,6 +126,15 @@ def _read_stream(
     per_token = time_per_token(stream)
     record.tpot = None if per_token is None else per_token * NS
     return _finished(stream.finish_reasons, stream.usage, has_output=bool(len(stream.arrivals_ns)), where="stream")
+
+
+def _missing_end(stream: Stream) -> str:
+    """Say what a stream without a terminal state lacks."""
+    if stream.done_ns is not None:
+        return "[DONE] came with no finish_reason: the server cut the answer off"
+    if stream.finish_reasons:
+        return "the stream ended with finish_reason, but with neither [DONE] nor token counts"
+    return "the stream ended with neither finish_reason nor [DONE]"
 
 
 def _set_times(record: RequestRecord, sent_ns: int, arrivals: NDArray[np.int64]) -> None:
@@ -149,10 +159,10 @@ def _set_tokens(record: RequestRecord, usage: messages.Usage | None) -> None:
 
 def _read_whole(
     record: RequestRecord, sent_ns: int, response: Response, *, stream: bool, complete: bool
-) -> tuple[Outcome, str] | None:
-    """Fill in `record` from one JSON document; return the outcome, None if the document is incomplete."""
+) -> tuple[Outcome | None, str]:
+    """Fill in `record` from one JSON document; return the outcome and its detail, None and what is missing without."""
     if not complete:
-        return None
+        return None, "the answer was cut off"
     body, kind = response.body, response.content_type or "none"
     try:
         answer = messages.decode(body)
@@ -173,7 +183,7 @@ def _read_whole(
     choices = answer.choices or []
     reasons = [choice.finish_reason for choice in choices if choice.finish_reason]
     if not reasons:
-        return None
+        return None, "the answer has no finish_reason"
     has_output = any(messages.read_output(choice.message, choice.text) for choice in choices)
     return _finished(reasons, answer.usage, has_output=has_output, where="answer")
 

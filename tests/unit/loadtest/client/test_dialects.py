@@ -126,6 +126,25 @@ def test_a_stream_without_done_must_be_whole(events: list[object], end: End, out
     assert judge_stream(*events, end=end).outcome == outcome
 
 
+@pytest.mark.parametrize(
+    ("events", "detail"),
+    [
+        # llama-cpp-python, when another request interrupts this one
+        ([*GOOD[:3], "[DONE]"], "[DONE] came with no finish_reason: the server cut the answer off"),
+        (GOOD[:5], "the stream ended with finish_reason, but with neither [DONE] nor token counts"),
+        (GOOD[:3], "the stream ended with neither finish_reason nor [DONE]"),
+    ],
+)
+def test_a_truncated_stream_says_its_lack(events: list[object], detail: str) -> None:
+    record = judge_stream(*events)
+    assert (record.outcome, record.detail) == ("truncated", detail)
+
+
+def test_a_truncated_document_says_its_lack() -> None:
+    record = judge_body(b'{"choices": [{"message": {"content": "a"}}]}', stream=False)
+    assert (record.outcome, record.detail) == ("truncated", "the answer has no finish_reason")
+
+
 def test_a_repeated_message_is_no_output() -> None:
     whole = {"choices": [{"index": 0, "finish_reason": "stop", "message": {"content": " a a a"}}]}
     assert len(judge_stream(*GOOD[:4], whole, usage(3), "[DONE]").gaps) == 2
