@@ -201,7 +201,7 @@ def _finished(reasons: list[str], usage: messages.Usage | None, *, has_output: b
         hidden = f", {usage.reasoning} of them reasoning" if usage is not None and usage.reasoning else ""
         return Outcome.EMPTY, f"no text and no tool call: finish_reason {reasons[0]}, {counted}{hidden}"
     if tokens is None:
-        hint = ": the server must honour stream_options" if where == "stream" else ""
+        hint = ": the server must honour stream_options; if it cannot, try --no-stream" if where == "stream" else ""
         return Outcome.ERROR, f"no token counts (usage) in the {where}{hint}"
     if tokens == 0:
         return Outcome.ERROR, f"the server counted 0 output tokens (usage) for the text in the {where}"

@@ -24,7 +24,7 @@ from tests.rig.running_stack import free_ports
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-_START_S = 300
+_START_S = 900  # vLLM loads for minutes where others use the cores
 _VLLM_IMAGE = "vllm/vllm-openai-cpu:v0.32.0-x86_64"
 _HUB_IMAGE = "headroom/airgap-hub:1"
 _HUB_MODEL = "/hub/HuggingFaceTB/SmolLM2-135M-Instruct"

@@ -11,6 +11,10 @@ from tests.rig.captured_answer import delta, event, judge_body, judge_stream, te
 GOOD: list[object] = [delta(role="assistant", content=""), text(), text(), text(), text("stop"), usage(4), "[DONE]"]
 
 
+# llama-cpp-python 0.3.36, asked for `include_usage`.
+LLAMA_CPP_PYTHON = [delta(role="assistant"), delta(content="Hello"), delta(content="!"), delta("length"), "[DONE]"]
+
+
 def with_first(*events: object) -> list[object]:
     return [*events, *GOOD]
 
@@ -138,6 +142,14 @@ def test_a_stream_without_done_must_be_whole(events: list[object], end: End, out
 def test_a_truncated_stream_says_its_lack(events: list[object], detail: str) -> None:
     record = judge_stream(*events)
     assert (record.outcome, record.detail) == ("truncated", detail)
+
+
+def test_uncounted_stream_names_a_way_out() -> None:
+    record = judge_stream(*LLAMA_CPP_PYTHON)
+    assert record.outcome == "error"
+    assert record.detail == (
+        "no token counts (usage) in the stream: the server must honour stream_options; if it cannot, try --no-stream"
+    )
 
 
 def test_a_truncated_document_says_its_lack() -> None:
