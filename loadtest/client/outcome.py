@@ -11,7 +11,7 @@ from loadtest.client.connection import Capture, End
 from loadtest.client.http import Response, read_response
 from loadtest.client.request_record import NS, Outcome, RequestRecord
 from loadtest.client.retry_after import read_retry_after
-from loadtest.client.stream import Stream, is_stream, read_stream, time_per_token
+from loadtest.client.stream import is_stream, read_stream, time_per_token
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -116,9 +116,12 @@ def _read_stream(
     _set_tokens(record, stream.usage)
     if stream.problem is not None:
         return Outcome.ERROR, stream.problem
+    if stream.done_ns is not None and not stream.finish_reasons:
+        return Outcome.TRUNCATED, "[DONE] came with no finish_reason: the server cut the answer off"
     over = stream.done_ns is not None or (complete and record.output_tokens > 0)
     if not over or not stream.finish_reasons:
-        return None, _missing_end(stream)
+        has = "finish_reason, but with neither [DONE] nor token counts" if stream.finish_reasons else "no finish_reason"
+        return None, f"the stream ended with {has}"
     if stream.done_ns is not None:
         record.duration = (stream.done_ns - sent_ns) * NS
     if record.e2e is None:
@@ -126,15 +129,6 @@ def _read_stream(
     per_token = time_per_token(stream)
     record.tpot = None if per_token is None else per_token * NS
     return _finished(stream.finish_reasons, stream.usage, has_output=bool(len(stream.arrivals_ns)), where="stream")
-
-
-def _missing_end(stream: Stream) -> str:
-    """Say what a stream without a terminal state lacks."""
-    if stream.done_ns is not None:
-        return "[DONE] came with no finish_reason: the server cut the answer off"
-    if stream.finish_reasons:
-        return "the stream ended with finish_reason, but with neither [DONE] nor token counts"
-    return "the stream ended with neither finish_reason nor [DONE]"
 
 
 def _set_times(record: RequestRecord, sent_ns: int, arrivals: NDArray[np.int64]) -> None:
