@@ -18,14 +18,12 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
-
 from tests.bench.servers.kinds import SERVERS, Counted, model_folder
 from tests.bench.tools import ROOT
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from tests.bench.servers.kinds import Running
 
 _SETTLE_S = 30
@@ -45,7 +43,7 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "headroom-servers")
     given = parser.parse_args()
     given.cache.mkdir(parents=True, exist_ok=True)
-    rows = []
+    print(_line(_COLUMNS), _line(["---"] * len(_COLUMNS)), sep="\n", flush=True)
     for name in given.servers:
         SERVERS[name].install(given.cache)
         with SERVERS[name].running(given.cache, given.cache / f"{name}.log") as server:
@@ -57,12 +55,12 @@ def main() -> None:
                 before = _settled(server)
                 last = _load(server, [*options, "--max-requests", str(count)])
                 cells = _cells(last, before, _settled(server))
-                rows.append((name, endpoint, "yes" if streamed else "no", *cells))
-                print(*rows[-1], sep=" | ", flush=True)
-    table = Table(*_COLUMNS, box=box.MARKDOWN)
-    for row in rows:
-        table.add_row(*row)
-    Console(width=250).print(table)
+                print(_line([name, endpoint, "yes" if streamed else "no", *cells]), flush=True)
+
+
+def _line(cells: Sequence[str]) -> str:
+    """Return a row of a Markdown table."""
+    return f"| {' | '.join(cells)} |"
 
 
 def _cells(summary: dict[str, Any], before: Counted, after: Counted) -> list[str]:
@@ -114,11 +112,11 @@ def _settled(server: Running) -> Counted:
 
 
 def _beside(ours: int, before: float | None, after: float | None) -> tuple[str, str]:
-    """Return the server's count and its difference from ours in percent; "-" where it has none."""
+    """Return the server's count and its difference from ours in percent; "-" where there is none."""
     if before is None or after is None:
         return "-", "-"
     theirs = after - before
-    return f"{theirs:.0f}", f"{(theirs - ours) / max(ours, 1):+.2%}"
+    return f"{theirs:.0f}", f"{(theirs - ours) / ours:+.2%}" if ours else "-"
 
 
 main()
