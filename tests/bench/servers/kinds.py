@@ -192,7 +192,7 @@ class Transformers:
     _post = re.compile(r'"POST /v1/\S* HTTP/1.1" 200')
 
     def install(self, cache: Path) -> None:
-        requirements = ("transformers[serving]==5.23.0", "accelerate", "torch==2.13.0+cpu")
+        requirements = ("transformers[serving]==5.24.0", "accelerate", "torch==2.13.0")
         make_environment(cache / "transformers", *requirements)
         model_folder(cache)
 
@@ -246,7 +246,7 @@ class LiteLlm:
 
     def install(self, cache: Path) -> None:
         Vllm().install(cache)
-        make_environment(cache / "litellm", "litellm[proxy]==1.110.2", "prometheus_client")
+        make_environment(cache / "litellm", "litellm[proxy]==1.108.7", "prometheus_client")
 
     @contextmanager
     def running(self, cache: Path, log: Path) -> Iterator[Running]:
