@@ -52,7 +52,9 @@ def compose(*args: str, every_profile: bool = False, timeout_s: float = _TIMEOUT
 
 def rendered(*, every_profile: bool = False) -> dict[str, Any]:
     """Compose's model of the files and settings here. Raises DockerError with Compose's own message."""
-    model: dict[str, Any] = json.loads(compose("config", "--format", "json", every_profile=every_profile))
+    # Compose doubles each $ of a value, so that its output is a valid input.
+    text = compose("config", "--format", "json", every_profile=every_profile).replace("$$", "$")
+    model: dict[str, Any] = json.loads(text)
     return model
 
 

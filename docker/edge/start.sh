@@ -21,7 +21,7 @@ esac
 password=${EDGE_PASSWORD:-} file=/run/secrets/edge_password
 if [ -e "$file" ]; then
   [ -r "$file" ] || die "EDGE_PASSWORD_FILE cannot be read: let user $(id -u) read it"
-  from_file=$(cat "$file")
+  from_file=$(tr -d '\r' <"$file")
   [ -z "$from_file" ] || [ -z "$password" ] || die "EDGE_PASSWORD and EDGE_PASSWORD_FILE are both set: leave one of the two out"
   password=$from_file$password
 fi

@@ -11,7 +11,7 @@ die() {
 password=${GF_SECURITY_ADMIN_PASSWORD:-} file=/run/secrets/grafana_admin_password
 if [ -e "$file" ]; then
   [ -r "$file" ] || die "GRAFANA_ADMIN_PASSWORD_FILE cannot be read: let user $(id -u) read it"
-  from_file=$(cat "$file")
+  from_file=$(tr -d '\r' <"$file")
   [ -z "$from_file" ] || [ -z "$password" ] ||
     die "GRAFANA_ADMIN_PASSWORD and GRAFANA_ADMIN_PASSWORD_FILE are both set: leave one of the two out"
   password=$from_file$password

@@ -34,6 +34,7 @@ OWNED_FLAGS = {
     "--custom-histogram-buckets": "SLO_TTFT_MS",
     "--dtype": "DTYPE",
     "--gpu-memory-utilization": "GPU_MEMORY_UTILIZATION",
+    "--hf-token": "MODEL_TOKEN",
     "--host": "BIND_ADDRESS",
     "--kv-cache-memory-bytes": "CPU_KV_CACHE_GIB",
     "--max-model-len": "MAX_MODEL_LEN",
@@ -56,7 +57,7 @@ class Settings:
 
     device: str
     model_id: str
-    served_model_name: str
+    served_model_names: tuple[str, ...]
     max_model_len: str
     dtype: str
     chat_template: str
@@ -70,13 +71,22 @@ class Settings:
     extra_args: tuple[str, ...]
 
     @property
+    def served_model_name(self) -> str:
+        """Name for everything that needs one: the first, which vLLM puts into its metrics too."""
+        return self.served_model_names[0]
+
+    @property
     def model_path(self) -> Path:
         """Folder of the model on the `models` volume."""
         return MODELS / self.model_id
 
 
 def read(env: Mapping[str, str] = os.environ) -> Settings:
-    """Read the settings; an empty variable counts as unset. Raises SettingError for a value that cannot work."""
+    """Read the settings; an empty variable counts as unset, and blanks at its ends as absent.
+
+    Raises SettingError for a value that cannot work.
+    """
+    env = {name: value.strip() for name, value in env.items()}
     device = env.get("ENGINE_DEVICE") or "cpu"
     if device not in DEFAULT_DTYPE:
         raise SettingError(f"ENGINE_DEVICE={device} is unknown: use {' or '.join(DEFAULT_DTYPE)}")
@@ -86,7 +96,7 @@ def read(env: Mapping[str, str] = os.environ) -> Settings:
     return Settings(
         device=device,
         model_id=model_id,
-        served_model_name=env.get("SERVED_MODEL_NAME") or model_id,
+        served_model_names=_served_names(env.get("SERVED_MODEL_NAME") or model_id),
         max_model_len=_model_length(env.get("MAX_MODEL_LEN") or "2048"),
         dtype=_dtype(env.get("DTYPE") or DEFAULT_DTYPE[device]),
         chat_template=env.get("CHAT_TEMPLATE") or "",
@@ -105,7 +115,8 @@ def arguments(settings: Settings) -> list[str]:
     """Arguments of `vllm serve`. The API key is not among them: vLLM reads VLLM_API_KEY itself."""
     args = [
         str(settings.model_path),
-        f"--served-model-name={settings.served_model_name}",
+        "--served-model-name",
+        *settings.served_model_names,
         "--host=0.0.0.0",  # inside the container; compose.yaml publishes it on BIND_ADDRESS
         f"--port={PORT}",
         # Refuses new requests while the engine stops; supervisor.py lets running ones end before it stops vLLM.
@@ -205,6 +216,16 @@ def _weight_bytes(settings: Settings) -> float:
         ) from None
 
 
+def _served_names(text: str) -> tuple[str, ...]:
+    names = tuple(dict.fromkeys(text.split()))
+    for name in names:
+        if name.startswith("-"):
+            raise SettingError(
+                f"SERVED_MODEL_NAME has {name}, which vLLM would take for a flag: begin it with a letter"
+            )
+    return names
+
+
 def _model_length(text: str) -> str:
     if text != "auto" and not re.fullmatch(r"0*[1-9][0-9]{0,11}", text):
         raise SettingError(f"MAX_MODEL_LEN={text} is not a number of tokens: use for example 2048, or auto")
@@ -242,15 +263,24 @@ def _stall_timeout(env: Mapping[str, str]) -> float:
     return seconds
 
 
+def _owner(flag: str) -> str | None:
+    """Setting that a flag belongs to; vLLM also takes it with underscores, or cut short."""
+    if flag in OWNED_FLAGS:
+        return OWNED_FLAGS[flag]
+    spelt = flag.replace("_", "-")
+    if not re.fullmatch(r"--[a-z][a-z-]*", spelt):
+        return None
+    return next((setting for owned, setting in OWNED_FLAGS.items() if owned.startswith(spelt)), None)
+
+
 def _extra_args(text: str) -> tuple[str, ...]:
     try:
         args = tuple(shlex.split(text))
     except ValueError as error:
         raise SettingError(f"VLLM_EXTRA_ARGS cannot be split into words ({error}): check its quotes") from None
     for arg in args:
-        flag = arg.split("=", 1)[0]
-        if flag in OWNED_FLAGS:
-            raise SettingError(f"VLLM_EXTRA_ARGS has {flag}: use the setting {OWNED_FLAGS[flag]} instead")
+        if owner := _owner(flag := arg.split("=", 1)[0]):
+            raise SettingError(f"VLLM_EXTRA_ARGS has {flag}: use the setting {owner} instead")
     if args and not args[0].startswith("-"):
         raise SettingError(f"VLLM_EXTRA_ARGS starts with {args[0]!r}, which is no flag: flags start with --")
     return args

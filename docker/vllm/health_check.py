@@ -6,13 +6,12 @@ token, and later ones also read the watchdog's state.
 
 from __future__ import annotations
 
-import os
 import sys
 
 import api_access
 import api_client
+import engine_settings
 import state_files
-from engine_settings import SettingError
 
 TIMEOUT_S = 10  # a busy engine answers late
 
@@ -26,11 +25,9 @@ def main() -> int:
             print(f"not healthy: {state_files.STALLED.read_text()}")
             return 1
         if not state_files.ANSWERED.exists():
-            api_client.ask_for_a_token(
-                os.environ.get("SERVED_MODEL_NAME") or os.environ["MODEL_ID"], timeout_s=TIMEOUT_S
-            )
+            api_client.ask_for_a_token(engine_settings.read().served_model_name, timeout_s=TIMEOUT_S)
             state_files.ANSWERED.touch()
-    except (OSError, SettingError) as error:
+    except (OSError, engine_settings.SettingError) as error:
         print(f"not healthy: {error}")
         return 1
     return 0

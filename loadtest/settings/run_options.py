@@ -230,7 +230,7 @@ def read_options(values: Mapping[str, Any], host: str) -> RunOptions:
     endpoint = str(values["endpoint"])
     if endpoint not in ENDPOINTS:
         raise InputError("--endpoint", f"{endpoint!r} is unknown", "give chat, completions or both")
-    wanted_model = _text(values, "model")
+    wanted_model = _wanted_model(_text(values, "model"))
     slo = Slo(
         ttft=_milliseconds(values, "slo_ttft_ms"),
         tpot=_milliseconds(values, "slo_tpot_ms"),
@@ -262,6 +262,12 @@ def read_options(values: Mapping[str, Any], host: str) -> RunOptions:
         report_dir=_path(values, "report_dir"),
         capacity=read_capacity_options(values, slo_asked=slo.asked),
     )
+
+
+def _wanted_model(text: str) -> str:
+    """Return the name to ask for: SERVED_MODEL_NAME may hold several, --model has one."""
+    several = os.environ.get("SERVED_MODEL_NAME", "").split()
+    return several[0] if several and text.split() == several else text
 
 
 def _target(values: Mapping[str, Any], host: str) -> Target:

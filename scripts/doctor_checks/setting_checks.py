@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
 import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from doctor_checks import env_file
 from doctor_checks.check_result import CheckResult, fail, ok, warn
 from repository import ROOT, import_from
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 # The containers' own modules, which need only the standard library.
 import_from("docker/vllm", "docker/model")
@@ -23,8 +25,7 @@ from delivery import settings as delivery_settings  # noqa: E402
 
 # Settings of Compose itself, not in .env.example.
 _COMPOSE = re.compile(r"COMPOSE_\w+|DOCKER_\w+")
-# Name and value, as Compose reads a line.
-_LINE = re.compile(r"^\s*(?:export\s+)?([A-Za-z_]\w*)\s*[=:][ \t]*(\S*)", re.MULTILINE)
+_TYPOGRAPHIC = tuple("\u201c\u201d\u201e\u2018\u2019\u00ab\u00bb")
 SECRETS = ("VLLM_API_KEY", "MODEL_TOKEN", "GRAFANA_ADMIN_PASSWORD", "EDGE_PASSWORD", "ALERT_WEBHOOK_URL")
 
 
@@ -34,8 +35,9 @@ def check_values(model: Mapping[str, Any]) -> Iterator[CheckResult]:
         *_containers_own(model),
         *_contradictions(model),
         *_secret_files(model),
-        *_names(ROOT / ".env", ROOT / ".env.example"),
-        *_readable_secrets(ROOT / ".env"),
+        *_names(model, env_file.read(ROOT)),
+        *_changed_by_compose(env_file.read(ROOT)),
+        *(found for file in env_file.files(ROOT) for found in _readable_secrets(file)),
     ]
     yield from found or [ok("settings", "no contradiction", "")]
 
@@ -140,19 +142,39 @@ def _secret_files(model: Mapping[str, Any]) -> Iterator[CheckResult]:
             yield fail("settings", f"{setting}: containers cannot read {path}", "readable for others", fix)
 
 
-def _names(file: Path, example: Path) -> Iterator[CheckResult]:
+def _names(model: Mapping[str, Any], entries: Sequence[env_file.Entry]) -> Iterator[CheckResult]:
     """Report names in .env that no service reads, most often misspelt."""
-    known = set(re.findall(r"^#? ?([A-Z_]+)=", example.read_text(), re.MULTILINE))
-    for name, _ in _LINE.findall(_content(str(file))):
-        if name not in known and not _COMPOSE.fullmatch(name):
-            near = difflib.get_close_matches(name, known, 1)
+    known = set(re.findall(r"^#? ?([A-Z_]+)=", (ROOT / ".env.example").read_text(), re.MULTILINE))
+    passed_on = {name for service in model["services"].values() for name in service.get("environment") or {}}
+    for entry in entries:
+        if entry.name not in known | passed_on and not _COMPOSE.fullmatch(entry.name):
+            near = difflib.get_close_matches(entry.name, known, 1)
             fix = f"did you mean {near[0]}?" if near else ".env.example lists them all"
-            yield warn("settings", f"{name} in .env is no setting", "", fix)
+            yield warn("settings", f"{entry.name} in .env is no setting", "", fix)
+
+
+def _changed_by_compose(entries: Sequence[env_file.Entry]) -> Iterator[CheckResult]:
+    """Report values of .env that reach the containers other than they are written. Values stay out of the text."""
+    known = {*os.environ, *(entry.name for entry in entries)}
+    for entry in entries:
+        secret = entry.name in SECRETS
+        quoted = f"write it in single quotes: {entry.name}='...'"
+        if (secret and entry.takes_dollar) or any(name not in known for name in entry.variables):
+            yield warn("settings", f"{entry.name} in .env has a $, which Compose takes for a variable", "", quoted)
+        if entry.left_out and (secret or entry.quote):
+            after = "its closing quote" if entry.quote else "its #"
+            yield warn("settings", f"{entry.name} in .env: what follows {after} is left out", "", quoted)
+        if entry.text != entry.text.strip():
+            yield warn(
+                "settings", f"{entry.name} in .env has blanks at an end, inside its quotes", "", "leave them out"
+            )
+        if entry.text[:1] in _TYPOGRAPHIC or entry.text[-1:] in _TYPOGRAPHIC:
+            yield warn("settings", f"{entry.name} in .env has typographic quotes, which stay in the value", "", quoted)
 
 
 def _readable_secrets(file: Path) -> Iterator[CheckResult]:
     """Report a .env with a secret that every user of the box can read."""
-    given = {name for name, value in _LINE.findall(_content(str(file))) if value.strip("\"'")}
+    given = {entry.name for entry in env_file.entries(_content(str(file))) if entry.text}
     held = [name for name in SECRETS if name in given]
     if held and file.stat().st_mode & stat.S_IROTH:
-        yield warn("settings", f"every user of this box can read {', '.join(held)}", "", "chmod 600 .env")
+        yield warn("settings", f"every user of this box can read {', '.join(held)}", "", f"chmod 600 {file.name}")

@@ -54,7 +54,7 @@ def wanted_model(model: Mapping[str, Any]) -> OnVolume:
     if found[1] != "READY":
         return OnVolume(ready=False, bytes=size, known=True)
     try:
-        file = f"/models/{environment['MODEL_ID']}/config.json"
+        file = f"/models/{environment['MODEL_ID'].strip()}/config.json"
         config = json.loads(compose_project.docker(*run, "--entrypoint", "cat", service["image"], file))
     except (compose_project.DockerError, ValueError, RecursionError):
         config = None

@@ -150,8 +150,8 @@ class RunningStack:
         return {"Authorization": f"Bearer {self.key}"} if self.key else {}
 
     def model(self) -> str:
-        """The served model's name."""
-        return self.env("vllm", "SERVED_MODEL_NAME") or self.env("vllm", "MODEL_ID")
+        """The served model's name, the first of several."""
+        return (self.env("vllm", "SERVED_MODEL_NAME").split() or [self.env("vllm", "MODEL_ID").strip()])[0]
 
     def query(self, promql: str, at: float | None = None) -> list[dict[str, Any]]:
         """Result of an instant query, at Unix time `at` or now. Raises requests' errors."""

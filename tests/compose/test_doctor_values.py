@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 from typing import TYPE_CHECKING
 
+import compose_project
 import pytest
 import repository
-from doctor_checks import setting_checks
+from doctor_checks import env_file, setting_checks
 from doctor_checks.check_result import FAIL, OK, WARN
 
 from tests.rig.compose_model import render
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+NAMES = (
+    *("MODEL_ID", "DTYPE", "CHAT_TEMPLATE", "SERVED_MODEL_NAME", "MODEL_REVISION", "MODEL_TOKEN"),
+    "SLO_TTFT_MS",
+)
 
 
 @pytest.fixture(autouse=True)
@@ -71,3 +79,32 @@ def test_misspelt_name_and_open_file_warn(tmp_path: Path) -> None:
     assert "s3cret" not in repr(found)
     env.chmod(0o600)
     assert len([finding for finding in setting_checks.check_values(render()) if finding.verdict == WARN]) == 1
+
+
+def test_env_file_is_read_as_by_compose(tmp_path: Path) -> None:
+    lines = [
+        "MODEL_ID = a/b # c",
+        "export DTYPE='$x # y'",
+        'CHAT_TEMPLATE="it\'s "',
+        "SERVED_MODEL_NAME: a#b 'c'",
+        "MODEL_REVISION='a'b",
+        "MODEL_TOKEN=$",
+        "SLO_TTFT_MS=",
+    ]
+    file = tmp_path / ".env"
+    file.write_bytes("\r\n".join(lines).encode())
+    (tmp_path / "compose.yaml").write_text(
+        "services: {a: {image: a, environment: {" + ", ".join(f"{n}: '${{{n}}}'" for n in NAMES) + "}}}"
+    )
+    done = subprocess.run(
+        ["docker", "compose", "config", "--format", "json"], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    rendered = json.loads(done.stdout.replace("$$", "$"))["services"]["a"]["environment"]
+    assert {entry.name: entry.text for entry in env_file.read(tmp_path)} == rendered
+    assert set(rendered) == set(NAMES)
+
+
+def test_dollar_is_rendered_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Compose's own output doubles it.
+    monkeypatch.setenv("VLLM_API_KEY", "a$b")
+    assert compose_project.rendered()["services"]["vllm"]["environment"]["VLLM_API_KEY"] == "a$b"

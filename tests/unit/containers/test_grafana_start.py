@@ -15,7 +15,7 @@ def start(tmp_path: Path, from_file: str | None = None, **env: str) -> tuple[int
     """Exit code, Grafana's environment, and standard error."""
     secret = tmp_path / "secret"
     if from_file is not None:
-        secret.write_text(from_file)
+        secret.write_bytes(from_file.encode())
     # Replaces only Grafana's own start script and the secret's path.
     script = (
         START.read_text().replace('/run.sh "$@"', "env").replace("/run/secrets/grafana_admin_password", str(secret))
@@ -47,4 +47,5 @@ def test_other_machines_need_a_password(tmp_path: Path) -> None:
 def test_password_from_a_file(tmp_path: Path) -> None:
     code, env, _ = start(tmp_path, "from a file\n", BIND_ADDRESS="0.0.0.0", GF_SECURITY_ADMIN_PASSWORD="")
     assert (code, env["GF_SECURITY_ADMIN_PASSWORD"]) == (0, "from a file")
+    assert "\r" not in "".join(start(tmp_path, "from a file\r\n")[1].values())
     assert start(tmp_path, "one", GF_SECURITY_ADMIN_PASSWORD=OWN)[0] == 2

@@ -26,6 +26,12 @@ def test_key_from_file_or_variable(tmp_path: Path) -> None:
     assert run().stdout == ""
 
 
+def test_key_file_of_windows_is_trimmed(tmp_path: Path) -> None:
+    file = tmp_path / "key"
+    file.write_bytes(b" from-file \r\n")
+    assert run(VLLM_API_KEY_FILE=str(file)).stdout == "from-file"
+
+
 def test_key_and_key_file_conflict(tmp_path: Path) -> None:
     file = tmp_path / "key"
     file.write_text("a")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import engine_settings
 import pytest
 import supervisor
+from delivery import settings as delivery_settings
 from engine_settings import SettingError
 
 if TYPE_CHECKING:
@@ -22,6 +23,12 @@ def read(**env: str) -> engine_settings.Settings:
 
 def flags(**env: str) -> list[str]:
     return engine_settings.arguments(read(**env))
+
+
+def served(**env: str) -> list[str]:
+    args = flags(**env)
+    names = args[args.index("--served-model-name") + 1 :]
+    return names[: next(number for number, arg in enumerate(names) if arg.startswith("--"))]
 
 
 @pytest.fixture
@@ -56,8 +63,19 @@ def test_gpu_default_flags() -> None:
 
 
 def test_served_name_defaults_to_model_id() -> None:
-    assert f"--served-model-name={MODEL}" in flags()
-    assert "--served-model-name=qwen" in flags(SERVED_MODEL_NAME="qwen")
+    assert served() == [MODEL]
+    assert served(SERVED_MODEL_NAME="qwen") == ["qwen"]
+
+
+def test_several_names_are_all_served() -> None:
+    assert served(SERVED_MODEL_NAME=" gpt-4  gpt-3.5-turbo gpt-4") == ["gpt-4", "gpt-3.5-turbo"]
+    assert read(SERVED_MODEL_NAME="gpt-4 gpt-3.5-turbo").served_model_name == "gpt-4"
+
+
+def test_blanks_at_the_ends_are_no_part() -> None:
+    given = {"MODEL_ID": f"{MODEL} ", "DTYPE": "half\r", "VLLM_EXTRA_ARGS": " ", "CHAT_TEMPLATE": "a.jinja "}
+    assert engine_settings.read(given) == read(DTYPE="half", CHAT_TEMPLATE="a.jinja")
+    assert delivery_settings.read(given).model_id == MODEL
 
 
 def test_extra_args_come_last() -> None:
@@ -119,6 +137,7 @@ def test_stall_timeout_is_two_minutes() -> None:
         ({"VLLM_EXTRA_ARGS": "serve --foo"}, "VLLM_EXTRA_ARGS"),
         ({"VLLM_EXTRA_ARGS": "--port=9000"}, "VLLM_PORT"),
         ({"VLLM_EXTRA_ARGS": "--max-model-len 10"}, "MAX_MODEL_LEN"),
+        ({"SERVED_MODEL_NAME": "gpt-4 --api-key"}, "SERVED_MODEL_NAME has --api-key"),
     ],
 )
 def test_wrong_setting_is_one_line(env: dict[str, str], named: str) -> None:
@@ -126,6 +145,24 @@ def test_wrong_setting_is_one_line(env: dict[str, str], named: str) -> None:
         read(**env)
     assert named in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "flag",
+    # As vLLM's parser takes them: underscores for dashes, and cut short.
+    {f"--{flag[2:].replace('-', '_')}" for flag in engine_settings.OWNED_FLAGS if flag.startswith("--")}
+    | set(engine_settings.OWNED_FLAGS)
+    | {"--max-model", "--api_k", "--served_model"},
+)
+def test_owned_flag_is_refused_however_spelt(flag: str) -> None:
+    for given in (f"--max-num-seqs 8 {flag} s3cret", f"{flag}=s3cret"):
+        with pytest.raises(SettingError, match=f"VLLM_EXTRA_ARGS has {flag}:"):
+            read(VLLM_EXTRA_ARGS=given)
+
+
+def test_flags_of_nobody_are_passed_on() -> None:
+    extra = "--chat-template-content-format string --enable_lora --model-impl vllm -- -x"
+    assert flags(VLLM_EXTRA_ARGS=extra)[-7:] == extra.split()
 
 
 def test_model_length_may_be_auto() -> None:
