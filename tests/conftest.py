@@ -1,1 +1,1 @@
-pytest_plugins = ["tests.rig.compose_model", "tests.rig.running_stack", "tests.rig.traffic"]
+pytest_plugins = ["tests.rig.certificate", "tests.rig.compose_model", "tests.rig.running_stack", "tests.rig.traffic"]

@@ -133,7 +133,7 @@ class Registration:
         call = urllib.request.Request(  # noqa: S310  # http, as the setting says
             f"{router}/{what}{query}", method="POST" if url else "GET", headers=headers
         )
-        with urllib.request.urlopen(call, timeout=TIMEOUT_S) as answer:  # noqa: S310  # as above
+        with api_client.DIRECT.open(call, timeout=TIMEOUT_S) as answer:
             content: bytes = answer.read()
         return content
 

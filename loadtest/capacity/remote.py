@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import time
 from typing import TYPE_CHECKING, Any
 
 import requests
 
+from loadtest.client.access import find_ca_file
 from loadtest.input_error import InputError
 
 if TYPE_CHECKING:
@@ -42,8 +44,7 @@ class LocustPage:
         }
         form = {**defaults, "user_count": "1", "spawn_rate": "1", **form}
         try:
-            response = requests.post(f"{self._url}/swarm", data=form, timeout=_TIMEOUT_S)
-            reply = response.json()
+            reply = self._send("POST", "/swarm", form).json()
         except (requests.RequestException, ValueError) as error:
             raise self._unreachable(error) from None
         if not reply.get("success"):
@@ -82,7 +83,7 @@ class LocustPage:
     def stop(self) -> None:
         """Stop the search. Raises InputError."""
         try:
-            requests.post(f"{self._url}/stop", timeout=_TIMEOUT_S).raise_for_status()
+            self._send("POST", "/stop").raise_for_status()
         except requests.RequestException as error:
             raise self._unreachable(error) from None
 
@@ -91,12 +92,19 @@ class LocustPage:
 
     def _get(self, path: str) -> dict[str, Any]:
         try:
-            response = requests.get(f"{self._url}{path}", timeout=_TIMEOUT_S)
+            response = self._send("GET", path)
             response.raise_for_status()
             reply: dict[str, Any] = response.json()
         except (requests.RequestException, ValueError) as error:
             raise self._unreachable(error) from None
         return reply
+
+    def _send(self, method: str, path: str, form: Mapping[str, str] | None = None) -> requests.Response:
+        """Send one request, not through the environment's proxies. Raises requests' errors."""
+        with requests.Session() as session:
+            session.trust_env = False
+            session.verify = find_ca_file(os.environ.get("CA_BUNDLE_FILE", ""), os.environ) or True
+            return session.request(method, self._url + path, data=form, timeout=_TIMEOUT_S)
 
     def _unreachable(self, error: Exception) -> InputError:
         return InputError("--locust", f"{self._url} does not answer: {error}", "start it: docker compose up -d locust")

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import ssl
 import urllib.error
 import urllib.parse
 import urllib.request
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import compose_project
 from compose_project import service_of
 from doctor_checks.check_result import CheckResult, fail, ok, warn
+from repository import import_from
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+
+import_from("docker/vllm")
+
+import api_client  # noqa: E402  # from the folder above
 
 _ASK_S = 5
 _STOPPED = {0, 130, 143}  # by itself, by Ctrl-C, by `docker compose stop`
@@ -77,18 +85,44 @@ def check_model(model: Mapping[str, Any], found: OnVolume) -> Iterator[CheckResu
     address = env.get(setting) or _HUB[source]
     if "." not in (urllib.parse.urlsplit(address).hostname or ""):
         return  # a name of the stack's network, such as the airgap layer's hub
-    problem = _cannot_reach(address)
+    secrets = model.get("secrets") or {}
+    problem = _cannot_reach(address, download_proxies(env), str(secrets.get("ca_bundle", {}).get("file") or ""))
     if problem:
         fix = f"check network and proxy; a mirror: {setting}; other sources: docs/models.md"
+        if "CERTIFICATE_VERIFY_FAILED" in problem:
+            fix = "CA_BUNDLE_FILE in .env: the PEM file of your network's authority"
         yield warn("model source", f"{address}: {problem}", "an answer", fix)
     else:
         yield ok("model source", address, "an answer")
 
 
-def _cannot_reach(address: str) -> str:
-    """Reason why the address does not answer; empty if it does, with any status."""
+def download_proxies(env: Mapping[str, Any]) -> dict[str, str]:
+    """Proxies of the model's container by scheme, and `no`: of its environment, else of Docker's client settings."""
+    folder = Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker")
     try:
-        with urllib.request.urlopen(address, timeout=_ASK_S):  # noqa: S310  # http(s): delivery/settings.py checks it
+        docker = json.loads((folder / "config.json").read_text())["proxies"]["default"]
+    except (OSError, ValueError, KeyError, TypeError):
+        docker = {}
+    names = {"http": "httpProxy", "https": "httpsProxy", "all": "allProxy", "no": "noProxy"}
+    found = {scheme: env.get(f"{scheme.upper()}_PROXY") or docker.get(name) for scheme, name in names.items()}
+    return {scheme: str(value) for scheme, value in found.items() if value}
+
+
+def _cannot_reach(address: str, proxies: Mapping[str, str], ca_file: str) -> str:
+    """Reason why the address does not answer by the download's way; empty if it does, with any status."""
+    parts = urllib.parse.urlsplit(address)
+    proxy = proxies.get(parts.scheme) or proxies.get("all")
+    if urllib.request.proxy_bypass_environment(parts.netloc, {"no": proxies.get("no", "")}):  # type: ignore[attr-defined]
+        proxy = None
+    context = ssl.create_default_context()
+    try:
+        if ca_file and Path(ca_file).stat().st_size:
+            context.load_verify_locations(ca_file)
+        opener = urllib.request.build_opener(
+            urllib.request.ProxyHandler({parts.scheme: proxy} if proxy else {}),
+            urllib.request.HTTPSHandler(context=context),
+        )
+        with opener.open(address, timeout=_ASK_S):
             return ""
     except urllib.error.HTTPError:
         return ""
@@ -214,5 +248,5 @@ def check_targets(prometheus: str) -> Iterator[CheckResult]:
 
 
 def _ask(url: str) -> Any:
-    with urllib.request.urlopen(url, timeout=_ASK_S) as answer:  # noqa: S310  # our own port on this box
+    with api_client.DIRECT.open(url, timeout=_ASK_S) as answer:
         return json.loads(answer.read())["data"]

@@ -6,7 +6,7 @@ import contextlib
 import time
 from typing import TYPE_CHECKING, Any
 
-import requests
+from drills import direct_http
 from drills.users import Streams
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def frozen(scene: Scene) -> None:
         streams = streams_under_way(scene)
         scene.stack.signal("vllm", "STOP", ENGINE)
         scene.broken("the engine is frozen")
-        health = requests.get(f"{scene.stack.url('vllm', 8000)}/health", timeout=10)
+        health = direct_http.get(f"{scene.stack.url('vllm', 8000)}/health", timeout=10)
         scene.expect(health.ok, f"/health says {health.status_code}: this freeze is no silent one")
         if limit_s >= DEFAULT_STALL_S:
             scene.wait_for_alert("EngineStalled", DEFAULT_STALL_S + 30)

@@ -10,7 +10,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-import requests
+from drills import direct_http
 from drills.engine_drills import DEFAULT_STALL_S, START_S, engine_restarts, expect_history, history
 from drills.load_run import LoadTestRun, status, worker_ids, workers
 
@@ -134,7 +134,9 @@ def overload(scene: Scene) -> None:
             {"model": stack.model(), "prompt": "a", "max_tokens": 1},
         )
         scene.wait(
-            "a question is answered", lambda: requests.post(url, json=body, headers=stack.headers(), timeout=60).ok, 300
+            "a question is answered",
+            lambda: direct_http.post(url, json=body, headers=stack.headers(), timeout=60).ok,
+            300,
         )
         scene.result.recovered_s = scene.since() - OVERLOAD_S
     counts = summary["requests"]

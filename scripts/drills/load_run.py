@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-import requests
+from drills import direct_http
 from drills.stack import StackError, wait_for
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class LoadTestRun:
         }
         if key := stack.key:
             form["api_key"] = key
-        answer = requests.post(f"{self._root}/swarm", data=form, timeout=60).json()
+        answer = direct_http.post(f"{self._root}/swarm", data=form, timeout=60).json()
         if not answer["success"]:
             raise StackError(f"the load test does not start: {answer['message']}")
 
@@ -68,7 +68,7 @@ class LoadTestRun:
 
     def stop(self) -> None:
         """Stop it, like the page's button."""
-        requests.post(f"{self._root}/stop", timeout=120).raise_for_status()
+        direct_http.post(f"{self._root}/stop", timeout=120).raise_for_status()
 
     def summary(self, within_s: float) -> dict[str, Any]:
         """The report's summary, once it is written. Raises StackError when it is not written in time."""
@@ -88,7 +88,7 @@ def reasons(summary: dict[str, Any]) -> list[str]:
 
 def status(stack: RunningStack) -> dict[str, Any]:
     """The master's statistics, as shown on Locust's page."""
-    page = requests.get(f"{stack.url('locust', 8089)}/stats/requests", timeout=10)
+    page = direct_http.get(f"{stack.url('locust', 8089)}/stats/requests", timeout=10)
     page.raise_for_status()
     shown: dict[str, Any] = page.json()
     return shown

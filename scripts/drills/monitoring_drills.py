@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-import requests
+from drills import direct_http
 from drills.engine_drills import TOKENS, expect_history, history
 from drills.load_run import LoadTestRun, reasons
 from drills.scene import Skip
@@ -92,9 +92,9 @@ def grafana_killed(scene: Scene) -> None:
     scene.stack.signal("grafana", "KILL", "grafana")
     scene.broken("Grafana is killed")
     scene.result.user_saw = "the dashboards are gone"
-    scene.wait("Grafana answers", lambda: requests.get(url, timeout=5).ok, 180)
+    scene.wait("Grafana answers", lambda: direct_http.get(url, timeout=5).ok, 180)
     scene.result.recovered_s = scene.since()
-    found = requests.get(f"{scene.stack.url('grafana', 3000)}/api/search?type=dash-db", timeout=10).json()
+    found = direct_http.get(f"{scene.stack.url('grafana', 3000)}/api/search?type=dash-db", timeout=10).json()
     scene.expect(found, "Grafana has no dashboards any more")
     scene.result.alert = "none: Prometheus goes on"
     scene.result.lost = f"nothing; {len(found)} dashboards are there"

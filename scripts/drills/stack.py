@@ -13,6 +13,7 @@ import docker
 import docker.errors
 import requests
 from compose_project import ONE_OFF_LABEL, PROJECT_LABEL, SERVICE_LABEL
+from drills import direct_http
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -157,7 +158,7 @@ class RunningStack:
         """Result of an instant query, at Unix time `at` or now. Raises requests' errors."""
         parameters: dict[str, Any] = {"query": promql} | ({} if at is None else {"time": at})
         url = f"{self.url('prometheus', 9090)}/api/v1/query"
-        answer = requests.get(url, params=parameters, timeout=HTTP_TIMEOUT_S)
+        answer = direct_http.get(url, params=parameters, timeout=HTTP_TIMEOUT_S)
         answer.raise_for_status()
         result: list[dict[str, Any]] = answer.json()["data"]["result"]
         return result
@@ -169,7 +170,7 @@ class RunningStack:
 
     def alerts(self) -> list[dict[str, Any]]:
         """Active alerts. Raises requests' errors."""
-        answer = requests.get(f"{self.url('prometheus', 9090)}/api/v1/alerts", timeout=5)
+        answer = direct_http.get(f"{self.url('prometheus', 9090)}/api/v1/alerts", timeout=5)
         answer.raise_for_status()
         found: list[dict[str, Any]] = answer.json()["data"]["alerts"]
         return found

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import requests
+from drills import direct_http
 
 if TYPE_CHECKING:
     from drills.stack import RunningStack
@@ -79,7 +80,7 @@ class Asker:
 def ask(url: str, body: dict[str, object], headers: dict[str, str], patience_s: float) -> str:
     """Ask one question; return "ok", or a short description of the failure."""
     try:
-        answer = requests.post(url, json=body, headers=headers, timeout=patience_s)
+        answer = direct_http.post(url, json=body, headers=headers, timeout=patience_s)
     except requests.Timeout:
         return f"no answer in {patience_s:.0f} s"
     except requests.ConnectionError as error:
@@ -114,7 +115,7 @@ class Streams:
         }
         end = "truncated"
         try:
-            with requests.post(self._url, json=body, headers=self._headers, stream=True, timeout=300) as answer:
+            with direct_http.post(self._url, json=body, headers=self._headers, stream=True, timeout=300) as answer:
                 if not answer.ok:
                     end = f"HTTP {answer.status_code}"
                     return

@@ -167,6 +167,25 @@ def test_bind_address_and_ports_are_settings() -> None:
     assert {port["published"] for port in ports if port["host_ip"] == "127.0.0.1"} == {"3", "4"}
 
 
+@pytest.mark.parametrize("layers", LAYERS.values(), ids=LAYERS.keys())
+def test_proxies_reach_only_the_download(layers: tuple[str, ...]) -> None:
+    # What is empty here wins over Docker's client configuration.
+    names = [spelt for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY") for spelt in (name, name.lower())]
+    services = render(*layers, HTTPS_PROXY="http://proxy:1", http_proxy="http://proxy:2")["services"]
+    download = services.pop("model")["environment"]
+    assert (download["HTTPS_PROXY"], download["HTTP_PROXY"]) == ("http://proxy:1", "http://proxy:2")
+    assert "http_proxy" not in download
+    for name, service in services.items():
+        assert {service["environment"].get(spelt) for spelt in names} == {""}, name
+
+
+def test_authority_file_reaches_download_and_load_test() -> None:
+    services = render()["services"]
+    holders = {name for name, one in services.items() if "ca_bundle" in str(one.get("secrets"))}
+    assert holders == {"model", "locust", "locust-worker", "smoke", "capacity"}
+    assert services["model"]["environment"]["CA_BUNDLE_FILE"] == "/run/secrets/ca_bundle"
+
+
 def test_every_setting_is_in_env_example() -> None:
     used = set()
     for file in ROOT.glob("compose*.yaml"):
@@ -177,7 +196,7 @@ def test_every_setting_is_in_env_example() -> None:
 
 def test_env_example_shows_the_defaults_of_compose() -> None:
     example = dict(re.findall(r"^# ([A-Z_]+)=(.*)$", (ROOT / ".env.example").read_text(), re.MULTILINE))
-    defaults = dict(re.findall(r"\$\{([A-Z_]+):-([^}]*)\}", (ROOT / "compose.yaml").read_text()))
+    defaults = dict(re.findall(r"\$\{([A-Z_]+):-([^}$]*)\}", (ROOT / "compose.yaml").read_text()))
     assert len(defaults) > 15
     for name, default in defaults.items():
         assert example[name] == default, name

@@ -1,5 +1,6 @@
 """Delivers the wanted model: checks space, fetches, checks the files, and only then marks it READY."""
 
+import os
 import queue
 import resource
 import shutil
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import tenacity
 
-from . import checks, download_metrics, volume
+from . import checks, download_metrics, network, volume
 from .download_progress import DownloadProgress
 from .listing import Listing, TransientError, select
 from .log import say
@@ -46,6 +47,8 @@ def _deliver(settings: Settings) -> None:
     folder = volume.folder_of(settings)
     scratch = settings.volume / volume.SCRATCH
     scratch.mkdir(exist_ok=True)
+    if settings.source != "local":
+        network.prepare(settings, os.environ)
     source = open_source(settings, scratch)
     everything = _ask(source)
     wanted = select(everything, settings.allow, settings.ignore)

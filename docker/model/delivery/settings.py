@@ -34,7 +34,10 @@ SOURCES = {
 
 @dataclass(frozen=True)
 class Settings:
-    """The wanted model and its source. `address` is a hub's URL, or the local source's folder or archive."""
+    """The wanted model and its source. `address` is a hub's URL, or the local source's folder or archive.
+
+    `ca_bundle` is a PEM file of authorities to trust beside the public ones, "" for none.
+    """
 
     source: str
     model_id: str
@@ -47,6 +50,7 @@ class Settings:
     ignore: tuple[str, ...] = ()
     has_chat_template: bool = False
     stall_timeout_s: float = 300
+    ca_bundle: str = ""
 
     @property
     def name(self) -> str:
@@ -84,6 +88,7 @@ def read(environ: Mapping[str, str]) -> Settings:
         ignore=_patterns(values, "MODEL_IGNORE_PATTERNS"),
         has_chat_template="CHAT_TEMPLATE" in values,
         stall_timeout_s=_seconds(values, "MODEL_STALL_TIMEOUT_S", 300),
+        ca_bundle=_ca_bundle(values),
     )
 
 
@@ -115,6 +120,15 @@ def _token(values: Mapping[str, str]) -> str:
         raise DeliveryError(
             f"MODEL_TOKEN_FILE: cannot read {path} ({error.strerror}): let user {os.getuid()} read the secret"
         ) from error
+
+
+def _ca_bundle(values: Mapping[str, str]) -> str:
+    """File of CA_BUNDLE_FILE, empty for none: Compose mounts an empty file for a secret that names none."""
+    path = values.get("CA_BUNDLE_FILE", "")
+    try:
+        return path if path and Path(path).stat().st_size else ""
+    except OSError as error:
+        raise DeliveryError(f"CA_BUNDLE_FILE: cannot read {path} ({error.strerror}): name a PEM file") from error
 
 
 def _patterns(values: Mapping[str, str], setting: str) -> tuple[str, ...]:

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 from delivery.listing import NO_LISTING, Listing, RemoteFile, TransientError, no_listing
-from delivery.log import adopt_log, root_cause
+from delivery.log import adopt_log
+from delivery.network import unreachable
 from delivery.settings import DeliveryError, Settings
 from delivery.transfer import HashingFile, place_all
 
@@ -123,10 +124,7 @@ class HuggingFace:
             )
         if status:
             return TransientError(f"{settings.address} answers {status}")
-        return TransientError(
-            f"{settings.address_setting}: cannot reach {settings.address} ({root_cause(error)}): check the address, "
-            "the network and the proxy"
-        )
+        return unreachable(settings, error)
 
     def _no_revision(self) -> str:
         settings = self._settings

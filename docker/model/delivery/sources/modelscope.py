@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from delivery.listing import NO_LISTING, Listing, RemoteFile, TransientError, no_listing
-from delivery.log import adopt_log, root_cause
+from delivery.log import adopt_log
+from delivery.network import unreachable
 from delivery.settings import DeliveryError, Settings
 from delivery.transfer import no_space, sha256_of
 
@@ -123,10 +124,7 @@ class ModelScope:
         if isinstance(error, errors.APIError):
             return TransientError(f"{settings.address} answers {error.status_code}")
         if isinstance(error, errors.NetworkError):
-            return TransientError(
-                f"{settings.address_setting}: cannot reach {settings.address} ({root_cause(error)}): check the "
-                "address, the network and the proxy"
-            )
+            return unreachable(settings, error)
         return TransientError(f"{type(error).__name__}: {error}")
 
     def _not_found(self) -> DeliveryError | TransientError:
