@@ -12,11 +12,13 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
+import engine_environment
 import engine_settings
 import host_resources
+import replica_resources
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping, MutableMapping, Sequence
 
     from vllm import LLM
     from vllm.engine.arg_utils import EngineArgs
@@ -24,8 +26,8 @@ if TYPE_CHECKING:
 MIB = 2**20
 
 
-def read(overrides: Mapping[str, str | None], env: Mapping[str, str] = os.environ) -> engine_settings.Settings:
-    """Read the stack's settings with the job's `overrides`, checked like the server's.
+def read(overrides: Mapping[str, str | None], env: MutableMapping[str, str] = os.environ) -> engine_settings.Settings:
+    """Read the stack's settings with the job's `overrides`, checked like the server's; set ENGINE_ENV and the cards.
 
     Raises engine_settings.SettingError for a setting that cannot work.
     """
@@ -42,7 +44,9 @@ def read(overrides: Mapping[str, str | None], env: Mapping[str, str] = os.enviro
             raise engine_settings.SettingError(f"{settings.model_path} has no config.json: it is no model's folder")
         engine_settings.check_memory(settings, host_resources.available_memory_bytes())
     engine_settings.check_cpu(settings, host_resources.cpu_flags())
-    check_gpu_memory(settings, gpu_memory())
+    engine_environment.adopt(env)
+    env.update(replica_resources.chosen(settings, env))
+    check_gpu_memory(settings, gpu_memory(settings.gpu_ids))
     return settings
 
 
@@ -57,11 +61,12 @@ def model_name(settings: engine_settings.Settings) -> str:
     return settings.model_id if from_hub(settings) else str(settings.model_path)
 
 
-def gpu_memory() -> list[tuple[int, int]]:
-    """(free, total) bytes of each card, from nvidia-smi; empty where there is none."""
+def gpu_memory(ids: Sequence[str] = ()) -> list[tuple[int, int]]:
+    """(free, total) bytes of each card, or of those of `ids`, from nvidia-smi; empty where there is none."""
     if not shutil.which("nvidia-smi"):
         return []
     query = ["nvidia-smi", "--query-gpu=memory.free,memory.total", "--format=csv,noheader,nounits"]
+    query += ["-i", ",".join(ids)] if ids else []
     output = subprocess.run(query, capture_output=True, text=True, check=False).stdout  # noqa: S603  # a fixed command
     pairs = re.findall(r"^(\d+), (\d+)$", output, re.MULTILINE)
     return [(int(free) * MIB, int(total) * MIB) for free, total in pairs]

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Starts Grafana without its well-known default password. On loopback everybody may view, and without
-# GRAFANA_ADMIN_PASSWORD there is no admin. Where other machines reach it, everybody has to log in.
+# GRAFANA_ADMIN_PASSWORD there is no admin. Where other machines reach it, everybody has to log in. With CHECK_ONLY, for
+# scripts/doctor, it ends after its checks.
 set -eu
 
 die() {
@@ -8,7 +9,7 @@ die() {
   exit 2
 }
 
-password=${GF_SECURITY_ADMIN_PASSWORD:-} file=/run/secrets/grafana_admin_password
+password=${GF_SECURITY_ADMIN_PASSWORD:-} file=${GRAFANA_ADMIN_PASSWORD_FILE:-/run/secrets/grafana_admin_password}
 if [ -e "$file" ]; then
   [ -r "$file" ] || die "GRAFANA_ADMIN_PASSWORD_FILE cannot be read: let user $(id -u) read it"
   from_file=$(tr -d '\r' <"$file")
@@ -25,6 +26,11 @@ case ${BIND_ADDRESS:-} in
       die "BIND_ADDRESS=$BIND_ADDRESS lets others reach Grafana and GRAFANA_ADMIN_PASSWORD is empty: set one in .env, or BIND_ADDRESS=127.0.0.1"
     ;;
 esac
+
+[ -z "${CHECK_ONLY:-}" ] || exit 0
+data=${GF_PATHS_DATA:-/var/lib/grafana}
+[ ! -d "$data" ] || [ -w "$data" ] ||
+  die "the volume grafana-data belongs to another user than $(id -u): run docker compose run --rm --no-deps --user 0 --cap-add CHOWN --cap-add DAC_OVERRIDE --entrypoint chown grafana -R $(id -u):$(id -g) $data"
 
 if [ -n "$password" ]; then
   export GF_SECURITY_ADMIN_PASSWORD="$password"

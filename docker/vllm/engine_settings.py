@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 MODELS = Path("/models")
 CHAT_TEMPLATES = Path("/etc/headroom/chat-templates")
+CACHE = Path("/cache")
 PORT = 8000
 
 # float32 on CPUs: with bfloat16, vLLM 0.32 gives wrong answers on CPUs with AMX (scripts/smoke's golden question
@@ -53,7 +54,10 @@ class SettingError(Exception):
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings of one engine; names end in their unit (`gib`, `ms`, `s`), `max_model_len` is in tokens."""
+    """Settings of one engine; names end in their unit (`gib`, `ms`, `s`), `max_model_len` is in tokens.
+
+    `gpu_ids` are the cards to use, as nvidia-smi numbers or names them; empty for all.
+    """
 
     device: str
     model_id: str
@@ -68,6 +72,7 @@ class Settings:
     slo_tpot_ms: float
     max_concurrent_requests: int
     stall_timeout_s: float
+    gpu_ids: tuple[str, ...]
     extra_args: tuple[str, ...]
 
     @property
@@ -107,6 +112,7 @@ def read(env: Mapping[str, str] = os.environ) -> Settings:
         slo_tpot_ms=_number(env, "SLO_TPOT_MS", 50, low=1, high=600_000),
         max_concurrent_requests=int(_number(env, "MAX_CONCURRENT_REQUESTS", 1024, low=0, high=1_000_000, whole=True)),
         stall_timeout_s=_stall_timeout(env),
+        gpu_ids=_gpu_ids(env) if device == "gpu" else (),
         extra_args=_extra_args(env.get("VLLM_EXTRA_ARGS") or ""),
     )
 
@@ -161,6 +167,16 @@ def check_files(settings: Settings) -> None:
         raise SettingError(
             f"CHAT_TEMPLATE={settings.chat_template} is not in docker/vllm/chat-templates (there: {there}): "
             "put the file there and give its name, or leave CHAT_TEMPLATE empty for the model's own"
+        )
+
+
+def check_cache() -> None:
+    """Raise SettingError when the volume for compiled code belongs to another user."""
+    if CACHE.is_dir() and not os.access(CACHE, os.W_OK):
+        user = f"{os.getuid()}:{os.getgid()}"
+        raise SettingError(
+            f"the volume engine-cache belongs to another user than {user}: run `docker compose run --rm --no-deps "
+            f"--user 0 --cap-add CHOWN --cap-add DAC_OVERRIDE --entrypoint chown vllm -R {user} {CACHE}`"
         )
 
 
@@ -261,6 +277,18 @@ def _stall_timeout(env: Mapping[str, str]) -> float:
             "or 0 to never end a stalled engine"
         )
     return seconds
+
+
+def _gpu_ids(env: Mapping[str, str]) -> tuple[str, ...]:
+    # CUDA_VISIBLE_DEVICES: as many have it in their shell.
+    name = "GPU_IDS" if env.get("GPU_IDS") else "CUDA_VISIBLE_DEVICES"
+    text = env.get(name) or ""
+    ids = tuple(re.split(r"[\s,]+", text)) if text else ()
+    if not all(re.fullmatch(r"[0-9]{1,3}|(?:GPU|MIG)-[0-9A-Fa-f][0-9A-Fa-f/-]*", one) for one in ids):
+        raise SettingError(f"{name}={text} is no list of cards: give their numbers or UUIDs by `nvidia-smi -L`, as 0,2")
+    if len(set(ids)) < len(ids):
+        raise SettingError(f"{name}={text} names a card twice: give each once")
+    return ids
 
 
 def _owner(flag: str) -> str | None:

@@ -69,15 +69,34 @@ def environment(settings: Settings, env: Mapping[str, str], number: int, cards: 
     """
     each = settings.tensor_parallel_size
     last = number * each
-    if cards is not None and last > cards:
+    count = len(settings.gpu_ids) or cards
+    if count is not None and last > count:
+        there = f"GPU_IDS has {count}" if settings.gpu_ids else f"{count} are there"
         raise SettingError(
-            f"engine {number} with TENSOR_PARALLEL_SIZE={each} needs {last} GPUs and {cards} are there: "
-            f"set ENGINES to {cards // each} or less"
+            f"engine {number} with TENSOR_PARALLEL_SIZE={each} needs {last} GPUs and {there}: "
+            f"set ENGINES to {count // each} or less"
         )
+    ids = settings.gpu_ids or tuple(map(str, range(last)))
+    root, own = Path(env.get("VLLM_CACHE_ROOT", "/cache/vllm")), f"engine-{number}"
     return {
-        "CUDA_VISIBLE_DEVICES": ",".join(map(str, range(last - each, last))),
-        "VLLM_CACHE_ROOT": str(Path(env.get("VLLM_CACHE_ROOT", "/cache/vllm")) / f"engine-{number}"),
+        **_visible(ids[last - each : last], env),
+        "VLLM_CACHE_ROOT": str(root if root.name == own else root / own),
     }
+
+
+def _visible(ids: Sequence[str], env: Mapping[str, str]) -> dict[str, str]:
+    """Variables that make these cards the only ones, in nvidia-smi's order: CUDA's own puts the fastest first."""
+    return {"CUDA_VISIBLE_DEVICES": ",".join(ids), "CUDA_DEVICE_ORDER": env.get("CUDA_DEVICE_ORDER", "PCI_BUS_ID")}
+
+
+def chosen(settings: Settings, env: Mapping[str, str]) -> dict[str, str]:
+    """Environment of an engine that is alone: the cards of GPU_IDS, or nothing. Raises SettingError for too few."""
+    ids, each = settings.gpu_ids, settings.tensor_parallel_size
+    if not ids:
+        return {}
+    if len(ids) < each:
+        raise SettingError(f"TENSOR_PARALLEL_SIZE={each} and GPU_IDS has {len(ids)}: name as many cards")
+    return _visible(ids, env)
 
 
 @functools.cache
@@ -106,16 +125,17 @@ def share(cores: Sequence[frozenset[int]], number: int, engines: int) -> Sequenc
 def assign(settings: Settings) -> None:
     """Restrict this engine to its share of the box, where several engines share it. Raises SettingError."""
     names = os.environ.get("ENGINE_NAMES")
-    by_hand = "CUDA_VISIBLE_DEVICES" if settings.device == "gpu" else "VLLM_CPU_OMP_THREADS_BIND"
-    if by_hand in os.environ:
-        return
+    if settings.device == "cpu" and "VLLM_CPU_OMP_THREADS_BIND" in os.environ:
+        return  # by hand
     if names:
         number = own_number(names, addresses, addresses(socket.gethostname()))
         if settings.device == "gpu":
             os.environ.update(environment(settings, os.environ, number, cards()))
         else:
             _keep_to(share(cores(), number, int(os.environ["ENGINES"])))
-    elif settings.device == "cpu":  # Swarm assigns the cards itself
+    elif settings.device == "gpu":  # Swarm assigns the cards itself
+        os.environ.update(chosen(settings, os.environ))
+    else:
         engines = _engines_per_host()
         claimed = claimed_number(CLAIMS, engines) if engines > 1 else None
         if claimed is not None:

@@ -12,6 +12,7 @@ import sys
 from functools import partial
 
 import api_access
+import engine_environment
 import engine_settings
 import host_resources
 import replica_resources
@@ -26,6 +27,7 @@ DEFAULT_STALL_S = 120.0
 def checked_command(settings: engine_settings.Settings) -> list[str]:
     """Command that starts vLLM. Raises SettingError when it could not work."""
     engine_settings.check_files(settings)
+    engine_settings.check_cache()
     engine_settings.check_cpu(settings, host_resources.cpu_flags())
     engine_settings.check_memory(settings, host_resources.available_memory_bytes())
     replica_resources.assign(settings)
@@ -38,6 +40,8 @@ def main() -> int:
     """Check the settings, then serve; return the container's exit code."""
     try:
         settings = engine_settings.read()
+        if given := engine_environment.adopt():
+            say(f"ENGINE_ENV sets {', '.join(given)}")
         api_access.adopt_key()
         api_access.check()
         limit_s = settings.stall_timeout_s

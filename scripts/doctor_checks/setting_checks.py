@@ -5,7 +5,9 @@ from __future__ import annotations
 import difflib
 import os
 import re
+import ssl
 import stat
+import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,11 +22,13 @@ if TYPE_CHECKING:
 import_from("docker/vllm", "docker/model")
 
 import api_access  # noqa: E402  # from the folders above
+import engine_environment  # noqa: E402
 import engine_settings  # noqa: E402
 from delivery import settings as delivery_settings  # noqa: E402
 
 # Settings of Compose itself, not in .env.example.
 _COMPOSE = re.compile(r"COMPOSE_\w+|DOCKER_\w+")
+_DOCKER = ROOT / "docker"
 _TYPOGRAPHIC = tuple("\u201c\u201d\u201e\u2018\u2019\u00ab\u00bb")
 SECRETS = ("VLLM_API_KEY", "MODEL_TOKEN", "GRAFANA_ADMIN_PASSWORD", "EDGE_PASSWORD", "ALERT_WEBHOOK_URL")
 
@@ -33,8 +37,10 @@ def check_values(model: Mapping[str, Any]) -> Iterator[CheckResult]:
     """Check all settings."""
     found = [
         *_containers_own(model),
+        *_start_scripts(model),
         *_contradictions(model),
         *_secret_files(model),
+        *_authorities(_secret_source(model, "ca_bundle")),
         *_names(model, env_file.read(ROOT)),
         *_changed_by_compose(env_file.read(ROOT)),
         *(found for file in env_file.files(ROOT) for found in _readable_secrets(file)),
@@ -59,9 +65,10 @@ def _containers_own(model: Mapping[str, Any]) -> Iterator[CheckResult]:
     env = _environment(model, "vllm")
     # The user's file: the variable has its path inside the container.
     env["VLLM_API_KEY_FILE"] = _secret_source(model, "vllm_api_key")
-    model_env = {**_environment(model, "model"), "MODEL_TOKEN_FILE": ""}
+    model_env = {**_environment(model, "model"), "MODEL_TOKEN_FILE": "", "CA_BUNDLE_FILE": ""}
     checks: list[Callable[[], object]] = [
         lambda: engine_settings.read(env),
+        lambda: engine_environment.read(env),
         lambda: api_access.adopt_key(env),
         lambda: api_access.check(env),
         lambda: delivery_settings.read(model_env),
@@ -71,6 +78,30 @@ def _containers_own(model: Mapping[str, Any]) -> Iterator[CheckResult]:
             check()
         except (engine_settings.SettingError, delivery_settings.DeliveryError) as error:
             yield _refused(str(error))
+
+
+def _start_scripts(model: Mapping[str, Any]) -> Iterator[CheckResult]:
+    """Check values that a service's start script would refuse, by the script itself."""
+    files = {
+        f"{name.upper()}_FILE": _secret_source(model, name) for name in ("grafana_admin_password", "edge_password")
+    }
+    for name, service in model["services"].items():
+        script = _DOCKER / name / "start.sh"
+        own = service.get("entrypoint")  # of the image, where Compose names none
+        if not script.is_file() or not (own is None or any("start.sh" in word for word in own)):
+            continue
+        environment = {"PATH": os.environ.get("PATH", ""), **_environment(model, name), **files, "CHECK_ONLY": "1"}
+        arguments = service.get("command") or []
+        done = subprocess.run(  # noqa: S603  # our own script
+            ["sh", str(script), *arguments],  # noqa: S607  # sh is taken from PATH
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+        if done.returncode:
+            yield _refused(done.stderr.strip().rpartition("\n")[2].replace("headroom: ", "", 1))
 
 
 def _refused(text: str) -> CheckResult:
@@ -97,23 +128,14 @@ def _contradictions(model: Mapping[str, Any]) -> Iterator[CheckResult]:
     size = engine_env.get("TENSOR_PARALLEL_SIZE", "1")
     if devices is not None and devices > 0 and size.isdecimal() and int(size) > devices:
         yield fail("settings", f"TENSOR_PARALLEL_SIZE={size} and GPU_COUNT={devices}", "", "make the two agree")
+    beyond = [one for one in re.findall(r"\d+", engine_env.get("GPU_IDS", "")) if 0 < (devices or 0) <= int(one)]
+    if beyond and re.fullmatch(r"[\d\s,]+", engine_env["GPU_IDS"]):
+        found = f"GPU_IDS={engine_env['GPU_IDS']} and GPU_COUNT={devices}, the cards 0 to {(devices or 0) - 1}"
+        yield fail("settings", found, "", "leave GPU_COUNT out")
     if engine_env.get("ENGINE_DEVICE") == "cpu":
         cpu = Path("/proc/cpuinfo").read_text()
         if engine_env.get("DTYPE") == "bfloat16" and "amx_bf16" in cpu:
             yield warn("settings", "DTYPE=bfloat16 on a CPU with AMX", "float32", "wrong answers: leave DTYPE empty")
-    percentile = _environment(model, "prometheus").get("SLO_PERCENTILE", "95")
-    if not re.fullmatch(r"[5-9]\d(\.\d*)?", percentile):
-        yield fail("settings", f"SLO_PERCENTILE={percentile}", "from 50 to below 100", "give for example 95")
-    grafana = _environment(model, "grafana")
-    address = grafana.get("BIND_ADDRESS", "127.0.0.1")
-    password = grafana.get("GF_SECURITY_ADMIN_PASSWORD") or _content(_secret_source(model, "grafana_admin_password"))
-    if grafana and not re.match(r"127\.|\[?::1\]?$", address) and not password:
-        yield fail(
-            "settings",
-            f"BIND_ADDRESS={address} without GRAFANA_ADMIN_PASSWORD",
-            "",
-            "set a password, or BIND_ADDRESS=127.0.0.1",
-        )
 
 
 def _devices(model: Mapping[str, Any]) -> int | None:
@@ -140,6 +162,15 @@ def _secret_files(model: Mapping[str, Any]) -> Iterator[CheckResult]:
         elif not path.stat().st_mode & stat.S_IROTH:
             fix = f"chmod 644 {path}, in a folder that only you may enter"
             yield fail("settings", f"{setting}: containers cannot read {path}", "readable for others", fix)
+
+
+def _authorities(file: str) -> Iterator[CheckResult]:
+    """Check that the CA file has a certificate; whether it can be read, `_secret_files` checks."""
+    if _content(file):
+        try:
+            ssl.create_default_context(cafile=file)
+        except (OSError, ValueError):
+            yield fail("settings", f"CA_BUNDLE_FILE: {file} has no certificate in PEM form", "", "name a PEM file")
 
 
 def _names(model: Mapping[str, Any], entries: Sequence[env_file.Entry]) -> Iterator[CheckResult]:

@@ -156,9 +156,13 @@ def _container(name: str, container: Mapping[str, Any]) -> CheckResult:
         return _ended(name, container)
     health = (state.get("Health") or {}).get("Status", "")
     restarts = int(container.get("RestartCount", 0))
+    # Docker also calls a container running that waits for its next start.
+    if state.get("Restarting"):
+        return fail(name, f"ends and starts again: {_last_line(name)}", "running", f"`docker compose logs {name}`")
     if health == "unhealthy":
         log = ((state["Health"].get("Log") or [{}])[-1].get("Output") or "").strip().splitlines()
-        return fail(name, f"unhealthy: {log[-1] if log else ''}", "healthy", f"`docker compose logs {name}`")
+        said = log[-1] if log and not restarts else _last_line(name)
+        return fail(name, f"unhealthy: {said}", "healthy", f"`docker compose logs {name}`")
     if health == "starting":
         return warn(name, "still starting", "healthy", f"wait; `docker compose logs -f {name}` shows how far it is")
     if restarts:
@@ -178,13 +182,18 @@ def _ended(name: str, container: Mapping[str, Any]) -> CheckResult:
 def _failed(name: str, state: Mapping[str, Any]) -> CheckResult:
     if state.get("OOMKilled"):
         return fail(name, "ended by the kernel: out of memory", "running", "a smaller model, or more memory")
+    said = f"ended with {state['ExitCode']}: {_last_line(name)}"
+    return fail(name, said, "running", f"`docker compose logs {name}`")
+
+
+def _last_line(name: str) -> str:
+    """Last line of a service's log that the project wrote, else the last line."""
     try:
         log = compose_project.docker("compose", "logs", "--no-log-prefix", "--tail", "40", name).strip().splitlines()
     except compose_project.DockerError:
         log = []
     own = [line for line in log if re.match(r"(headroom|error): ", line)]
-    last = (own or log or ["it said nothing"])[-1]
-    return fail(name, f"ended with {state['ExitCode']}: {last}", "running", f"`docker compose logs {name}`")
+    return (own or log or ["it said nothing"])[-1]
 
 
 def prometheus_at(containers: Sequence[Mapping[str, Any]]) -> str:

@@ -79,6 +79,15 @@ def test_gpu_count_and_parallel_size_are_settings() -> None:
     assert engine["environment"]["TENSOR_PARALLEL_SIZE"] == "2"
 
 
+def test_engine_variables_reach_engine_and_jobs() -> None:
+    services = render("gpu", GPU_IDS="1,2", ENGINE_ENV="NCCL_DEBUG=INFO", NCCL_P2P_DISABLE="1")["services"]
+    for name in ("vllm", "generate", "throughput"):
+        given = services[name]["environment"]
+        assert (given["GPU_IDS"], given["ENGINE_ENV"], given["NCCL_P2P_DISABLE"]) == ("1,2", "NCCL_DEBUG=INFO", "1")
+        # Empty, it would hide every card.
+        assert given["CUDA_VISIBLE_DEVICES"] is None
+
+
 def test_gpu_layer_runs_as_the_images_user() -> None:
     # docs.vllm.ai, "Using Docker": the CUDA image holds a user `vllm`, UID 2000 in group 0.
     assert render("gpu")["services"]["vllm"]["user"] == "2000:0"

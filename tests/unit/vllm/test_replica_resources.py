@@ -52,6 +52,49 @@ def test_missing_device_files_are_accepted() -> None:
     assert cards_of(3, 2, cards=None) == "4,5"
 
 
+GPU = {**MODEL, "GPU_IDS": "3, GPU-45cbf7b3 5 0"}
+
+
+def test_engines_share_the_chosen_cards() -> None:
+    asked = engine_settings.read({**GPU, "TENSOR_PARALLEL_SIZE": "2"})
+    given = [replica_resources.environment(asked, {}, number, 8) for number in (1, 2)]
+    assert [env["CUDA_VISIBLE_DEVICES"] for env in given] == ["3,GPU-45cbf7b3", "5,0"]
+    # CUDA's own order is not that of nvidia-smi.
+    assert {env["CUDA_DEVICE_ORDER"] for env in given} == {"PCI_BUS_ID"}
+    with pytest.raises(SettingError, match=r"GPU_IDS has 4: set ENGINES to 2"):
+        replica_resources.environment(asked, {}, 3, 8)
+
+
+def test_chosen_cards_of_a_single_engine() -> None:
+    asked = engine_settings.read({**MODEL, "CUDA_VISIBLE_DEVICES": "1", "CUDA_DEVICE_ORDER": "FASTEST_FIRST"})
+    assert replica_resources.chosen(asked, {})["CUDA_VISIBLE_DEVICES"] == "1"
+    assert replica_resources.chosen(engine_settings.read(MODEL), {}) == {}
+    two = engine_settings.read({**GPU, "GPU_IDS": "1", "TENSOR_PARALLEL_SIZE": "2"})
+    with pytest.raises(SettingError, match="TENSOR_PARALLEL_SIZE=2 and GPU_IDS has 1"):
+        replica_resources.chosen(two, {})
+
+
+@pytest.mark.parametrize(
+    "env", [{"GPU_IDS": "all"}, {"GPU_IDS": "0,0"}, {"GPU_IDS": "0;1"}, {"CUDA_VISIBLE_DEVICES": "-1"}]
+)
+def test_wrong_cards_name_the_setting(env: dict[str, str]) -> None:
+    with pytest.raises(SettingError, match="=".join(*env.items())):
+        engine_settings.read({**MODEL, **env})
+
+
+def test_second_start_keeps_cards_and_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replica_resources, "addresses", lambda name: resolve(name) or {"10.0.0.7"})
+    monkeypatch.setattr(replica_resources, "cards", lambda: 8)
+    for name, value in {"ENGINE_NAMES": "box-vllm-", "VLLM_CACHE_ROOT": "/cache/vllm"}.items():
+        monkeypatch.setenv(name, value)
+    for name in ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"):
+        monkeypatch.setenv(name, "")
+    for _ in range(2):
+        replica_resources.assign(engine_settings.read(MODEL))
+        assert replica_resources.os.environ["CUDA_VISIBLE_DEVICES"] == "1"
+        assert replica_resources.os.environ["VLLM_CACHE_ROOT"] == "/cache/vllm/engine-2"
+
+
 def test_cache_folder_per_engine() -> None:
     asked = engine_settings.read(MODEL)
     folders = {
