@@ -22,6 +22,9 @@ IMAGE_GB = {"cpu": 6, "gpu": 30}
 OWN_IMAGES_GB = 2
 # Flag in linux/timex.h: nothing disciplines the kernel's clock.
 _STA_UNSYNC = 0x0040
+# Of vLLM's images: the least of TORCH_CUDA_ARCH_LIST, and the driver that CUDA 13 needs (vLLM's page on CUDA).
+MIN_CAPABILITY, MIN_DRIVER = 7.5, 580
+OLD_DRIVER = "update the driver, or use the image whose tag ends in -cu129 (docs/troubleshooting.md)"
 _UNITS = {"": 1, "B": 1, "KB": 2**10, "MB": 2**20, "GB": 2**30, "TB": 2**40}
 
 
@@ -162,11 +165,37 @@ def check_gpu(model: Mapping[str, Any], *, on_gpu: bool) -> Iterator[CheckResult
         return
     run = ("run", "--rm", "--gpus", "all", "--network", "none", "--entrypoint", "nvidia-smi", image)
     try:
-        seen = compose_project.docker(*run, "--query-gpu=name,memory.total", "--format=csv,noheader")
+        seen = compose_project.docker(
+            *run, "--query-gpu=name,memory.total,compute_cap,driver_version", "--format=csv,noheader"
+        )
     except compose_project.DockerError as error:
-        yield fail("GPU", str(error), needed, toolkit)
+        yield fail("GPU", str(error), needed, OLD_DRIVER if "unsatisfied condition: cuda" in str(error) else toolkit)
         return
-    yield ok("GPU", "; ".join(seen.strip().splitlines()), needed)
+    yield from check_cards(seen, image)
+
+
+def check_cards(seen: str, image: str) -> Iterator[CheckResult]:
+    """Check the cards that nvidia-smi lists against what the engine's image is built for.
+
+    `seen`: name, memory, compute capability and driver of each card, one a line.
+    """
+    cards = [[part.strip() for part in line.rsplit(",", 3)] for line in seen.strip().splitlines()]
+    named = "; ".join(f"{name}, {memory}" for name, memory, _, _ in cards)
+    yield ok("GPU", named, "a container that sees the card")
+    for name, _, capability, _ in cards:
+        if 0 < _number(capability) < MIN_CAPABILITY:
+            fix = "take another card with GPU_IDS, or leave compose.gpu.yaml out"
+            needed = f"{MIN_CAPABILITY} (Turing) or newer"
+            yield fail("GPU", f"{name} has compute capability {capability}", needed, fix)
+    for driver in sorted({driver for *_, driver in cards}):
+        if 0 < _number(driver) < MIN_DRIVER and "-cu12" not in image:
+            yield warn("GPU driver", driver, f"{MIN_DRIVER} or newer for the image's CUDA 13", OLD_DRIVER)
+
+
+def _number(text: str) -> float:
+    """Major and minor number of a version; 0 for what nvidia-smi does not know."""
+    found = re.match(r"\d+(?:\.\d+)?", text)
+    return float(found[0]) if found else 0
 
 
 def _line(file: str, start: str) -> str:

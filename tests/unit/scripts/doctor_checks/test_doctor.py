@@ -205,3 +205,23 @@ def findings(
 def test_container_states(state: dict[str, Any], verdict: str, words: str) -> None:
     finding = stack_checks._container("vllm", container(**state))
     assert (finding.verdict, words in finding.found) == (verdict, True), finding
+
+
+@pytest.mark.parametrize(
+    ("seen", "image", "words"),
+    [
+        ("NVIDIA H100 80GB HBM3, 81559 MiB, 9.0, 580.95.05", "v0.32.0", []),
+        ("Tesla V100-PCIE-16GB, 16384 MiB, 7.0, 580.65.06", "v0.32.0", ["Tesla V100-PCIE-16GB has compute capability"]),
+        ("Tesla T4, 15360 MiB, 7.5, 570.86.10", "v0.32.0", ["570.86.10"]),
+        ("Tesla T4, 15360 MiB, 7.5, 535.104.05", "v0.32.0-cu129", []),
+        ("NVIDIA GB10, [N/A], 12.1, 580.95.05\nQuadro P400, 2048 MiB, 6.1, 580.95.05", "v0.32.0", ["Quadro P400 has"]),
+        ("GRID A100, 40960 MiB, [N/A], [N/A]", "v0.32.0", []),
+    ],
+)
+def test_old_card_or_driver_is_named(seen: str, image: str, words: list[str]) -> None:
+    first, *found = box_checks.check_cards(f"{seen}\n", f"vllm/vllm-openai:{image}")
+    assert first.verdict == OK
+    assert len(found) == len(words)
+    for finding, word in zip(found, words, strict=True):
+        assert word in finding.found
+        assert ("-cu129" if finding.what == "GPU driver" else "GPU_IDS") in finding.fix
