@@ -1,6 +1,6 @@
 # The engine with this project's files in it: hosts of a swarm have no checkout to mount.
 ARG ENGINE_IMAGE
 FROM ${ENGINE_IMAGE}
-COPY vllm /opt/headroom
-COPY vllm/chat-templates /etc/headroom/chat-templates
+COPY --chmod=755 vllm /opt/headroom
+COPY --chmod=755 vllm/chat-templates /etc/headroom/chat-templates
 ENTRYPOINT ["python3", "/opt/headroom/serve.py"]

@@ -9,7 +9,7 @@ import textwrap
 from typing import TYPE_CHECKING
 
 import compose_project
-from doctor_checks import box_checks, docker_checks, setting_checks, stack_checks
+from doctor_checks import box_checks, checkout_checks, docker_checks, setting_checks, stack_checks
 from doctor_checks.check_result import FAIL, OK, WARN, CheckResult, fail, ok
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ def examine() -> Iterator[CheckResult]:
     yield ok("compose files", f"{len(model['services'])} services, project {model['name']}", "valid")
     on_gpu = model["services"]["vllm"]["environment"].get("ENGINE_DEVICE") == "gpu"
     yield from setting_checks.check_values(model)
+    yield from checkout_checks.check_checkout(model, docker_info)
     yield from box_checks.check_processor(on_gpu=on_gpu)
     yield from box_checks.check_gpu(model, on_gpu=on_gpu)
     found = stack_checks.wanted_model(model)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -133,6 +134,15 @@ def test_edge_layer_after_scale_is_unchanged() -> None:
 def test_scale_layer_sends_no_request_twice() -> None:
     assert "--retry-max-retries=1" in render("scale")["services"]["router"]["command"]
     assert "--retry-max-retries=3" in render("scale", ROUTER_ATTEMPTS="3")["services"]["router"]["command"]
+
+
+def test_selinux_lets_containers_read_the_checkout(layer: dict[str, Any]) -> None:
+    for name, service in layer["services"].items():
+        for mount in service.get("volumes", []):
+            if mount["type"] == "bind":
+                # Never a folder of the user's or the whole box: a label there is kept.
+                inside = Path(mount["source"]).is_relative_to(ROOT)
+                assert ("selinux" in mount.get("bind", {})) is inside, (name, mount)
 
 
 def test_proxies_stop_no_sooner_than_engines() -> None:
