@@ -28,6 +28,7 @@ import api_client  # noqa: E402  # from the folder above
 _ASK_S = 5
 _STOPPED = {0, 130, 143}  # by itself, by Ctrl-C, by `docker compose stop`
 _HUB = {"modelscope": "https://www.modelscope.cn", "huggingface": "https://huggingface.co"}
+_CONTROL = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")  # Compose writes them without a terminal too
 _SIZES = {"B": 1, "MB": 1e6, "GB": 1e9}
 
 
@@ -189,7 +190,8 @@ def _failed(name: str, state: Mapping[str, Any]) -> CheckResult:
 def _last_line(name: str) -> str:
     """Last line of a service's log that the project wrote, else the last line."""
     try:
-        log = compose_project.docker("compose", "logs", "--no-log-prefix", "--tail", "40", name).strip().splitlines()
+        text = compose_project.docker("compose", "logs", "--no-log-prefix", "--tail", "40", name)
+        log = _CONTROL.sub("", text).strip().splitlines()
     except compose_project.DockerError:
         log = []
     own = [line for line in log if re.match(r"(headroom|error): ", line)]
@@ -199,7 +201,7 @@ def _last_line(name: str) -> str:
 def prometheus_at(containers: Sequence[Mapping[str, Any]]) -> str:
     """Prometheus' URL: its published port, else its container's address, reachable on Linux; empty for none."""
     for container in containers:
-        if service_of(container) == "prometheus" and container["State"]["Running"]:
+        if service_of(container) == "prometheus" and runs("prometheus", [container]):
             settings = container["NetworkSettings"]
             for bindings in (settings["Ports"] or {}).values():
                 for item in bindings or ():

@@ -135,7 +135,7 @@ CASES = {
         + "  Value error, bitsandbytes quantization is currently not supported in cpu."
         + TYPE,
         1,
-        ["quantised with bitsandbytes", "on this device (cpu)"],
+        ["quantised with modelopt", "on this device (rocm)"],
     ),
     "quantisation of a newer card": (
         VALIDATION.format("VllmConfig")

@@ -207,6 +207,16 @@ def test_container_states(state: dict[str, Any], verdict: str, words: str) -> No
     assert (finding.verdict, words in finding.found) == (verdict, True), finding
 
 
+def test_service_that_ends_again_and_again_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    # As Compose writes it, with a control sequence before each line.
+    monkeypatch.setattr(compose_project, "docker", lambda *_: "\x1b[2Kheadroom: A=1 is wrong\n\x1b[2Kmore\n")
+    restarting = container(Running=True, Restarting=True, ExitCode=2)
+    finding = stack_checks._container("prometheus", restarting)
+    assert (finding.verdict, finding.found) == (FAIL, "ends and starts again: headroom: A=1 is wrong")
+    restarting["Config"]["Labels"][compose_project.SERVICE_LABEL] = "prometheus"
+    assert stack_checks.prometheus_at([restarting]) == ""
+
+
 @pytest.mark.parametrize(
     ("seen", "image", "words"),
     [
