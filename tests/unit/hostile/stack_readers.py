@@ -18,6 +18,7 @@ from delivery import settings as delivery_settings
 from delivery.listing import TransientError, select
 from delivery.settings import DeliveryError
 from delivery.sources import Source, open_source
+from engine_environment import adopt
 from failure_causes import explain
 
 from tests.unit.hostile.hostile_input import Hostile, environment, scratch, scratch_file
@@ -25,7 +26,7 @@ from tests.unit.hostile.hostile_input import Hostile, environment, scratch, scra
 ENGINE_NAMES = (
     *("ENGINE_DEVICE", "MODEL_ID", "SERVED_MODEL_NAME", "MAX_MODEL_LEN", "DTYPE", "CHAT_TEMPLATE"),
     *("TENSOR_PARALLEL_SIZE", "CPU_KV_CACHE_GIB", "GPU_MEMORY_UTILIZATION", "SLO_TTFT_MS", "SLO_TPOT_MS"),
-    *("VLLM_EXTRA_ARGS", "BIND_ADDRESS", "VLLM_API_KEY", "VLLM_API_KEY_FILE"),
+    *("VLLM_EXTRA_ARGS", "BIND_ADDRESS", "VLLM_API_KEY", "VLLM_API_KEY_FILE", "ENGINE_ENV", "GPU_IDS"),
 )
 MODEL_NAMES = (
     *("MODEL_SOURCE", "MODEL_ID", "MODEL_REVISION", "MODELSCOPE_ENDPOINT", "HF_ENDPOINT", "MODEL_TOKEN"),
@@ -39,6 +40,7 @@ def engine_environment(data: bytes) -> None:
     try:
         api_access.adopt_key(env)
         api_access.check(env)
+        adopt(env)
         settings = engine_settings.read(env)
         arguments = engine_settings.arguments(settings)
     except engine_settings.SettingError as error:
@@ -179,6 +181,7 @@ TARGETS: dict[str, Hostile] = {
         [
             b"MAX_MODEL_LEN=2048\nDTYPE=half\nVLLM_EXTRA_ARGS=--max-num-seqs 64 --x 'a b'",
             b"CPU_KV_CACHE_GIB=1e3\nSLO_TTFT_MS=nan\nBIND_ADDRESS=0.0.0.0",
+            b"ENGINE_DEVICE=gpu\nGPU_IDS=0, GPU-45cb\nENGINE_ENV=NCCL_DEBUG=INFO A='b c'\nSERVED_MODEL_NAME=a b",
         ],
     ),
     "model_settings": Hostile(
