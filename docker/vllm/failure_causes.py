@@ -105,6 +105,11 @@ CAUSES = (
         "choose a MODEL_ID without quantisation",
     ),
     _cause(
+        r"Failed to find a kernel that can implement the (?P<how>\S+) linear layer",
+        "MODEL_ID is quantised in a way ({how}) for which vLLM has no kernel on this device: choose a MODEL_ID with "
+        "another quantisation, or none",
+    ),
+    _cause(
         r"NVIDIA driver on your system is too old \(found version (?P<found>\d+)\)"
         r"|CUDA driver version is insufficient for CUDA runtime version"
         r"|unsupported display driver / cuda driver combination",

@@ -132,7 +132,7 @@ CASES = {
     ),
     "quantisation of another device": (
         VALIDATION.format("ModelConfig")
-        + "  Value error, bitsandbytes quantization is currently not supported in cpu."
+        + "  Value error, modelopt quantization is currently not supported in rocm."
         + TYPE,
         1,
         ["quantised with modelopt", "on this device (rocm)"],
@@ -150,6 +150,13 @@ CASES = {
         + TYPE,
         1,
         ["quantised with quip9", "does not know"],
+    ),
+    "quantisation without a kernel": (
+        "(EngineCore pid=99) ValueError: Failed to find a kernel that can implement the WNA16 linear layer. Reasons: \n"
+        " MacheteLinearKernel cannot implement due to: Machete requires compute capability of 90 (Hopper)\n"
+        + ENGINE_FAILED,
+        1,
+        ["MODEL_ID", "quantised in a way (WNA16)"],
     ),
     "old driver": (
         "(EngineCore pid=99) RuntimeError: The NVIDIA driver on your system is too old (found version 12080). Please "
