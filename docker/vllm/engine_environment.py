@@ -59,6 +59,8 @@ def read(env: Mapping[str, str]) -> dict[str, str]:
 
 def adopt(env: MutableMapping[str, str] = os.environ) -> list[str]:
     """Set the variables of ENGINE_ENV, for vLLM too, and return their names. Raises SettingError."""
+    if env.get("CUDA_VISIBLE_DEVICES") == "":
+        del env["CUDA_VISIBLE_DEVICES"]  # of a shell that has it empty: it would hide every card
     given = read(env)
     env.update(given)
     return list(given)

@@ -12,6 +12,12 @@ def test_variables_reach_the_engine() -> None:
     assert engine_environment.adopt({"ENGINE_ENV": ""}) == []
 
 
+def test_empty_list_of_cards_hides_none() -> None:
+    env = {"CUDA_VISIBLE_DEVICES": ""}
+    engine_environment.adopt(env)
+    assert env == {}
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
