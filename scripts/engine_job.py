@@ -13,9 +13,9 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import engine_environment
-import engine_settings
 import host_resources
 import replica_resources
+import settings as engine_settings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, MutableMapping, Sequence

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engine_settings import SettingError
+from settings import SettingError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, MutableMapping

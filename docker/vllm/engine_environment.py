@@ -7,7 +7,7 @@ import re
 import shlex
 from typing import TYPE_CHECKING
 
-from engine_settings import SettingError
+from settings import SettingError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, MutableMapping

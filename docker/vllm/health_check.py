@@ -10,7 +10,7 @@ import sys
 
 import api_access
 import api_client
-import engine_settings
+import settings as engine_settings
 import state_files
 
 TIMEOUT_S = 10  # a busy engine answers late

@@ -9,12 +9,12 @@ import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engine_settings import SettingError
+from settings import SettingError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from engine_settings import Settings
+    from settings import Settings
 
 MOST = 256  # engines on one box
 CLAIMS = Path("/cache/engines")  # on a volume that the engines of one host share

@@ -13,9 +13,9 @@ from functools import partial
 
 import api_access
 import engine_environment
-import engine_settings
 import host_resources
 import replica_resources
+import settings as engine_settings
 from router_registration import Registration, own_url
 from supervisor import Supervisor, Watch
 from watchdog import say

@@ -8,7 +8,7 @@ import traceback
 from typing import IO, TYPE_CHECKING, Any
 
 import engine_job
-import engine_settings
+import settings as engine_settings
 from batch_generation.answer_output import AnswerFile, OutputError, PrintedAnswers
 from batch_generation.batch_progress import BatchProgress
 from batch_generation.generate_arguments import after, fingerprint, parser, prompts, sampling

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import engine_settings
+import settings as engine_settings
 from batch_generation.batch_progress import count_lines
 from batch_generation.batch_prompts import BatchPrompt, WrongLine, from_arguments, from_stream
 

@@ -23,7 +23,7 @@ import_from("docker/vllm", "docker/model")
 
 import api_access  # noqa: E402  # from the folders above
 import engine_environment  # noqa: E402
-import engine_settings  # noqa: E402
+import settings as engine_settings  # noqa: E402
 from delivery import settings as delivery_settings  # noqa: E402
 
 # Settings of Compose itself, not in .env.example.

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import engine_job
-import engine_settings
+import settings as engine_settings
 from speed_test import side_result
 from speed_test.result_table import figures, table
 from speed_test.throughput_arguments import BACKENDS, parser

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import api_access
-import engine_settings
+import settings as engine_settings
 from delivery import checks, volume
 from delivery import manifest as delivery_manifest
 from delivery import settings as delivery_settings

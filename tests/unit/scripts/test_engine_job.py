@@ -4,8 +4,8 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 import engine_job
-import engine_settings
 import pytest
+import settings as engine_settings
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import api_access
 import pytest
-from engine_settings import SettingError
+from settings import SettingError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import engine_environment
 import pytest
-from engine_settings import SettingError
+from settings import SettingError
 
 
 def test_variables_reach_the_engine() -> None:

@@ -74,7 +74,7 @@ def test_websocket_is_refused() -> None:
 
 
 def test_server_loads_the_middleware() -> None:
-    import engine_settings  # noqa: PLC0415  # beside the middleware in the container
+    import settings as engine_settings  # noqa: PLC0415  # beside the middleware in the container
 
     flags = engine_settings.arguments(engine_settings.read({"MODEL_ID": "a/b"}))
     assert [flag for flag in flags if flag.startswith("--middleware")][-1] == "--middleware=headroom_api.OnlyTheApi"

@@ -5,10 +5,10 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
-import engine_settings
 import pytest
 import replica_resources
-from engine_settings import SettingError
+import settings as engine_settings
+from settings import SettingError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -3,8 +3,8 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
-import engine_settings
 import pytest
+import settings as engine_settings
 from batch_generation.batch_prompts import BatchPrompt, WrongLine
 from batch_generation.generate_arguments import after, fingerprint, parser, prompts, sampling
 

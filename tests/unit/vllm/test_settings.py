@@ -4,11 +4,11 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import engine_settings
 import pytest
+import settings as engine_settings
 import supervisor
 from delivery import settings as delivery_settings
-from engine_settings import SettingError
+from settings import SettingError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
