@@ -15,6 +15,7 @@ from .download_progress import DownloadProgress
 from .listing import Listing, TransientError, select
 from .log import say
 from .manifest import FileRecord, Manifest, read_ready, unready, write_ready
+from .model_files import ModelFiles
 from .settings import DeliveryError, Settings
 from .sources import Source, open_source
 from .volume import megabytes
@@ -44,6 +45,7 @@ def _finished(settings: Settings) -> bool:
 
 
 def _deliver(settings: Settings) -> None:
+    volume.require_place(settings)
     folder = volume.folder_of(settings)
     scratch = settings.volume / volume.SCRATCH
     scratch.mkdir(exist_ok=True)
@@ -54,6 +56,8 @@ def _deliver(settings: Settings) -> None:
     wanted = select(everything, settings.allow, settings.ignore)
     if not wanted.files:
         raise DeliveryError(f"MODEL_ALLOW_PATTERNS, MODEL_IGNORE_PATTERNS: they leave no file of {settings.name}")
+    with source.look(wanted.files) as files:
+        _require_servable(files, settings)
     folder.mkdir(parents=True, exist_ok=True)
     unready(folder)
     volume.sweep(folder, wanted.files)
@@ -72,8 +76,7 @@ def _deliver(settings: Settings) -> None:
         peak = megabytes(1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
         say(f"{progress.line()}: {progress.summary()}, peak memory {peak}")
     volume.sweep(folder, wanted.files)
-    if found := checks.problems(folder, settings):
-        raise DeliveryError(f"{settings.name} is not a whole model: {'; '.join(found)}")
+    _require_servable(ModelFiles.in_folder(folder), settings)
     records = tuple(FileRecord(file.path, file.size, digests[file.path]) for file in wanted.files)
     manifest = Manifest(
         settings.source, settings.model_id, settings.revision, records, wanted.commit, settings.allow, settings.ignore
@@ -82,6 +85,13 @@ def _deliver(settings: Settings) -> None:
     volume.link(settings)
     shutil.rmtree(scratch)
     say(f"{settings.name}: READY")
+
+
+def _require_servable(files: ModelFiles, settings: Settings) -> None:
+    """Raise DeliveryError when the engine could not serve these files, as far as they can be read."""
+    if found := checks.problems(files, settings):
+        setting = settings.address_setting if settings.source == "local" else "MODEL_ID"
+        raise DeliveryError(f"{setting}: {settings.name} cannot be served: {'; '.join(found)}")
 
 
 def _ask(source: Source) -> Listing:

@@ -1,6 +1,7 @@
 """A source's listing of files, and the selection of those to fetch."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
@@ -22,6 +23,8 @@ _DUPLICATES = (
     "*.tflite",
     "consolidated*.safetensors",
 )
+# Folder of one step of a sentence-transformers model, such as 2_Dense: its weights are there in one form only.
+_STEP = re.compile(r"[0-9]+_[A-Za-z]+")
 
 
 # Names reserved on the volume; a repository's files of these names are skipped, no engine needs them.
@@ -81,8 +84,8 @@ class Listing:
 def select(listing: Listing, allow: Sequence[str], ignore: Sequence[str]) -> Listing:
     """Keep files that match one of `allow` (when given) and none of `ignore`; shell patterns.
 
-    Without `allow`, other forms of the weights are left out beside safetensors. Raises DeliveryError for a path
-    outside the model's folder.
+    Without `allow`, other forms of the weights are left out beside and below safetensors. Raises DeliveryError for a
+    path outside the model's folder.
     """
     for file in listing.files:
         if file.path.startswith("/") or ".." in PurePosixPath(file.path).parts:
@@ -90,9 +93,26 @@ def select(listing: Listing, allow: Sequence[str], ignore: Sequence[str]) -> Lis
     files = tuple(file for file in listing.files if file.path not in {MANIFEST, READY})
     if allow:
         files = tuple(file for file in files if _fits(file.path, allow))
-    elif any(file.path.endswith(".safetensors") and not _fits(file.path, _DUPLICATES) for file in files):
-        files = tuple(file for file in files if not _fits(file.path, _DUPLICATES))
+    else:
+        folders = {
+            _folder(file.path)
+            for file in files
+            if file.path.endswith(".safetensors") and not _fits(file.path, _DUPLICATES)
+        }
+        files = tuple(file for file in files if not _is_duplicate(file.path, folders))
     return Listing(tuple(file for file in files if not _fits(file.path, ignore)), listing.commit)
+
+
+def _is_duplicate(path: str, folders: Collection[str]) -> bool:
+    """Return whether a file is another form of weights that are in `folders` as safetensors."""
+    folder = _folder(path)
+    if folder not in folders and ("" not in folders or _STEP.fullmatch(folder)):
+        return False
+    return _fits(path, _DUPLICATES)
+
+
+def _folder(path: str) -> str:
+    return path.rpartition("/")[0]
 
 
 def _fits(path: str, patterns: Sequence[str]) -> bool:

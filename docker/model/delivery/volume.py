@@ -39,16 +39,30 @@ def link(settings: Settings) -> None:
     target = os.path.relpath(folder_of(settings), place.parent)
     if place.is_symlink() and str(place.readlink()) == target:
         return
-    if place.exists() and not place.is_symlink():
-        raise DeliveryError(
-            f"MODEL_ID: {place} exists and is not a link made by this container: move it away or use a new volume"
-        )
+    require_place(settings)
     place.parent.mkdir(parents=True, exist_ok=True)
     temporary = place.with_name(f".{place.name}.new")
     temporary.unlink(missing_ok=True)
     temporary.symlink_to(target)
     temporary.replace(place)
     sync(place.parent)
+
+
+def require_place(settings: Settings) -> None:
+    """Raise DeliveryError when the model's link or its files cannot come to where they belong on the volume."""
+    place = link_of(settings)
+    if place.exists() and not place.is_symlink():
+        raise DeliveryError(
+            f"MODEL_ID: {place} exists and is not a link made by this container: move it away or use a new volume"
+        )
+    for folder in (place.parent, *folder_of(settings).parents):
+        if folder == settings.volume:
+            return
+        if folder.exists() and not (folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)):
+            raise DeliveryError(
+                f"MODEL_ID: {folder} is no folder that user {os.getuid()} may write to: move it away, or give it to "
+                "that user with chown"
+            )
 
 
 def bytes_in(folder: Path) -> int:

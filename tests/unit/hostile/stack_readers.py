@@ -16,6 +16,7 @@ from delivery import checks, volume
 from delivery import manifest as delivery_manifest
 from delivery import settings as delivery_settings
 from delivery.listing import TransientError, select
+from delivery.model_files import ModelFiles
 from delivery.settings import DeliveryError
 from delivery.sources import Source, open_source
 from engine_environment import adopt
@@ -89,8 +90,11 @@ def model_files(data: bytes) -> None:
     names = ("config.json", "model.safetensors.index.json", "tokenizer_config.json", "model.safetensors")
     name = names[(kind[0] if kind else 0) % len(names)]
     head = len(content).to_bytes(8, "little") if name == "model.safetensors" else b""
-    (folder / name).write_bytes(head + content)
-    for problem in checks.problems(folder, settings):
+    # A whole model else, so that every check is reached.
+    whole = {"config.json": b"{}", "model.safetensors": b"\x02" + bytes(7) + b"{}", "tokenizer.json": b"{}"}
+    for path, there in {**whole, name: head + content}.items():
+        (folder / path).write_bytes(there)
+    for problem in checks.problems(ModelFiles.in_folder(folder), settings):
         assert isinstance(problem, str)
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 from delivery import checks
 from delivery.listing import RemoteFile
+from delivery.model_files import ModelFiles
 from delivery.settings import read
 
 from tests.rig.tiny_model import MODEL_ID, SHARDS, write_model
@@ -16,7 +17,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def problems(folder: Path, **environ: str) -> list[str]:
-    return checks.problems(folder, read({"MODEL_ID": MODEL_ID} | environ))
+    return checks.problems(ModelFiles.in_folder(folder), read({"MODEL_ID": MODEL_ID} | environ))
 
 
 def test_complete_model_has_no_problems(folder: Path) -> None:
@@ -69,7 +70,7 @@ def test_invalid_shard_is_detected(folder: Path, content: bytes) -> None:
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("config.json", "config.json is missing"),
+        ("config.json", "it has no config.json"),
         ("tokenizer.json", "there is no tokenizer"),
         ("chat_template.jinja", "there is no chat template: set CHAT_TEMPLATE"),
     ],
@@ -96,4 +97,4 @@ def test_chat_template_sources(folder: Path) -> None:
 def test_missing_weights_are_a_problem(folder: Path) -> None:
     for name in (*SHARDS, "model.safetensors.index.json"):
         (folder / name).unlink()
-    assert any("there are no weights" in problem for problem in problems(folder))
+    assert any("no weights that vLLM loads" in problem for problem in problems(folder))

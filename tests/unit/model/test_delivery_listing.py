@@ -13,6 +13,14 @@ def test_other_weights_skipped_with_safetensors() -> None:
     assert chosen(*paths) == ["config.json", "model.safetensors"]
 
 
+def test_weights_of_a_step_are_kept() -> None:
+    """A sentence-transformers model may have safetensors for one of its steps only."""
+    paths = ("config.json", "model.safetensors", "pytorch_model.bin", "2_Dense/pytorch_model.bin")
+    assert chosen(*paths) == ["config.json", "model.safetensors", "2_Dense/pytorch_model.bin"]
+    paths = ("config.json", "pytorch_model.bin", "2_Dense/model.safetensors", "2_Dense/pytorch_model.bin")
+    assert chosen(*paths) == ["config.json", "pytorch_model.bin", "2_Dense/model.safetensors"]
+
+
 def test_weights_kept_without_safetensors() -> None:
     assert chosen("config.json", "pytorch_model.bin") == ["config.json", "pytorch_model.bin"]
 

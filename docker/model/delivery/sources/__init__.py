@@ -1,10 +1,12 @@
 """Sources of models: one module each, with the source's official client."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
 
 from delivery.listing import Listing, RemoteFile
+from delivery.model_files import ModelFiles
 from delivery.settings import Settings
 
 
@@ -13,6 +15,10 @@ class Source(Protocol):
 
     def listing(self) -> Listing:
         """Every file of the revision. Raises DeliveryError, or TransientError where a retry may help."""
+        ...
+
+    def look(self, wanted: Sequence[RemoteFile]) -> AbstractContextManager[ModelFiles]:
+        """The wanted files before they are fetched, readable where that costs no download. Raises DeliveryError."""
         ...
 
     def fetch(self, wanted: Sequence[RemoteFile], skipped: Sequence[RemoteFile], folder: Path) -> dict[str, str]:

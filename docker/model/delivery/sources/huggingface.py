@@ -6,11 +6,13 @@ and `http_get` (retries, ranges, rate limits, redirects) are used.
 
 import os
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 from delivery.listing import NO_LISTING, Listing, RemoteFile, TransientError, no_listing
 from delivery.log import adopt_log
+from delivery.model_files import ModelFiles
 from delivery.network import unreachable
 from delivery.settings import DeliveryError, Settings
 from delivery.transfer import HashingFile, place_all
@@ -64,6 +66,10 @@ class HuggingFace:
         except NO_LISTING as error:
             raise no_listing(settings, error) from error
         return Listing(files, self._commit)
+
+    def look(self, wanted: Sequence[RemoteFile]) -> AbstractContextManager[ModelFiles]:
+        """The wanted files by name and size."""
+        return nullcontext(ModelFiles.listed(wanted))
 
     def fetch(self, wanted: Sequence[RemoteFile], skipped: Sequence[RemoteFile], folder: Path) -> dict[str, str]:
         """Fetch the wanted files."""

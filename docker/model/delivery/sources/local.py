@@ -1,28 +1,23 @@
 """A mounted folder or archive as a source."""
 
-import tarfile
-import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import IO, Protocol, TypeVar, cast
 
+from delivery.kinds import looks_like_a_model
 from delivery.listing import Listing, RemoteFile
-from delivery.settings import DeliveryError, Settings
+from delivery.model_files import ModelFiles
+from delivery.settings import SOURCES, DeliveryError, Settings
 from delivery.transfer import HashingFile, place_all
 
+from .holders import Holder, opened
+
 _BLOCK = 1 << 20
-_Member = TypeVar("_Member")
-
-
-class _Holder(Protocol):
-    """A folder or archive: sizes by path, and a stream of each file."""
-
-    workers: int  # files that can be read at a time
-
-    def sizes(self) -> dict[str, int]: ...
-
-    def open(self, path: str, offset: int) -> IO[bytes]: ...
+# Endings that clients give to a file while they write it, by the hubs' clients, curl, wget, browsers.
+_UNFINISHED = (".incomplete", ".part", ".crdownload", ".download", ".tmp")
+_ARIA2 = ".aria2"  # beside the file itself, which has its full size from the beginning
+# What macOS adds to zip archives, and every disk of Linux has at its top; hidden files are junk too.
+_JUNK = ("__MACOSX", "lost+found")
 
 
 class Local:
@@ -33,9 +28,9 @@ class Local:
         self._path = Path(settings.address)
 
     def listing(self) -> Listing:
-        """Every file of the folder or archive."""
-        with self._holder() as holder:
-            sizes = holder.sizes()
+        """Every file of the model; those that cannot be read are only found by `look`."""
+        with self._holder() as (holder, root):
+            sizes = {path: holder.sizes.get(root + path, 0) for path in self._own(holder, root)}
         if not sizes:
             raise DeliveryError(
                 f"{self._settings.address_setting}: {self._path} is empty: mount the model's folder there"
@@ -43,13 +38,26 @@ class Local:
         # In the archive's order: a compressed one can only be read forwards.
         return Listing(tuple(RemoteFile(path, size) for path, size in sizes.items()))
 
+    @contextmanager
+    def look(self, wanted: Sequence[RemoteFile]) -> Iterator[ModelFiles]:
+        """The wanted files. Raises DeliveryError when one of them cannot be read."""
+        with self._holder() as (holder, root):
+            faults = self._own(holder, root)
+            found = [f"{file.path} {faults[file.path]}" for file in wanted if faults[file.path]]
+            if found:
+                more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+                raise DeliveryError(f"{self._settings.address_setting}: {found[0]}{more}")
+            files = ModelFiles.listed(wanted)
+            yield ModelFiles(files.sizes, lambda path: holder.open(root + path)) if holder.random_access else files
+
     def fetch(self, wanted: Sequence[RemoteFile], skipped: Sequence[RemoteFile], folder: Path) -> dict[str, str]:
         """Copy the wanted files."""
         del skipped
-        with self._holder() as holder:
+        with self._holder() as (holder, root):
 
             def write(file: RemoteFile, stream: HashingFile) -> None:
-                with holder.open(file.path, stream.tell()) as source:
+                with holder.open(root + file.path) as source:
+                    source.seek(stream.tell())
                     while block := source.read(_BLOCK):
                         stream.write(block)
 
@@ -58,77 +66,60 @@ class Local:
             return placed
 
     @contextmanager
-    def _holder(self) -> Iterator[_Holder]:
-        setting = self._settings.address_setting
-        try:
-            if self._path.is_dir():
-                yield _Folder(self._path)
-            elif zipfile.is_zipfile(self._path):
-                with zipfile.ZipFile(self._path) as archive:
-                    yield _Zip(archive)
-            elif tarfile.is_tarfile(self._path):
-                with tarfile.open(self._path) as tar:
-                    yield _Tar(tar)
-            else:
-                raise DeliveryError(f"{setting}: {self._path} is no folder, tar or zip archive")
-        except (tarfile.TarError, zipfile.BadZipFile, EOFError) as error:
-            raise DeliveryError(f"{setting}: {self._path} is damaged ({error}): copy it here again") from error
-        except FileNotFoundError as error:
-            raise DeliveryError(f"{setting}: {self._path} is not there: mount the model's folder or archive") from error
+    def _holder(self) -> Iterator[tuple[Holder, str]]:
+        """The folder or archive, and the prefix of the model's paths in it."""
+        with opened(self._path, self._settings.address_setting) as holder:
+            yield holder, self._root(holder)
+
+    def _root(self, holder: Holder) -> str:
+        """Prefix of the model's own folder; empty for the mount itself."""
+        paths = [path for path in holder.sizes if not _is_junk(path)]
+        root = ""
+        while not looks_like_a_model(ModelFiles(dict.fromkeys(_below(paths, root), 0))):
+            tops = {PurePosixPath(path).parts[0] for path in _below(paths, root) if "/" in path}
+            if {"snapshots", "blobs"} <= tops:
+                return f"{root}snapshots/{self._snapshot(holder, root)}/"
+            # An archive is often made of the folder itself.
+            if self._path.is_dir() or len(tops) != 1 or any("/" not in path for path in _below(paths, root)):
+                return root
+            root += f"{tops.pop()}/"
+        return root
+
+    def _snapshot(self, holder: Holder, root: str) -> str:
+        """Name of the wanted snapshot in a repository's folder of Hugging Face's cache."""
+        there = sorted({path.split("/")[0] for path in _below(holder.sizes, f"{root}snapshots/")})
+        wanted = self._settings.revision
+        names = ["main"] if wanted == SOURCES["local"].default_revision else [wanted]
+        for name in names:
+            if f"{root}refs/{name}" in holder.sizes:
+                with holder.open(f"{root}refs/{name}") as stream:
+                    names.append(stream.read(100).decode(errors="replace").strip())
+        found = [name for name in names if name in there] or (there if wanted not in names else [])
+        if len(found) != 1:
+            raise DeliveryError(
+                f"MODEL_REVISION: {self._path} is a repository in Hugging Face's cache with the snapshots "
+                f"{', '.join(there) or 'none'}: set MODEL_REVISION to the one to serve"
+            )
+        return found[0]
+
+    def _own(self, holder: Holder, root: str) -> dict[str, str]:
+        """The model's paths, each with its fault, empty for none; of half a file the name that it shall have."""
+        own = {path: holder.faults.get(root + path, "") for path in _below(holder.sizes, root) if not _is_junk(path)}
+        for path in list(own):
+            for ending in (*_UNFINISHED, _ARIA2):
+                whole = path.removesuffix(ending)
+                if whole == path:
+                    continue
+                del own[path]
+                if ending == _ARIA2 or whole not in own:
+                    own[whole] = f"is half a download ({path}): let it end, or download it again"
+        return own
 
 
-class _Folder:
-    workers = 2
-
-    def __init__(self, root: Path) -> None:
-        self._root = root
-
-    def sizes(self) -> dict[str, int]:
-        files = (path for path in self._root.rglob("*") if path.is_file())
-        return {path.relative_to(self._root).as_posix(): path.stat().st_size for path in files}
-
-    def open(self, path: str, offset: int) -> IO[bytes]:
-        stream = (self._root / path).open("rb")
-        stream.seek(offset)
-        return stream
+def _below(paths: "Sequence[str] | dict[str, int]", root: str) -> list[str]:
+    return [path.removeprefix(root) for path in paths if path.startswith(root)]
 
 
-class _Zip:
-    workers = 1  # one file pointer
-
-    def __init__(self, archive: zipfile.ZipFile) -> None:
-        self._archive = archive
-        self._members = _without_top_folder({info.filename: info for info in archive.infolist() if not info.is_dir()})
-
-    def sizes(self) -> dict[str, int]:
-        return {path: info.file_size for path, info in self._members.items()}
-
-    def open(self, path: str, offset: int) -> IO[bytes]:
-        stream = self._archive.open(self._members[path])
-        stream.seek(offset)
-        return stream
-
-
-class _Tar:
-    workers = 1  # one file pointer
-
-    def __init__(self, archive: tarfile.TarFile) -> None:
-        self._archive = archive
-        self._members = _without_top_folder({info.name: info for info in archive if info.isfile()})
-
-    def sizes(self) -> dict[str, int]:
-        return {path: info.size for path, info in self._members.items()}
-
-    def open(self, path: str, offset: int) -> IO[bytes]:
-        stream = cast("IO[bytes]", self._archive.extractfile(self._members[path]))  # None: no file
-        stream.seek(offset)
-        return stream
-
-
-def _without_top_folder(members: dict[str, _Member]) -> dict[str, _Member]:
-    """Drop a first folder that all paths share: archives are often made of the folder itself."""
-    paths = {name: PurePosixPath(name) for name in members}
-    tops = {path.parts[0] for path in paths.values()}
-    inside = len(tops) == 1 and all(len(path.parts) > 1 for path in paths.values())
-    skip = 1 if inside else 0
-    return {PurePosixPath(*path.parts[skip:]).as_posix(): members[name] for name, path in paths.items()}
+def _is_junk(path: str) -> bool:
+    parts = PurePosixPath(path).parts
+    return any(part.startswith(".") and part != ".." for part in parts) or parts[0] in _JUNK

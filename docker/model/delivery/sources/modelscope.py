@@ -4,10 +4,12 @@ import errno
 import glob
 import os
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from delivery.listing import NO_LISTING, Listing, RemoteFile, TransientError, no_listing
 from delivery.log import adopt_log
+from delivery.model_files import ModelFiles
 from delivery.network import unreachable
 from delivery.settings import DeliveryError, Settings
 from delivery.transfer import no_space, sha256_of
@@ -58,6 +60,10 @@ class ModelScope:
         except NO_LISTING as error:
             raise no_listing(settings, error) from error
         return Listing(files)
+
+    def look(self, wanted: Sequence[RemoteFile]) -> AbstractContextManager[ModelFiles]:
+        """The wanted files by name and size."""
+        return nullcontext(ModelFiles.listed(wanted))
 
     def fetch(self, wanted: Sequence[RemoteFile], skipped: Sequence[RemoteFile], folder: Path) -> dict[str, str]:
         """Fetch the wanted files; the client compares each with its listed digest."""
