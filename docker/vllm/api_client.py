@@ -71,15 +71,28 @@ def request(path: str, body: dict[str, object] | None = None, *, timeout_s: floa
 
 
 def ask_for_a_token(model: str, *, timeout_s: float) -> None:
-    """Request one token. Raises OSError when none comes."""
+    """Request the least work of the model's kind: one token, or of a pooling model one vector or score.
+
+    Raises OSError when none comes; HTTPError when the server refuses.
+    """
     one_token: dict[str, object] = {"model": model, "max_tokens": 1}
-    try:
-        request(
-            "/v1/chat/completions",
-            {**one_token, "messages": [{"role": "user", "content": "Hi"}]},
-            timeout_s=timeout_s,
-        )
-    except urllib.error.HTTPError as error:
-        if error.code != 400:  # a base model has no chat template, only completions
-            raise
-        request("/v1/completions", {**one_token, "prompt": "Hi"}, timeout_s=timeout_s)
+    questions: tuple[tuple[str, dict[str, object]], ...] = (
+        ("/v1/chat/completions", {**one_token, "messages": [{"role": "user", "content": "Hi"}]}),
+        ("/v1/completions", {**one_token, "prompt": "Hi"}),
+        # vLLM serves it for every model that embeds, ranks or classifies, and for no other.
+        ("/pooling", {"model": model, "input": "Hi"}),
+    )
+    for path, body in questions:
+        try:
+            request(path, body, timeout_s=timeout_s)
+        except urllib.error.HTTPError as error:
+            # 400: a base model has no chat template, only completions. 404: the model is of another kind.
+            if error.code not in {400, 404}:
+                raise
+            code, headers = error.code, error.headers
+        else:
+            return
+    what = (
+        "no chat, no completion and no pooling request is answered; docs/models.md lists the kinds of models to serve"
+    )
+    raise urllib.error.HTTPError(SERVER, code, what, headers, None)

@@ -221,11 +221,18 @@ def weight_bytes(on_disk: float, config: Mapping[str, object], dtype: str) -> fl
 
 
 def _weight_bytes(settings: Settings) -> float:
-    on_disk = sum(path.stat().st_size for path in settings.model_path.glob("*.safetensors"))
+    folder = settings.model_path
+    # As vLLM loads them: .bin and .pt only where no safetensors are.
+    files = list(folder.glob("*.safetensors")) or [*folder.glob("*.bin"), *folder.glob("*.pt")]
+    on_disk = sum(path.stat().st_size for path in files)
     try:
-        config = json.loads((settings.model_path / "config.json").read_text())
+        if not (folder / "config.json").exists() and (folder / "params.json").is_file():
+            # Mistral's own format; its weights are bfloat16 where it does not say.
+            config = {"dtype": "bfloat16", **json.loads((folder / "params.json").read_text())}
+        else:
+            config = json.loads((folder / "config.json").read_text())
         return weight_bytes(on_disk, config, settings.dtype)
-    except (OSError, ValueError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise SettingError(
             f"MODEL_ID={settings.model_id} has no config.json that can be read ({type(error).__name__}): "
             "run `docker compose run --rm model verify`, or choose another MODEL_ID or MODEL_REVISION"

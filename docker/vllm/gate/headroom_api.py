@@ -23,7 +23,11 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 # Without a key, for health checks and Prometheus: they reveal load, but no prompts.
 OPEN = {"/health", "/metrics", "/metrics/", "/ping"}
-API = {"/tokenize", "/detokenize", "/version", "/load", "/docs", "/openapi.json"}
+API = {
+    *("/tokenize", "/detokenize", "/version", "/load", "/docs", "/openapi.json"),
+    # Of pooling models: vectors, classes, scores, the order of documents; below /v1 too where OpenAI or Jina have it.
+    *("/pooling", "/classify", "/score", "/rerank", "/v2/embed", "/v2/rerank"),
+}
 API_FOLDERS = ("/v1/", "/static/")  # /static: the scripts of /docs
 
 

@@ -201,6 +201,19 @@ def test_memory_check_uses_the_dtype(volume: Path) -> None:
     engine_settings.check_memory(read(DTYPE="bfloat16"), int(4.1 * GIB))
 
 
+def test_memory_check_knows_other_formats(volume: Path) -> None:
+    # 1 GiB of bfloat16 as above, in Mistral's format and as .bin.
+    (volume / "config.json").rename(volume / "params.json")
+    (volume / "model.safetensors").rename(volume / "consolidated.safetensors")
+    (volume / "params.json").write_text('{"dim": 64}')
+    with pytest.raises(SettingError, match=r"weights 2\.0"):
+        engine_settings.check_memory(read(), GIB)
+    (volume / "config.json").write_text(json.dumps({"torch_dtype": "bfloat16"}))
+    (volume / "consolidated.safetensors").rename(volume / "pytorch_model.bin")
+    with pytest.raises(SettingError, match=r"weights 2\.0"):
+        engine_settings.check_memory(read(), GIB)
+
+
 def test_gpu_memory_is_not_checked(volume: Path) -> None:
     assert volume.is_dir()
     engine_settings.check_memory(read(ENGINE_DEVICE="gpu"), 0)

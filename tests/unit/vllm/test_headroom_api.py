@@ -45,7 +45,11 @@ def test_unlisted_route_is_not_found(path: str, key: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/v1/chat/completions", "/v1/models", "/tokenize", "/detokenize", "/docs", "/version"]
+    "path",
+    [
+        *("/v1/chat/completions", "/v1/models", "/tokenize", "/detokenize", "/docs", "/version"),
+        *("/v1/embeddings", "/pooling", "/classify", "/score", "/rerank", "/v2/embed", "/v2/rerank"),
+    ],
 )
 def test_api_requires_the_key(path: str) -> None:
     assert status(path) == 200
