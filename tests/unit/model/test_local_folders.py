@@ -88,14 +88,14 @@ def test_snapshot_alone_names_its_repository(tmp_path: Path, model: Path) -> Non
     repository = hub_cache(tmp_path / "hub", model, COMMIT)
     alone = tmp_path / "local"  # as the container sees it: the links lead to nothing
     (repository / "snapshots" / COMMIT).rename(alone)
-    assert "MODEL_LOCAL_PATH: chat_template.jinja is a link to ../../blobs/" in cause(alone)
+    assert "MODEL_LOCAL_PATH: chat_template.jinja: a link to ../../blobs/" in cause(alone)
     assert "models--OWNER--NAME" in cause(alone)
 
 
 def test_broken_link_that_nobody_wants_is_no_fault(model: Path) -> None:
     before = names(model)
     (model / "notes.md").symlink_to("/nowhere/notes.md")
-    assert "notes.md is a link to /nowhere/notes.md" in cause(model)
+    assert "notes.md: a link to /nowhere/notes.md" in cause(model)
     assert seen(model, MODEL_IGNORE_PATTERNS="*.md") == before
 
 
@@ -125,12 +125,12 @@ def test_half_a_file_is_named(model: Path, ending: str) -> None:
         (model / f"{shard}{ending}").write_bytes(b"x")
     else:
         (model / shard).rename(model / f"{shard}{ending}")
-    assert cause(model).startswith(f"MODEL_LOCAL_PATH: {shard} is half a download ({shard}{ending})")
+    assert cause(model).startswith(f"MODEL_LOCAL_PATH: {shard}: half a download ({shard}{ending})")
 
 
 def test_file_that_may_not_be_read_is_named(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "access", lambda path, _mode: not str(path).endswith("config.json"))
-    assert cause(model).startswith("MODEL_LOCAL_PATH: config.json user ")
+    assert cause(model).startswith("MODEL_LOCAL_PATH: config.json: user ")
     assert "chmod -R a+rX" in cause(model)
 
 
@@ -179,7 +179,7 @@ def test_tar_with_links_out_is_refused(tmp_path: Path, model: Path) -> None:
     (model / "more.json").symlink_to("/elsewhere/more.json")
     with tarfile.open(tmp_path / "m.tar", "w") as tar:
         tar.add(model, "mine")
-    assert "more.json is a link to /elsewhere/more.json, which is not in the archive" in cause(tmp_path / "m.tar")
+    assert "more.json: a link to /elsewhere/more.json, which is not in the archive" in cause(tmp_path / "m.tar")
 
 
 @pytest.mark.parametrize("maker", ["macos", "windows"])
@@ -203,7 +203,7 @@ def test_encrypted_zip_is_refused(tmp_path: Path, model: Path) -> None:
     data = bytearray(packed.getvalue())
     data[data.index(b"PK\x01\x02") + 8] |= 1  # its flag in the central directory
     (tmp_path / "m.zip").write_bytes(data)
-    assert "config.json is encrypted" in cause(tmp_path / "m.zip")
+    assert "config.json: encrypted" in cause(tmp_path / "m.zip")
 
 
 def test_cut_shard_is_refused_before_the_copy(tmp_path: Path, model: Path) -> None:

@@ -78,8 +78,8 @@ def opened(path: Path, setting: str) -> Iterator[Holder]:
 def not_allowed() -> str:
     """Reason and fix for what this process may not read."""
     return (
-        f"user {os.getuid()} may not read it: `chmod -R a+rX` the folder; where SELinux is on, also "
-        "`chcon -Rt container_file_t` it"
+        f"user {os.getuid()} may not read it: run `chmod -R a+rX FOLDER`, and where SELinux is on "
+        "`chcon -Rt container_file_t FOLDER`"
     )
 
 
@@ -141,7 +141,7 @@ class _Folder:
             )
         else:
             fix = "copy the folder with `cp -rL`, which follows links, and give the copy"
-        self.faults[path] = f"is a link to {target}, which is not below MODEL_LOCAL_PATH: {fix}"
+        self.faults[path] = f"a link to {target}, which is not below MODEL_LOCAL_PATH: {fix}"
 
 
 class _Zip:
@@ -153,7 +153,7 @@ class _Zip:
         self._members = {_slashes(info): info for info in archive.infolist() if not info.is_dir()}
         self.sizes = {path: info.file_size for path, info in self._members.items()}
         self.faults = {
-            path: "is encrypted, or packed by a method that Python lacks: unpack the archive, and give the folder"
+            path: "encrypted, or packed by a method that Python lacks: unpack the archive, and give the folder"
             for path, info in self._members.items()
             if info.flag_bits & _ENCRYPTED or info.compress_type not in _METHODS
         }
@@ -191,7 +191,7 @@ class _Tar:
         elif target is None or not target.isdir():
             self.sizes[path] = 0
             self.faults[path] = (
-                f"is a link to {info.linkname}, which is not in the archive: pack it with `tar -h`, which follows links"
+                f"a link to {info.linkname}, which is not in the archive: pack it with `tar -h`, which follows links"
             )
 
 

@@ -43,7 +43,7 @@ class Local:
         """The wanted files. Raises DeliveryError when one of them cannot be read."""
         with self._holder() as (holder, root):
             faults = self._own(holder, root)
-            found = [f"{file.path} {faults[file.path]}" for file in wanted if faults[file.path]]
+            found = [f"{file.path}: {faults[file.path]}" for file in wanted if faults[file.path]]
             if found:
                 more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
                 raise DeliveryError(f"{self._settings.address_setting}: {found[0]}{more}")
@@ -112,7 +112,7 @@ class Local:
                     continue
                 del own[path]
                 if ending == _ARIA2 or whole not in own:
-                    own[whole] = f"is half a download ({path}): let it end, or download it again"
+                    own[whole] = f"half a download ({path}): let it end, or download it again"
         return own
 
 
