@@ -1,4 +1,4 @@
-"""Which model folders the engine can serve, told by their files, and why not the others."""
+"""Model folders that the engine can serve, told by their files, and why not the others."""
 
 import json
 from collections.abc import Mapping

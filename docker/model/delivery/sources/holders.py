@@ -1,4 +1,4 @@
-"""What a local model comes in: a folder, a tar or a zip archive."""
+"""Holders of a local model: a folder, a tar or a zip archive."""
 
 import io
 import os
