@@ -147,7 +147,7 @@ _KINDS = (
     ),
     _Kind(_ctranslate2, f"is a model of CTranslate2 ({{found}}), which vLLM does not load: {_TAKE}"),
     _Kind(
-        lambda files: [] if weights(files) else files.top("zero_to_fp32.py", "global_step*"),
+        lambda files: [] if weights(files) else files.top("zero_to_fp32.py"),
         "is a training checkpoint of DeepSpeed: run its zero_to_fp32.py with --safe_serialization first",
     ),
     _Kind(

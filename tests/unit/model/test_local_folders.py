@@ -111,7 +111,7 @@ def test_what_is_no_part_of_the_model_stays(model: Path) -> None:
     expected = names(model)
     for name in (
         *(".git/lfs/objects/aa/bb", ".cache/huggingface/download/x.1f.incomplete", "._____temp/model.safetensors"),
-        *(".msc", "model.safetensors.index.json.part", "lost+found/x"),
+        *(".msc", "model.safetensors.index.json.part", "lost+found/x", "hOmyEDy1.fd0d3b.incomplete", "x.tmp"),
     ):
         (model / name).parent.mkdir(parents=True, exist_ok=True)
         (model / name).write_bytes(b"half")

@@ -15,6 +15,8 @@ from .holders import Holder, opened
 _BLOCK = 1 << 20
 # Endings that clients give to a file while they write it, by the hubs' clients, curl, wget, browsers.
 _UNFINISHED = (".incomplete", ".part", ".crdownload", ".download", ".tmp")
+# Endings of a model's files: another name's half is somebody's leftover, of no interest.
+_PARTS = (".safetensors", ".bin", ".pt", ".json", ".model", ".txt", ".jinja", ".tiktoken")
 _ARIA2 = ".aria2"  # beside the file itself, which has its full size from the beginning
 # What macOS adds to zip archives, and every disk of Linux has at its top; hidden files are junk too.
 _JUNK = ("__MACOSX", "lost+found")
@@ -77,7 +79,7 @@ class Local:
         root = ""
         while not looks_like_a_model(ModelFiles(dict.fromkeys(_below(paths, root), 0))):
             tops = {PurePosixPath(path).parts[0] for path in _below(paths, root) if "/" in path}
-            if {"snapshots", "blobs"} <= tops:
+            if "snapshots" in tops and tops & {"blobs", "refs"}:
                 return f"{root}snapshots/{self._snapshot(holder, root)}/"
             # An archive is often made of the folder itself.
             if self._path.is_dir() or len(tops) != 1 or any("/" not in path for path in _below(paths, root)):
@@ -111,7 +113,7 @@ class Local:
                 if whole == path:
                     continue
                 del own[path]
-                if ending == _ARIA2 or whole not in own:
+                if whole.endswith(_PARTS) and (ending == _ARIA2 or whole not in own):
                     own[whole] = f"half a download ({path}): let it end, or download it again"
         return own
 
