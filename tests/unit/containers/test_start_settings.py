@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import tempfile
+from itertools import takewhile
 from pathlib import Path
 
 import pytest
@@ -79,9 +81,8 @@ def test_volume_of_another_user_is_one_line(tmp_path: Path, service: str) -> Non
     script = (DOCKER / service / "start.sh").read_text()
     # Whoever is root may write anywhere: as `nobody` then.
     command = ["sh", "-c", script, "sh", f"{flag}={data}"]
-    tmp_path.chmod(0o755)
-    for parent in tmp_path.parents[:2]:
-        parent.chmod(0o755)
+    for folder in takewhile(lambda folder: folder != Path(tempfile.gettempdir()), (tmp_path, *tmp_path.parents)):
+        folder.chmod(0o755)
     nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"] if os.getuid() == 0 else []
     done = subprocess.run(
         [*nobody, *command],
