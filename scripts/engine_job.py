@@ -13,6 +13,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import engine_environment
+import engine_folders
 import engine_settings
 import host_resources
 import replica_resources
@@ -46,6 +47,7 @@ def read(overrides: Mapping[str, str | None], env: MutableMapping[str, str] = os
     engine_settings.check_cpu(settings, host_resources.cpu_flags())
     engine_environment.adopt(env)
     env.update(replica_resources.chosen(settings, env))
+    engine_folders.prepare(env)
     check_gpu_memory(settings, gpu_memory(settings.gpu_ids))
     return settings
 
