@@ -30,7 +30,7 @@ def checked_command(settings: engine_settings.Settings) -> list[str]:
     engine_settings.check_files(settings)
     engine_settings.check_cache()
     engine_folders.prepare()
-    engine_settings.check_cpu(settings, host_resources.cpu_flags())
+    engine_settings.check_cpu(settings, host_resources.cpu_flags(), os.uname().machine)
     engine_settings.check_memory(settings, host_resources.available_memory_bytes())
     replica_resources.assign(settings)
     command = ["vllm", "serve", *engine_settings.arguments(settings)]

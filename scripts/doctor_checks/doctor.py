@@ -9,7 +9,7 @@ import textwrap
 from typing import TYPE_CHECKING
 
 import compose_project
-from doctor_checks import box_checks, checkout_checks, docker_checks, setting_checks, stack_checks
+from doctor_checks import box_checks, checkout_checks, docker_checks, gpu_checks, setting_checks, stack_checks
 from doctor_checks.check_result import FAIL, OK, WARN, CheckResult, fail, ok
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ def examine() -> Iterator[CheckResult]:
     versions = list(docker_checks.check_versions())
     yield from versions
     yield from box_checks.check_clock()
+    yield from box_checks.check_kernel()
     if any(finding.verdict == FAIL for finding in versions):
         yield from box_checks.check_processor(on_gpu=False)
         return
@@ -42,7 +43,7 @@ def examine() -> Iterator[CheckResult]:
     yield from setting_checks.check_values(model)
     yield from checkout_checks.check_checkout(model, docker_info)
     yield from box_checks.check_processor(on_gpu=on_gpu)
-    yield from box_checks.check_gpu(model, on_gpu=on_gpu)
+    yield from gpu_checks.check_gpu(model, on_gpu=on_gpu)
     found = stack_checks.wanted_model(model)
     ports = stack_checks.published(containers)
     size = found.bytes if found.ready else _DEFAULT_MODEL_BYTES["gpu" if on_gpu else "cpu"]
