@@ -1,8 +1,8 @@
 """The doctor and the engine on what real boxes say of themselves.
 
 Instruction sets, WSL2's and Tegra's kernels and rocm-smi's lines are as the boxes' owners published them; the first box
-is the project's own machine. The Xeon's instruction sets and the other kernels' names are typical ones, not of that very
-box. What nvidia-smi says of cards is in test_doctor.py.
+is the project's own machine. The Xeon's instruction sets and the other kernels' names are typical ones, not of that
+very box. What nvidia-smi says of cards is in test_doctor.py.
 """
 
 from __future__ import annotations
