@@ -9,6 +9,8 @@ _FOLDER = Path("/tmp")  # noqa: S108  # the container's own tmpfs
 ANSWERED = _FOLDER / "headroom-chat-answered"
 # The engine has not yet; holds what it is asked for.
 WARMING_UP = _FOLDER / "headroom-warming-up"
+# Kinds of request that have ended an engine of this container, one a line; kept when another starts.
+ENDED_BY = _FOLDER / "headroom-ended-by"
 # The engine makes no progress; holds the watchdog's message.
 STALLED = _FOLDER / "headroom-stalled"
 # The container is stopping. The gate, which must not import this module, repeats the path.

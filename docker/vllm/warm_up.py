@@ -8,7 +8,6 @@ or prompt of 1, of some, and of a multiple of 16 is compiled apart. Compiled ker
 from __future__ import annotations
 
 import time
-import urllib.error
 from typing import TYPE_CHECKING
 
 import api_client
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
 # As compose.yaml's start_period: one step may have to compile dozens of kernels.
 TIMEOUT_S = 1200.0
 RETRY_S = 1.0
+ALIVE_S = 10.0  # a busy engine answers late
 # Fields of /v1/completions (vllm/entrypoints/openai/completion/protocol.py, 0.32).
 KINDS: dict[str, dict[str, object]] = {
     "a greedy answer": {"temperature": 0},
@@ -38,29 +38,51 @@ KINDS: dict[str, dict[str, object]] = {
 
 
 def run(model: str, closed: threading.Event) -> None:
-    """Ask until the engine has answered once, then for each kind; mark it as answered unless `closed` is set.
+    """Ask until the engine has answered once, then for each kind; mark it as answered unless it or `closed` ends it.
 
-    A kind that this engine or model refuses is left out.
+    A kind that the engine or model refuses is left out, and so is one that has ended an engine of this container: it
+    would never get ready.
     """
     begun = time.monotonic()
+    fatal = state_files.ENDED_BY.read_text().splitlines() if state_files.ENDED_BY.exists() else []
     if not _first_answer(model, closed):
         return
-    refused = []
+    left_out = [f"{kind} (it ended the engine, and a client's would)" for kind in KINDS if kind in fatal]
     for number, (kind, fields) in enumerate(KINDS.items(), 1):
+        if kind in fatal:
+            continue
         state_files.WARMING_UP.write_text(f"warming up, request {number} of {len(KINDS)}: {kind}")
-        try:
-            body: dict[str, object] = {"model": model, "prompt": "Hi", "max_tokens": 3, **fields}
-            api_client.request("/v1/completions", body, timeout_s=TIMEOUT_S)
-        except urllib.error.HTTPError:
-            refused.append(kind)
-        except OSError:
-            pass  # no answer: the watchdog decides, or the engine has just ended
+        trouble = _ask(model, fields)
         if closed.is_set():
             return
-    left_out = f", not with {', '.join(refused)}, which it refused" if refused else ""
-    print(f"headroom: warmed up in {time.monotonic() - begun:.1f} s{left_out}", flush=True)
+        if trouble and not _alive():
+            state_files.ENDED_BY.write_text("".join(f"{one}\n" for one in (*fatal, kind)))
+            return
+        if trouble:
+            left_out.append(f"{kind} ({trouble})")
+    without = f", without {', '.join(left_out)}" if left_out else ""
+    print(f"headroom: warmed up in {time.monotonic() - begun:.1f} s{without}", flush=True)
     state_files.WARMING_UP.unlink(missing_ok=True)
     state_files.ANSWERED.touch()
+
+
+def _ask(model: str, fields: dict[str, object]) -> str:
+    """Request a few tokens; return the error, empty for none."""
+    body: dict[str, object] = {"model": model, "prompt": "Hi", "max_tokens": 3, **fields}
+    try:
+        api_client.request("/v1/completions", body, timeout_s=TIMEOUT_S)
+    except OSError as error:
+        return str(error)
+    return ""
+
+
+def _alive() -> bool:
+    """Return whether the engine still runs: vLLM's /health fails once its engine has ended."""
+    try:
+        api_client.request("/health", timeout_s=ALIVE_S)
+    except OSError:
+        return False
+    return True
 
 
 def _first_answer(model: str, closed: threading.Event) -> bool:

@@ -28,20 +28,24 @@ class Engine(http.server.ThreadingHTTPServer):
         self.compiled = threading.Event()
         self.compiled.set()
         self.failures = 0
-        self.refused = ""
+        self.refused = self.ended_by = ""
+        self.ended = False
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
     server: Engine
 
     def do_GET(self) -> None:
-        self._answer(200)
+        self._answer(503 if self.server.ended else 200)
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.server.asked.append(body)
         self.server.compiled.wait(10)
-        if self.server.failures:
+        self.server.ended = self.server.ended or bool(self.server.ended_by and self.server.ended_by in body)
+        if self.server.ended:
+            self._answer(500)
+        elif self.server.failures:
             self.server.failures -= 1
             self._answer(500)
         else:
@@ -62,7 +66,7 @@ def engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Engine]:
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
     monkeypatch.setattr(api_client, "SERVER", f"http://127.0.0.1:{server.server_address[1]}")
     monkeypatch.setattr(warm_up, "RETRY_S", 0.01)
-    for name in ("ANSWERED", "WARMING_UP", "STALLED"):
+    for name in ("ANSWERED", "WARMING_UP", "STALLED", "ENDED_BY"):
         monkeypatch.setattr(state_files, name, tmp_path / name)
     yield server
     server.compiled.set()
@@ -105,7 +109,21 @@ def test_first_answer_is_asked_for_until_it_comes(engine: Engine) -> None:
 def test_refused_kind_is_left_out(engine: Engine, capsys: pytest.CaptureFixture[str]) -> None:
     engine.refused = "response_format"
     warm_up.run("m", threading.Event())
-    assert "not with JSON, which it refused" in capsys.readouterr().out
+    assert "without JSON (HTTP Error 400: Bad Request)" in capsys.readouterr().out
+    assert health_check.main() == 0
+
+
+def test_kind_that_ends_engines_is_asked_for_once(engine: Engine, capsys: pytest.CaptureFixture[str]) -> None:
+    engine.ended_by = "logprobs"
+    warm_up.run("m", threading.Event())
+    assert "logprobs" in engine.asked[-1]
+    assert health_check.main() == 1
+    # The supervisor starts another.
+    engine.ended = False
+    engine.asked.clear()
+    warm_up.run("m", threading.Event())
+    assert not any("logprobs" in body for body in engine.asked)
+    assert "without log probabilities (it ended the engine" in capsys.readouterr().out
     assert health_check.main() == 0
 
 
