@@ -7,7 +7,7 @@ from pathlib import Path
 _FOLDER = Path("/tmp")  # noqa: S108  # the container's own tmpfs
 # The engine has answered each kind of request since its start.
 ANSWERED = _FOLDER / "headroom-chat-answered"
-# The engine has not yet; holds what it is asked for.
+# The engine has not yet; holds what it is asked for. The gate repeats this path too.
 WARMING_UP = _FOLDER / "headroom-warming-up"
 # Kinds of request that have ended an engine of this container, one a line; kept when another starts.
 ENDED_BY = _FOLDER / "headroom-ended-by"

@@ -58,6 +58,8 @@ def run(model: str, closed: threading.Event) -> None:
         if trouble and not _alive():
             state_files.ENDED_BY.write_text("".join(f"{one}\n" for one in (*fatal, kind)))
             return
+        if trouble.startswith("HTTP Error 404"):
+            break  # a model that makes no text, such as one that embeds
         if trouble:
             left_out.append(f"{kind} ({trouble})")
     without = f", without {', '.join(left_out)}" if left_out else ""

@@ -29,6 +29,7 @@ class Engine(http.server.ThreadingHTTPServer):
         self.compiled.set()
         self.failures = 0
         self.refused = self.ended_by = ""
+        self.refusal = 400
         self.ended = False
 
 
@@ -49,7 +50,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.server.failures -= 1
             self._answer(500)
         else:
-            self._answer(400 if self.server.refused and self.server.refused in body else 200)
+            self._answer(self.server.refusal if self.server.refused and self.server.refused in body else 200)
 
     def _answer(self, status: int) -> None:
         self.send_response(status)
@@ -75,6 +76,7 @@ def engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Engine]:
 
 
 def test_each_kind_before_healthy(engine: Engine, capsys: pytest.CaptureFixture[str]) -> None:
+    state_files.WARMING_UP.write_text("it has not answered yet")  # as the supervisor does
     assert health_check.main() == 1
     warm_up.run("m", threading.Event())
     assert "max_tokens" in engine.asked[0]
@@ -110,6 +112,16 @@ def test_refused_kind_is_left_out(engine: Engine, capsys: pytest.CaptureFixture[
     engine.refused = "response_format"
     warm_up.run("m", threading.Event())
     assert "without JSON (HTTP Error 400: Bad Request)" in capsys.readouterr().out
+    assert health_check.main() == 0
+
+
+def test_model_without_text_is_warm_at_once(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        api_client, "ask_for_a_token", lambda _model, *, timeout_s: api_client.request("/health", timeout_s=timeout_s)
+    )
+    engine.refused, engine.refusal = "prompt", 404
+    warm_up.run("m", threading.Event())
+    assert len(engine.asked) == 1
     assert health_check.main() == 0
 
 
