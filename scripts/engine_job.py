@@ -13,6 +13,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import engine_environment
+import engine_folders
 import host_resources
 import replica_resources
 import settings as engine_settings
@@ -43,9 +44,10 @@ def read(overrides: Mapping[str, str | None], env: MutableMapping[str, str] = os
         elif not (settings.model_path / "config.json").is_file():
             raise engine_settings.SettingError(f"{settings.model_path} has no config.json: it is no model's folder")
         engine_settings.check_memory(settings, host_resources.available_memory_bytes())
-    engine_settings.check_cpu(settings, host_resources.cpu_flags())
+    engine_settings.check_cpu(settings, host_resources.cpu_flags(), os.uname().machine)
     engine_environment.adopt(env)
     env.update(replica_resources.chosen(settings, env))
+    engine_folders.prepare(env)
     check_gpu_memory(settings, gpu_memory(settings.gpu_ids))
     return settings
 

@@ -78,6 +78,25 @@ build() {
   docker build --quiet --tag "$name" "$@" "$folder"
 }
 
+# carries IMAGE COMMAND...: version that the program in an image says it has.
+carries() {
+  local image=$1
+  shift
+  docker run --rm --network none --entrypoint "$1" "$image" "${@:2}" 2>&1 |
+    awk '!found && match($0, /[0-9]+\.[0-9]+\.[0-9]+/) {print substr($0, RSTART, RLENGTH); found = 1} END {exit !found}'
+}
+
+# stand_in IMAGE RECIPE COMMAND...: builds it and says where its program is another version than the tag. The label
+# headroom.carries tells scripts/doctor; the program's own word for its version is the one that counts.
+stand_in() {
+  local image=$1 recipe=$2 version wanted=${1##*:}
+  shift 2
+  stage "$image" build "$image" "$RECIPES/$recipe"
+  version=$(carries "$image" "$@") || die "$image: its program says no version"
+  printf 'FROM %s\nLABEL headroom.carries=%s\n' "$image" "$version" | docker build --quiet --tag "$image" - >/dev/null
+  [ "$version" = "${wanted#v}" ] || printf '%s  stands in with %s, the newest that the packages have\n' "${STEP:-}" "$version"
+}
+
 docker info >/dev/null 2>&1 || die "no Docker engine answers: run $RECIPES/install-engine.sh"
 if ! command -v debootstrap >/dev/null && [ "$(id -u)" = 0 ]; then
   stage "debootstrap (package)" sh -c \
@@ -118,8 +137,8 @@ python_base trixie 3.13
 wait "$bookworm" || exit 1
 engine_and_hub &
 engine=$!
-stage "$prometheus" build "$prometheus" "$RECIPES/prometheus" --build-arg "PROMETHEUS_VERSION=${prometheus##*:v}"
-stage "$alertmanager" build "$alertmanager" "$RECIPES/alertmanager" --build-arg "ALERTMANAGER_VERSION=${alertmanager##*:v}"
-stage "$node_exporter" build "$node_exporter" "$RECIPES/node-exporter" --build-arg "NODE_EXPORTER_VERSION=${node_exporter##*:v}"
-stage "$caddy" build "$caddy" "$RECIPES/caddy" --build-arg "CADDY_VERSION=${caddy##*:}"
+stand_in "$prometheus" prometheus prometheus --version
+stand_in "$alertmanager" alertmanager alertmanager --version
+stand_in "$node_exporter" node-exporter node_exporter --version
+stand_in "$caddy" caddy caddy version
 wait "$engine" || exit 1

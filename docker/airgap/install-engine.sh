@@ -10,7 +10,7 @@ set -euo pipefail
 . "$(dirname "$0")/apt-mirror.sh"
 
 readonly SUITE=trixie
-readonly MIN_ENGINE=25 MIN_COMPOSE=2.24
+readonly MIN_ENGINE=25 MIN_COMPOSE=2.24.4
 readonly LOG=/var/log/headroom-dockerd.log
 readonly START_TIMEOUT_S=60
 readonly BY_HAND="install Docker Engine $MIN_ENGINE or newer with its Compose plugin by hand, then run this again"

@@ -16,7 +16,8 @@ def available_memory_bytes() -> int:
     return available
 
 
-def cpu_flags() -> set[str]:
-    """Instruction sets of the first CPU."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    return set(next((line for line in lines if line.startswith("flags")), "").split())
+def cpu_flags(cpuinfo: str | None = None) -> set[str]:
+    """Instruction sets of the first CPU, as the kernel names them; x86-64 has `flags`, arm64 `Features`."""
+    text = Path("/proc/cpuinfo").read_text() if cpuinfo is None else cpuinfo
+    lines = (line.partition(":") for line in text.splitlines())
+    return set(next((value for name, _, value in lines if name.strip() in {"flags", "Features"}), "").split())

@@ -85,8 +85,14 @@ def environment(settings: Settings, env: Mapping[str, str], number: int, cards: 
 
 
 def _visible(ids: Sequence[str], env: Mapping[str, str]) -> dict[str, str]:
-    """Variables that make these cards the only ones, in nvidia-smi's order: CUDA's own puts the fastest first."""
-    return {"CUDA_VISIBLE_DEVICES": ",".join(ids), "CUDA_DEVICE_ORDER": env.get("CUDA_DEVICE_ORDER", "PCI_BUS_ID")}
+    """Variables that make these cards the only ones, in nvidia-smi's order: CUDA's own puts the fastest first.
+
+    vLLM reads the first on NVIDIA's and AMD's cards, the second on Intel's (vllm/platforms, `device_control_env_var`).
+    """
+    return {
+        **dict.fromkeys(("CUDA_VISIBLE_DEVICES", "ZE_AFFINITY_MASK"), ",".join(ids)),
+        "CUDA_DEVICE_ORDER": env.get("CUDA_DEVICE_ORDER", "PCI_BUS_ID"),
+    }
 
 
 def chosen(settings: Settings, env: Mapping[str, str]) -> dict[str, str]:

@@ -36,12 +36,11 @@ LAST_REQUESTS_S = 1.0
 class Registration:
     """One engine's registration with every router behind `router`, a URL such as http://router:8000."""
 
-    def __init__(self, router: str, own: Callable[[str], str], model: str) -> None:
-        """`own` maps a router's URL to this engine's URL as seen from there; `model` is the served name."""
+    def __init__(self, router: str, own: Callable[[str], str]) -> None:
+        """`own` maps a router's URL to this engine's URL as seen from there."""
         parts = urllib.parse.urlsplit(router)
         self._router_host, self._router_port = parts.hostname or "", parts.port or 80
         self._own = own
-        self._model = model
         self._may_join = threading.Event()
         self._asking = threading.Lock()  # joining must not overtake leaving
         self._last_message = ""
@@ -81,15 +80,12 @@ class Registration:
                 self._log_change(f"cannot reach the router: {error}")
 
     def _answers(self) -> bool:
-        """Return whether the engine is alive and has answered once since its start."""
+        """Return whether the engine is alive and warmed up."""
         try:
             api_client.request("/health", timeout_s=TIMEOUT_S)
-            if not state_files.ANSWERED.exists():
-                api_client.ask_for_a_token(self._model, timeout_s=TIMEOUT_S)
-                state_files.ANSWERED.touch()
         except OSError:
             return False  # it loads, or fails and the router's health checks notice
-        return True
+        return state_files.ANSWERED.exists()
 
     def _while_allowed(self, act: Callable[[str], None]) -> None:
         with self._asking:

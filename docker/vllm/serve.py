@@ -13,6 +13,7 @@ from functools import partial
 
 import api_access
 import engine_environment
+import engine_folders
 import host_resources
 import replica_resources
 import settings as engine_settings
@@ -28,7 +29,8 @@ def checked_command(settings: engine_settings.Settings) -> list[str]:
     """Command that starts vLLM. Raises SettingError when it could not work."""
     engine_settings.check_files(settings)
     engine_settings.check_cache()
-    engine_settings.check_cpu(settings, host_resources.cpu_flags())
+    engine_folders.prepare()
+    engine_settings.check_cpu(settings, host_resources.cpu_flags(), os.uname().machine)
     engine_settings.check_memory(settings, host_resources.available_memory_bytes())
     replica_resources.assign(settings)
     command = ["vllm", "serve", *engine_settings.arguments(settings)]
@@ -53,7 +55,7 @@ def main() -> int:
         )
         router = os.environ.get("ROUTER_URL")
         own = partial(own_url, port=engine_settings.PORT)
-        registration = Registration(router, own, settings.served_model_name) if router else None
+        registration = Registration(router, own) if router else None
         return Supervisor(watch, registration).run(lambda: checked_command(settings))
     except engine_settings.SettingError as error:
         say(str(error))

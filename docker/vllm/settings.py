@@ -180,12 +180,22 @@ def check_cache() -> None:
         )
 
 
-def check_cpu(settings: Settings, cpu_flags: set[str]) -> None:
-    """Raise SettingError when the engine's CPU build cannot run with these flags of /proc/cpuinfo."""
-    if settings.device == "cpu" and not cpu_flags & {"avx2", "avx512f"}:
-        raise SettingError(
-            "this CPU has neither AVX2 nor AVX-512, which vLLM needs: use another box, or a GPU (compose.gpu.yaml)"
-        )
+def missing_instructions(cpu_flags: set[str], machine: str) -> str:
+    """Name what vLLM's CPU build needs and this processor lacks; empty for nothing.
+
+    `cpu_flags` are of /proc/cpuinfo, `machine` is of uname. arm64: vLLM's cmake/cpu_extension.cmake (0.32) builds for
+    armv8.2-a+dotprod+fp16.
+    """
+    if machine in {"aarch64", "arm64"}:
+        names = {"asimd": "NEON", "asimdhp": "half precision (fp16)", "asimddp": "dot products"}
+        return ", ".join(name for flag, name in names.items() if flag not in cpu_flags)
+    return "" if cpu_flags & {"avx2", "avx512f"} else "AVX2 or AVX-512"
+
+
+def check_cpu(settings: Settings, cpu_flags: set[str], machine: str) -> None:
+    """Raise SettingError when the engine's CPU build cannot run on this processor."""
+    if settings.device == "cpu" and (missing := missing_instructions(cpu_flags, machine)):
+        raise SettingError(f"this CPU lacks {missing}, which vLLM needs: use another box, or a GPU (docs/platforms.md)")
 
 
 def check_memory(settings: Settings, available_bytes: int) -> None:

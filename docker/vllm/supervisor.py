@@ -86,6 +86,8 @@ class Supervisor:
         backoff_s = BACKOFF_S
         while True:
             state_files.clear()
+            if self._watch is not None:
+                state_files.WARMING_UP.write_text("it has not answered yet")  # until warm_up.py has ended
             begun = time.monotonic()
             code, was_ready = self._run_once(make_command())
             if self._stop.is_set() or not was_ready:

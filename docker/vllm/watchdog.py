@@ -5,7 +5,8 @@ work is a request, or one token that the watchdog asks for after a quiet time (t
 steps all the time, however long its queue is.
 
 On a CPU one step may take minutes (long prompt, large model, other programs), so the limit is ten times as long while
-the engine uses the CPU. On a GPU CPU time means nothing, because the driver waits by spinning.
+the engine uses the CPU. On a GPU CPU time means nothing, because the driver waits by spinning. It is ten times as long
+during the warm-up too, which compiles.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING
 import api_client
 import engine_processes
 import state_files
+import warm_up
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -80,8 +82,8 @@ class EngineProgress:
     _previous: dict[str, dict[str, float]] = field(default_factory=dict)
     _last: Sample | None = None
 
-    def observe(self, sample: Sample, elapsed_s: float) -> None:
-        """Add a sample, taken `elapsed_s` seconds after the last one."""
+    def observe(self, sample: Sample, elapsed_s: float, *, compiling: bool = False) -> None:
+        """Add a sample, taken `elapsed_s` seconds after the last one; while `compiling`, engines count as computing."""
         # Cap the time: a box that slept or a container that was paused was not observed.
         elapsed_s = min(elapsed_s, INTERVAL_S + 2 * ANSWER_TIMEOUT_S)
         last, self._last = self._last or sample, sample
@@ -90,7 +92,7 @@ class EngineProgress:
             self._clocks.setdefault("API server", Clock()).add(elapsed_s, computing=computing)
             return
         self._clocks.pop("API server", None)
-        computing = self.cpu_counts and sample.engine_cpu_s - last.engine_cpu_s > COMPUTING * elapsed_s
+        computing = compiling or (self.cpu_counts and sample.engine_cpu_s - last.engine_cpu_s > COMPUTING * elapsed_s)
         moved = False
         for number, engine in sample.metrics.engines.items():
             if self._previous.get(number) != engine.values:
@@ -149,6 +151,9 @@ class Watchdog:
     def _watch(self) -> None:
         if not self._wait_until_ready():
             return
+        # Goes on where the engine is not watched.
+        warming_up = threading.Thread(target=warm_up.run, args=(self._model, self._closed), daemon=True)
+        warming_up.start()
         before = time.monotonic()
         while not self._closed.wait(INTERVAL_S):
             metrics = _read_metrics()
@@ -156,7 +161,7 @@ class Watchdog:
                 say("the engine reports no steps (--disable-log-stats?): it is not watched for stalls")
                 return
             now = time.monotonic()
-            self._progress.observe(self._sample(metrics), now - before)
+            self._progress.observe(self._sample(metrics), now - before, compiling=warming_up.is_alive())
             before = now
             if metrics is not None and self._progress.wants_canary(metrics):
                 self._progress.canary_pending = True

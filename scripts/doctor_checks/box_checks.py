@@ -1,4 +1,4 @@
-"""The box: processor, memory, disk, ports, clock and graphics cards."""
+"""The box: processor, kernel, memory, disk, ports and clock."""
 
 from __future__ import annotations
 
@@ -12,9 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 import compose_project
 from doctor_checks.check_result import CheckResult, fail, ok, warn
+from repository import import_from
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+
+import_from("docker/vllm")
+
+import host_resources  # noqa: E402
+import settings as engine_settings  # noqa: E402  # from the folder above
 
 GB, GIB = 10**9, 2**30
 # Unpacked sizes of the images of compose.yaml and compose.gpu.yaml, rounded up.
@@ -22,24 +28,54 @@ IMAGE_GB = {"cpu": 6, "gpu": 30}
 OWN_IMAGES_GB = 2
 # Flag in linux/timex.h: nothing disciplines the kernel's clock.
 _STA_UNSYNC = 0x0040
-# Of vLLM's images: the least of TORCH_CUDA_ARCH_LIST, and the driver that CUDA 13 needs (vLLM's page on CUDA).
-MIN_CAPABILITY, MIN_DRIVER = 7.5, 580
-OLD_DRIVER = "update the driver, or use the image whose tag ends in -cu129 (docs/troubleshooting.md)"
+# Flags of /proc/cpuinfo that tell how fast a CPU engine is, and their names.
+_NAMED_FLAGS = {
+    "avx2": "avx2",
+    "avx512f": "avx512f",
+    "amx_bf16": "amx_bf16",
+    "asimd": "neon",
+    "bf16": "bf16",
+    "i8mm": "i8mm",
+    "sve": "sve",
+}
 _UNITS = {"": 1, "B": 1, "KB": 2**10, "MB": 2**20, "GB": 2**30, "TB": 2**40}
 
 
-def check_processor(*, on_gpu: bool) -> Iterator[CheckResult]:
-    """Check the architecture, and the instruction sets of the engine's CPU build."""
-    machine = platform.machine()
-    if machine not in {"x86_64", "AMD64"}:
-        yield fail("processor", machine, "x86-64", "use another box: the images are built for x86-64")
+def check_processor(*, on_gpu: bool, machine: str = "", cpuinfo: str = "") -> Iterator[CheckResult]:
+    """Check the architecture, and the instruction sets of the engine's CPU build.
+
+    `machine` is of uname, `cpuinfo` the text of /proc/cpuinfo; this box's own where empty.
+    """
+    machine = machine or platform.machine()
+    if machine not in {"x86_64", "AMD64", "aarch64", "arm64"}:
+        yield fail("processor", machine, "x86-64 or arm64", "use another box: there are no images for this one")
         return
-    flags = set(re.findall(r"\S+", _line("/proc/cpuinfo", "flags")))
-    vector = sorted(flags & {"avx2", "avx512f", "amx_bf16"})
-    if not on_gpu and not flags & {"avx2", "avx512f"}:
-        yield fail("processor", "neither AVX2 nor AVX-512", "one of them", "use another box, or a GPU")
+    arm = machine in {"aarch64", "arm64"}
+    flags = host_resources.cpu_flags(cpuinfo or None)
+    named = [name for flag, name in _NAMED_FLAGS.items() if flag in flags]
+    found = " ".join((machine, *named))
+    needed = "x86-64 or arm64" if on_gpu else "arm64 with NEON and dot products" if arm else "x86-64 with AVX2"
+    missing = "" if on_gpu else engine_settings.missing_instructions(flags, machine)
+    if missing:
+        yield fail("processor", f"{found}, without {missing}", needed, "use another box, or a GPU (docs/platforms.md)")
+    elif arm and not on_gpu and "bf16" not in flags:
+        fix = "where the engine ends with `Illegal instruction`: the image was built for newer ones (docs/platforms.md)"
+        yield warn("processor", f"{found}, without bfloat16", needed, fix)
     else:
-        yield ok("processor", f"{machine} {' '.join(vector)}".strip(), "x86-64" if on_gpu else "x86-64 with AVX2")
+        yield ok("processor", found, needed)
+
+
+def check_kernel(release: str = "") -> Iterator[CheckResult]:
+    """Check for WSL: version 1 has no kernel of Linux. `release` is of uname, this box's own where empty."""
+    release = release or platform.release()
+    if re.search(r"microsoft", release, re.IGNORECASE):
+        # As Microsoft names them: 4.4.0-19041-Microsoft, 6.6.87.2-microsoft-standard-WSL2.
+        if "WSL2" in release or "microsoft-standard" in release:
+            yield ok("kernel", f"{release} (WSL2)", "Linux; what differs: docs/platforms.md")
+        else:
+            yield fail("kernel", f"{release} (WSL1)", "Linux or WSL2", "wsl --set-version DISTRIBUTION 2")
+    else:
+        yield ok("kernel", release, "Linux")
 
 
 def free_memory_bytes() -> int:
@@ -144,58 +180,6 @@ def check_clock() -> Iterator[CheckResult]:
         yield warn("clock", "nothing keeps it right", "NTP", "install chrony, or run systemd-timesyncd")
     else:
         yield ok("clock", f"kept within {timex.maxerror / 1e6:.2f} s", "NTP")
-
-
-def check_gpu(model: Mapping[str, Any], *, on_gpu: bool) -> Iterator[CheckResult]:
-    """With the GPU layer, check that a container sees the cards; without it, report an unused card."""
-    card = Path("/dev/nvidia0").exists() or shutil.which("nvidia-smi") is not None
-    if not on_gpu:
-        if card:
-            fix = "COMPOSE_FILE=compose.yaml:compose.gpu.yaml in .env, to use it"
-            yield warn("GPU", "an NVIDIA card that is not used", "", fix)
-        return
-    image = model["services"]["vllm"]["image"]
-    needed = "a container that sees the card"
-    toolkit = "install the NVIDIA driver and the NVIDIA Container Toolkit, then restart Docker"
-    if not compose_project.has_image(image):
-        if card:
-            yield warn("GPU", "a driver is there; the image is not", needed, "`docker compose pull vllm`, then again")
-        else:
-            yield fail("GPU", "no NVIDIA driver on this box", needed, toolkit)
-        return
-    run = ("run", "--rm", "--gpus", "all", "--network", "none", "--entrypoint", "nvidia-smi", image)
-    try:
-        seen = compose_project.docker(
-            *run, "--query-gpu=name,memory.total,compute_cap,driver_version", "--format=csv,noheader"
-        )
-    except compose_project.DockerError as error:
-        yield fail("GPU", str(error), needed, OLD_DRIVER if "unsatisfied condition: cuda" in str(error) else toolkit)
-        return
-    yield from check_cards(seen, image)
-
-
-def check_cards(seen: str, image: str) -> Iterator[CheckResult]:
-    """Check the cards that nvidia-smi lists against what the engine's image is built for.
-
-    `seen`: name, memory, compute capability and driver of each card, one a line.
-    """
-    cards = [[part.strip() for part in line.rsplit(",", 3)] for line in seen.strip().splitlines()]
-    named = "; ".join(f"{name}, {memory}" for name, memory, _, _ in cards)
-    yield ok("GPU", named, "a container that sees the card")
-    for name, _, capability, _ in cards:
-        if 0 < _number(capability) < MIN_CAPABILITY:
-            fix = "take another card with GPU_IDS, or leave compose.gpu.yaml out"
-            needed = f"{MIN_CAPABILITY} (Turing) or newer"
-            yield fail("GPU", f"{name} has compute capability {capability}", needed, fix)
-    for driver in sorted({driver for *_, driver in cards}):
-        if 0 < _number(driver) < MIN_DRIVER and "-cu12" not in image:
-            yield warn("GPU driver", driver, f"{MIN_DRIVER} or newer for the image's CUDA 13", OLD_DRIVER)
-
-
-def _number(text: str) -> float:
-    """Major and minor number of a version; 0 for what nvidia-smi does not know."""
-    found = re.match(r"\d+(?:\.\d+)?", text)
-    return float(found[0]) if found else 0
 
 
 def _line(file: str, start: str) -> str:

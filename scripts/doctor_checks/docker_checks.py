@@ -11,15 +11,16 @@ from doctor_checks.check_result import CheckResult, fail, ok, warn
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-MIN_ENGINE, MIN_COMPOSE = (25, 0), (2, 24)
+# Compose: the first that reads `!override` in a list of a layer (compose.edge.yaml).
+MIN_ENGINE, MIN_COMPOSE = (25,), (2, 24, 4)
 # Older engines let the local network bypass a port bound to 127.0.0.1.
-CLOSED_ENGINE = (28, 0)
+CLOSED_ENGINE = (28,)
 
 
-def version_of(text: str) -> tuple[int, int]:
-    """Major and minor number of a version such as v2.26.1-4; (0, 0) for none."""
-    found = re.search(r"(\d+)\.(\d+)", text)
-    return (int(found[1]), int(found[2])) if found else (0, 0)
+def version_of(text: str) -> tuple[int, ...]:
+    """Numbers of a version such as v2.26.1-4, here (2, 26, 1); empty for none."""
+    found = re.search(r"\d+(?:\.\d+)+", text)
+    return tuple(map(int, found[0].split("."))) if found else ()
 
 
 def check_versions() -> Iterator[CheckResult]:
@@ -42,7 +43,7 @@ def check_versions() -> Iterator[CheckResult]:
         )
     else:
         yield ok("Docker Engine", engine, needed)
-    needed = f"{MIN_COMPOSE[0]}.{MIN_COMPOSE[1]} or newer"
+    needed = f"{'.'.join(map(str, MIN_COMPOSE))} or newer"
     try:
         compose = docker("compose", "version", "--short").strip()
     except DockerError:

@@ -9,7 +9,15 @@ import textwrap
 from typing import TYPE_CHECKING
 
 import compose_project
-from doctor_checks import box_checks, checkout_checks, docker_checks, setting_checks, stack_checks
+from doctor_checks import (
+    box_checks,
+    checkout_checks,
+    docker_checks,
+    gpu_checks,
+    image_checks,
+    setting_checks,
+    stack_checks,
+)
 from doctor_checks.check_result import FAIL, OK, WARN, CheckResult, fail, ok
 
 if TYPE_CHECKING:
@@ -27,6 +35,7 @@ def examine() -> Iterator[CheckResult]:
     versions = list(docker_checks.check_versions())
     yield from versions
     yield from box_checks.check_clock()
+    yield from box_checks.check_kernel()
     if any(finding.verdict == FAIL for finding in versions):
         yield from box_checks.check_processor(on_gpu=False)
         return
@@ -39,10 +48,11 @@ def examine() -> Iterator[CheckResult]:
         return
     yield ok("compose files", f"{len(model['services'])} services, project {model['name']}", "valid")
     on_gpu = model["services"]["vllm"]["environment"].get("ENGINE_DEVICE") == "gpu"
+    yield from image_checks.check_images(model)
     yield from setting_checks.check_values(model)
     yield from checkout_checks.check_checkout(model, docker_info)
     yield from box_checks.check_processor(on_gpu=on_gpu)
-    yield from box_checks.check_gpu(model, on_gpu=on_gpu)
+    yield from gpu_checks.check_gpu(model, on_gpu=on_gpu)
     found = stack_checks.wanted_model(model)
     ports = stack_checks.published(containers)
     size = found.bytes if found.ready else _DEFAULT_MODEL_BYTES["gpu" if on_gpu else "cpu"]

@@ -127,7 +127,7 @@ class Vllm:
 
     name = "vllm bench serve"
     exit_codes = (0,)
-    image = "vllm/vllm-openai-cpu:v0.32.0-x86_64"
+    image = "vllm/vllm-openai-cpu:v0.32.0"
 
     def install(self, folder: Path) -> None:
         make_tokenizer(folder / "tokenizer")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.rig.compose_model import LAYERS, ROOT, render
 
@@ -87,6 +88,17 @@ def test_engine_variables_reach_engine_and_jobs() -> None:
         assert (given["GPU_IDS"], given["ENGINE_ENV"], given["NCCL_P2P_DISABLE"]) == ("1,2", "NCCL_DEBUG=INFO", "1")
         # Empty, it would hide every card.
         assert given["CUDA_VISIBLE_DEVICES"] is None
+
+
+@pytest.mark.parametrize("file", ["compose.yaml", "docker/swarm/stack.yaml", "docker/swarm/multinode.yaml"])
+def test_compiled_kernels_are_on_the_volume(file: str) -> None:
+    services = yaml.safe_load((ROOT / file).read_text())["services"]
+    engines = {name: one for name, one in services.items() if "HOME" in one.get("environment", {})}
+    assert engines
+    for name, engine in engines.items():
+        for variable in ("HOME", "TRITON_CACHE_DIR", "TMPDIR"):
+            assert engine["environment"][variable].startswith("/cache/"), (name, variable)
+        assert "engine-cache:/cache" in engine["volumes"], name
 
 
 def test_gpu_layer_runs_as_the_images_user() -> None:

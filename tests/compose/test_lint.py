@@ -21,6 +21,8 @@ EXPLAINED: dict[str, set[str] | None] = {
     "CL-0001": {"node-exporter"},
     "CL-0004": None,
     "CL-0005": {"edge"},
+    "CL-0009": {"vllm", "generate", "throughput"},
+    "CL-0013": {"vllm", "generate", "throughput"},
     "CL-0018": {"gpu-exporter"},
     "CL-0019": None,
     "CL-0020": {"locust", "locust-worker", "capacity"},

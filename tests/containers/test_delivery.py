@@ -404,7 +404,7 @@ def test_engine_refuses_incomplete_model(model: Model, hub: Hub, volume: Volume,
     assert model.run(volume).code == 1
     assert volume.stored_bytes() > 400_000_000, "there is something that could be mistaken for a model"
     container = client.containers.run(
-        "vllm/vllm-openai-cpu:v0.32.0-x86_64",
+        "vllm/vllm-openai-cpu:v0.32.0",
         ["python3", "/opt/headroom/serve.py"],
         entrypoint="",
         user="2000:0",

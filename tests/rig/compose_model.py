@@ -12,16 +12,25 @@ ROOT = Path(__file__).parents[2]
 LAYERS = {
     "base": (),
     "gpu": ("gpu",),
+    "rocm": ("rocm",),
+    "xpu": ("xpu",),
     "airgap": ("airgap",),
     "edge": ("edge",),
     "scale": ("scale",),
     "scale-gpu": ("gpu", "scale"),
+    "scale-rocm": ("rocm", "scale"),
+    "scale-xpu": ("xpu", "scale"),
+    "scale-airgap": ("airgap", "scale"),
+    "edge-gpu": ("gpu", "edge"),
+    "edge-rocm": ("rocm", "edge"),
+    "edge-xpu": ("xpu", "edge"),
+    "edge-airgap": ("airgap", "edge"),
     "scale-edge": ("scale", "edge"),
 }
 
 
 def render(*layers: str, **env: str) -> dict[str, Any]:
-    """Render compose.yaml with `layers` and `env`, every profile on.
+    """Render compose.yaml with `layers` and `env`, every profile on; RENDER_GID, which has no default, is 993.
 
     Raises AssertionError with Compose's own message when the files are not valid.
     """
@@ -30,7 +39,7 @@ def render(*layers: str, **env: str) -> dict[str, Any]:
     done = subprocess.run(
         ["docker", "compose", "--env-file", os.devnull, *options, "--profile", "*", "config", "--format", "json"],
         cwd=ROOT,
-        env={"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/"), **env},
+        env={"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/"), "RENDER_GID": "993", **env},
         capture_output=True,
         text=True,
         check=False,

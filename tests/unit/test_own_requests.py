@@ -44,7 +44,7 @@ def engine(url: str) -> None:
 
 
 def router(url: str) -> None:
-    router_registration.Registration(url, lambda _: url, "m")._ask(url, "page")
+    router_registration.Registration(url, lambda _: url)._ask(url, "page")
 
 
 def doctor(url: str) -> None:

@@ -115,6 +115,9 @@ def dashboard(name: str, description: str, sections: Sequence[Section]) -> Dashb
             )
     built = builder.build()
     built.annotations.list_val = [LOAD_TESTS, ENGINE_STARTS, CRITICAL_ALERTS]
+    for shown in (*(built.links or ()), *built.annotations.list_val):
+        # The SDK has one value alone, a menu; absent is above the panels, where they are seen.
+        shown.placement = None
     built.panels = _place(sections)
     return built
 

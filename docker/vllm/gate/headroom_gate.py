@@ -6,6 +6,8 @@ import path. Its gauges appear on the server's /metrics.
 A request during a stop gets HTTP 503 at once; vLLM alone would answer 200 with an empty text. Every 503, also vLLM's
 own for a full queue, gets a Retry-After, which clients such as openai's honour.
 
+Prometheus gets no metrics before the warm-up has ended: its requests wait for compilation, and would count as users'.
+
 A stream's status is sent with its first event. vLLM checks the queue before it answers and again after tokenizing the
 prompt; if it is full only then, vLLM sends the refusal inside a stream with status 200. Here it becomes a 503.
 """
@@ -26,6 +28,8 @@ App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
 # Created by the supervisor when the container stops.
 STOPPING = Path("/tmp/headroom-stopping")  # noqa: S108  # the container's own tmpfs
+# There from the engine's start to the end of its warm-up.
+WARMING_UP = Path("/tmp/headroom-warming-up")  # noqa: S108  # as above
 # A full queue has room again soon; a stopping engine returns, if at all, after a start.
 RETRY_FULL_S = 5
 RETRY_STOPPING_S = 30
@@ -57,7 +61,7 @@ def _is_scrape(scope: MutableMapping[str, Any]) -> bool:
 
 
 class Gate:
-    """Wraps the API server's application; only POST requests are counted or refused."""
+    """Wraps the API server's application; only POST requests are counted or refused, and early scrapes."""
 
     def __init__(self, app: App) -> None:
         """Wrap `app`."""
@@ -72,6 +76,9 @@ class Gate:
                 await _refuse(send)
             else:
                 await self._count(scope, receive, send)
+            return
+        if _is_scrape(scope) and WARMING_UP.exists():  # noqa: ASYNC240  # as above
+            await _send_error(send, {"message": "The engine is warming up.", "code": 503}, RETRY_FULL_S)
             return
         ended = self._ended  # requests that end from now on may be missing on the page
         await self._app(scope, receive, send)

@@ -31,6 +31,7 @@ def gauges() -> tuple[float, float, float]:
 @pytest.fixture(autouse=True)
 def fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gate, "STOPPING", tmp_path / "stopping")
+    monkeypatch.setattr(gate, "WARMING_UP", tmp_path / "warming-up")
     for gauge in (gate.IN_FLIGHT, gate.UNANSWERED, gate.UNSCRAPED):
         gauge.set(0)
 
@@ -178,6 +179,17 @@ def test_only_prometheus_counts_as_scrape() -> None:
     assert gauges()[2] == 1
 
 
+def test_warm_up_is_no_users_traffic() -> None:
+    door = gate.Gate(answering(200))
+    gate.WARMING_UP.touch()
+    assert ask(door, scope())[0]["status"] == 200
+    assert ask(door, scope("GET", "/metrics", "Prometheus/3.13.4"))[0]["status"] == 503
+    # The watchdog reads them all the same.
+    assert ask(door, scope("GET", "/metrics", "headroom"))[0]["status"] == 200
+    gate.WARMING_UP.unlink()
+    assert ask(door, scope("GET", "/metrics", "Prometheus/3.13.4"))[0]["status"] == 200
+
+
 def test_end_during_scrape_stays_unscraped() -> None:
     scrape = scope("GET", "/metrics", "Prometheus/3.5.3")
 
@@ -206,3 +218,4 @@ def test_gate_and_supervisor_share_path() -> None:
 
     text = (ENGINE / "gate" / "headroom_gate.py").read_text()
     assert f'Path("{state_files.STOPPING}")' in text
+    assert f'Path("{state_files.WARMING_UP}")' in text

@@ -71,24 +71,19 @@ class Engine:
 
     def __init__(self) -> None:
         self.alive = True
-        self.asked_for_tokens = 0
 
     def request(self, _path: str, *, timeout_s: float) -> str:
         if not self.alive:
             raise ConnectionRefusedError(timeout_s)
         return ""
 
-    def ask_for_a_token(self, _model: str, *, timeout_s: float) -> None:
-        self.request("", timeout_s=timeout_s)
-        self.asked_for_tokens += 1
-
 
 @pytest.fixture
 def engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Engine:
     engine = Engine()
     monkeypatch.setattr(router_registration.api_client, "request", engine.request)
-    monkeypatch.setattr(router_registration.api_client, "ask_for_a_token", engine.ask_for_a_token)
     monkeypatch.setattr(state_files, "ANSWERED", tmp_path / "answered")
+    state_files.ANSWERED.touch()
     monkeypatch.setattr(state_files, "STALLED", tmp_path / "stalled")
     monkeypatch.setattr(router_registration, "PERIOD_S", 0.02)
     monkeypatch.setattr(router_registration, "LAST_REQUESTS_S", 0.2)
@@ -96,7 +91,7 @@ def engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Engine:
 
 
 def joined(one: Router) -> router_registration.Registration:
-    registration = router_registration.Registration(one.url, lambda _router: OWN, "model")
+    registration = router_registration.Registration(one.url, lambda _router: OWN)
     registration.join()
     return registration
 
@@ -108,14 +103,17 @@ def until(met: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
-def test_engine_joins_after_first_answer(one: Router, engine: Engine) -> None:
+def test_engine_joins_after_its_warm_up(one: Router, engine: Engine) -> None:
     engine.alive = False
+    state_files.ANSWERED.unlink()
     registration = joined(one)
     time.sleep(0.2)
     assert one.engines == []
     engine.alive = True
+    time.sleep(0.2)
+    assert one.engines == []
+    state_files.ANSWERED.touch()
     until(lambda: one.engines == [OWN])
-    assert engine.asked_for_tokens == 1
     registration.leave(await_last=False)
     assert one.engines == []
 
@@ -172,7 +170,7 @@ def test_own_url_by_name_or_address(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_missing_router_is_logged_once(engine: Engine, capfd: pytest.CaptureFixture[str]) -> None:
     assert engine
-    registration = router_registration.Registration("http://127.0.0.1:1", lambda _router: OWN, "model")
+    registration = router_registration.Registration("http://127.0.0.1:1", lambda _router: OWN)
     registration.join()
     until(lambda: "cannot reach the router" in capfd.readouterr().out)
     time.sleep(0.2)

@@ -188,10 +188,13 @@ def test_missing_chat_template_is_named(volume: Path, tmp_path: Path, monkeypatc
 
 
 def test_unsupported_cpu_is_refused() -> None:
-    engine_settings.check_cpu(read(), {"sse4_2", "avx2"})
-    engine_settings.check_cpu(read(ENGINE_DEVICE="gpu"), {"sse4_2"})
+    engine_settings.check_cpu(read(), {"sse4_2", "avx2"}, "x86_64")
+    engine_settings.check_cpu(read(ENGINE_DEVICE="gpu"), {"sse4_2"}, "x86_64")
     with pytest.raises(SettingError, match="AVX2"):
-        engine_settings.check_cpu(read(), {"sse4_2"})
+        engine_settings.check_cpu(read(), {"sse4_2"}, "x86_64")
+    engine_settings.check_cpu(read(), {"asimd", "asimdhp", "asimddp"}, "aarch64")
+    with pytest.raises(SettingError, match=r"lacks half precision \(fp16\), dot products"):
+        engine_settings.check_cpu(read(), {"fp", "asimd", "crc32"}, "aarch64")
 
 
 def test_memory_check_uses_the_dtype(volume: Path) -> None:

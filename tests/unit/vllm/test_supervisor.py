@@ -24,7 +24,7 @@ import api_client, state_files, engine_processes, supervisor, watchdog
 program, folder, port = sys.argv[1], pathlib.Path(sys.argv[2]), sys.argv[3]
 backoff_s, limit_s = map(float, sys.argv[4:])
 api_client.SERVER = "http://127.0.0.1:" + port
-for name in ("ANSWERED", "STALLED", "STOPPING"):
+for name in ("ANSWERED", "WARMING_UP", "STALLED", "STOPPING"):
     setattr(state_files, name, folder / name.lower())
 supervisor.SHARED_MEMORY = folder / "shm"
 supervisor.BACKOFF_S = backoff_s
@@ -40,10 +40,10 @@ class Registration:
 sys.exit(supervisor.Supervisor(watch, Registration()).run(lambda: [sys.executable, "-uc", program, str(folder), port]))
 """
 
-# An engine that answers /health and /metrics, with the content of folder/metrics. It prints "watched" at the watchdog's
-# first read, when the engine is ready.
+# An engine that answers /health, requests for tokens, unless folder/compiles exists, and /metrics, with the content of
+# folder/metrics. It prints "watched" at the watchdog's first read, when the engine is ready.
 SERVER = """
-import http.server, os, pathlib, signal, sys, threading
+import http.server, os, pathlib, signal, sys, threading, time
 folder, port = pathlib.Path(sys.argv[1]), int(sys.argv[2])
 starts = folder / "starts"
 starts.write_text(str(int(starts.read_text()) + 1 if starts.exists() else 1))
@@ -57,6 +57,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
             if not watched.is_set():
                 watched.set()
                 print("watched", starts.read_text())
+    def do_POST(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        while (folder / "compiles").exists():
+            time.sleep(0.05)
+        self.send_response(200)
+        self.end_headers()
     def log_message(self, *_):
         pass
 server = http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler)
@@ -182,11 +188,14 @@ def test_crash_in_service_restarts_in_place(folder: Path) -> None:
     life = Life(SERVER, folder)
     life.read_until("watched 1")
     (folder / "shm" / "psm_1").touch()
-    (folder / "answered").touch()
+    while not (folder / "answered").exists():
+        assert life.process.poll() is None
+        time.sleep(0.01)
+    (folder / "compiles").touch()
     os.kill(child_of(life), signal.SIGKILL)
     life.read_until("ready 2")
     assert list((folder / "shm").iterdir()) == []
-    assert not (folder / "answered").exists()  # so that the health check asks for a token again
+    assert not (folder / "answered").exists()  # not healthy before it is warmed up again
     life.stop()
     assert life.end() == STOPPED
 

@@ -28,13 +28,14 @@ class Watched:
     def __init__(self, *, cpu_counts: bool = True) -> None:
         self.progress = EngineProgress(LIMIT_S, cpu_counts)
         self.engine_cpu_s = self.api_cpu_s = 0.0
+        self.compiling = False
 
     def see(self, text: str | None, seconds: float, *, engine_cores: float = 0, api_cores: float = 0) -> None:
         for _ in range(round(seconds / TICK_S)):
             self.engine_cpu_s += engine_cores * TICK_S
             self.api_cpu_s += api_cores * TICK_S
             metrics = None if text is None else parse_metrics(text)
-            self.progress.observe(Sample(metrics, self.engine_cpu_s, self.api_cpu_s), TICK_S)
+            self.progress.observe(Sample(metrics, self.engine_cpu_s, self.api_cpu_s), TICK_S, compiling=self.compiling)
 
 
 @pytest.fixture
@@ -79,6 +80,15 @@ def test_computing_on_cpu_extends_limit(watched: Watched) -> None:
     watched.see(page(7, running=1), 10 * LIMIT_S - TICK_S, engine_cores=1)
     assert not watched.progress.stalled
     watched.see(page(7, running=1), 2 * TICK_S, engine_cores=1)
+    assert watched.progress.stalled
+
+
+def test_warm_up_extends_limit() -> None:
+    watched = Watched(cpu_counts=False)
+    watched.compiling = True
+    watched.see(page(7, running=1), 10 * LIMIT_S - TICK_S)
+    assert not watched.progress.stalled
+    watched.see(page(7, running=1), 2 * TICK_S)
     assert watched.progress.stalled
 
 

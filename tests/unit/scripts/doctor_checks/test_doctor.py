@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import compose_project
 import pytest
-from doctor_checks import box_checks, docker_checks, doctor, setting_checks, stack_checks
+from doctor_checks import box_checks, docker_checks, doctor, gpu_checks, setting_checks, stack_checks
 from doctor_checks.check_result import FAIL, OK, WARN, CheckResult
 
 if TYPE_CHECKING:
@@ -229,7 +229,7 @@ def test_service_that_ends_again_and_again_fails(monkeypatch: pytest.MonkeyPatch
     ],
 )
 def test_old_card_or_driver_is_named(seen: str, image: str, words: list[str]) -> None:
-    first, *found = box_checks.check_cards(f"{seen}\n", f"vllm/vllm-openai:{image}")
+    first, *found = gpu_checks.check_cards(f"{seen}\n", f"vllm/vllm-openai:{image}")
     assert first.verdict == OK
     assert len(found) == len(words)
     for finding, word in zip(found, words, strict=True):
