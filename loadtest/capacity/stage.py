@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 Purpose = Literal["probe", "bracket", "bisect", "edge"]
 # What can limit an engine; one vocabulary for the diagnosis, the simulated engines and the docs.
@@ -53,14 +56,22 @@ class StageRequest:
     tpot_s: float | None
     e2e_s: float | None
     prompt_tokens: int
-    output_tokens: int  # counted by the server; the number asked for if the request did not end ok
+    output_tokens: int  # counted by the server; else the number asked for
     rejected: bool = False  # 429 or 503: the server shed load
     ended_s: float | None = None  # its end, however it ended
+    uncounted: bool = False  # ended ok without token counts from the server
 
     @property
     def failed(self) -> bool:
         """True if it did not end ok, also if it was rejected."""
         return self.e2e_s is None
+
+
+def mean_output_tokens(ended: Sequence[StageRequest]) -> float | None:
+    """Return the mean over requests that ended ok; None for none, and where the server has not counted each."""
+    if not ended or any(request.uncounted for request in ended):
+        return None
+    return sum(request.output_tokens for request in ended) / len(ended)
 
 
 @dataclass(frozen=True, slots=True)

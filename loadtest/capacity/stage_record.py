@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from loadtest.capacity.stage import mean_output_tokens
 from loadtest.results.failure_texts import FailureTexts
 
 if TYPE_CHECKING:
@@ -133,15 +134,16 @@ def curve_point(record: StageRecord, slo: Slo) -> dict[str, Any]:
 
     in_system = mean(times("e2e_s"))
     arrived = per_second(len(requests))
+    output = mean_output_tokens(ended)
     return {
         "requests": len(requests),
         "good": good,
         "window_s": seconds,
         "arrived_requests_per_s": arrived,
         "goodput_requests_per_s": per_second(good),
-        "output_tokens_per_s": per_second(sum(request.output_tokens for request in ended)),
+        "output_tokens_per_s": None if output is None else per_second(output * len(ended)),
         "prompt_tokens_mean": mean([float(request.prompt_tokens) for request in ended]),
-        "output_tokens_mean": mean([float(request.output_tokens) for request in ended]),
+        "output_tokens_mean": output,
         # Little's law (1961): requests in the system = arrival rate * mean time in the system.
         "in_system_mean": arrived * in_system if arrived is not None and in_system is not None else None,
         "ttft_ms": percentiles_ms(times("ttft_s")),

@@ -11,7 +11,7 @@ NS = 1e-9
 class Outcome(enum.StrEnum):
     """Outcome of a request; exactly one holds."""
 
-    OK = "ok"  # a terminal finish_reason, [DONE] where it streams, text or a tool call, and token counts
+    OK = "ok"  # a terminal finish_reason, [DONE] where it streams, and text or a tool call
     EMPTY = "empty"  # a good end, but no text and no tool call
     FILTERED = "filtered"  # a content filter cut the answer
     ERROR = "error"  # an HTTP error, an error inside the stream, or an invalid response
@@ -56,6 +56,7 @@ class RequestRecord:
     lags: list[float] = field(default_factory=list)  # per read, from the kernel's stamp to the read
     ttfat: float | None = None
     reasoning_tokens: int = 0
+    uncounted: bool = False  # the server sent a whole answer without token counts
 
     @property
     def failed(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import TYPE_CHECKING, Any
 
 from flask import Response, jsonify, request
@@ -127,9 +128,13 @@ def _row(endpoint: str, totals: Totals, rates: Mapping[str, float]) -> dict[str,
         "rate": f"{rates['requests']:.1f}",
         "goodput": f"{rates['good']:.1f}",
         **{name: _percentiles(totals.distributions[name]) for name in ("ttft", "chunk_gap", "tpot", "e2e", "lag")},
-        "output_rate": f"{rates['output_tokens']:.0f}",
-        "prompt_rate": f"{rates['prompt_tokens']:.0f}",
+        "output_rate": _rate(rates["output_tokens"]),
+        "prompt_rate": _rate(rates["prompt_tokens"]),
     }
+
+
+def _rate(tokens_per_s: float) -> str:
+    return "-" if math.isnan(tokens_per_s) else f"{tokens_per_s:.0f}"
 
 
 def _percentiles(distribution: Distribution) -> str:

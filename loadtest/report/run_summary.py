@@ -102,6 +102,7 @@ def _figures(totals: Totals, seconds: float) -> dict[str, Any]:
         },
         "cut_off_late": totals.cut_off_late,
         "tpot_unknown": totals.tpot_unknown,
+        "uncounted": totals.uncounted,
         "failures": [dataclasses.asdict(failure) for failure in totals.failures.most_frequent()],
         "pauses": {"count": totals.pauses, "retry_after": totals.retry_after_pauses, "user_s": totals.paused_s},
         "tokens": {
@@ -113,8 +114,8 @@ def _figures(totals: Totals, seconds: float) -> dict[str, Any]:
         },
         "throughput": {
             "requests_per_s": rate(ended),
-            "output_tokens_per_s": rate(totals.output_tokens),
-            "total_tokens_per_s": rate(totals.prompt_tokens + totals.output_tokens),
+            "output_tokens_per_s": None if totals.uncounted else rate(totals.output_tokens),
+            "total_tokens_per_s": None if totals.uncounted else rate(totals.prompt_tokens + totals.output_tokens),
             "goodput_requests_per_s": rate(totals.good),
         },
         **{f"{name}_ms": milliseconds(totals.distributions[name]) for name in names},
@@ -137,7 +138,7 @@ def _client(results: RunResults, totals: Totals) -> dict[str, Any]:
     return {
         "timestamps": "kernel" if totals.requests_read and totals.reads_stamped == totals.requests_read else "user",
         "cpu_s": results.cpu_s,
-        "cpu_us_per_token": results.cpu_s * 1e6 / tokens if tokens else None,
+        "cpu_us_per_token": results.cpu_s * 1e6 / tokens if tokens and not totals.uncounted else None,
         "merged_deltas": totals.merged_deltas,
         "lag_ms": milliseconds(totals.distributions["lag"]),
         "processes": {

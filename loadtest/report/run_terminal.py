@@ -63,6 +63,11 @@ def remarks(summary: Mapping[str, Any]) -> list[str]:
             f"users paused {pauses['count']:,} times after failures ({pauses['retry_after']:,} as Retry-After asked), "
             f"{pauses['user_s']:.1f} s in all, in which they were no load"
         )
+    if summary["uncounted"]:
+        found.append(
+            f"{summary['uncounted']:,} request(s) ended ok without token counts (usage) from the server: tokens per "
+            "second are not known, nor the TPOT of these"
+        )
     if late:
         found.append(
             f"{late:,} request(s) were cut off by the end of the run after their TTFT or E2E limit had passed: "
@@ -71,7 +76,7 @@ def remarks(summary: Mapping[str, Any]) -> list[str]:
     if unknown:
         found.append(
             f"{unknown:,} request(s) ended ok without a TPOT, and miss a TPOT limit: they had more tokens than text "
-            "(hidden reasoning), one delta, or several choices"
+            "(hidden reasoning), no token counts, one delta, or several choices"
         )
     return found
 
@@ -123,8 +128,7 @@ def _lines(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
                 "Throughput",
                 (
                     f"{throughput['requests_per_s']:.2f} requests/s, goodput {throughput['goodput_requests_per_s']:.2f}"
-                    f" requests/s, {throughput['output_tokens_per_s']:,.0f} output tokens/s,"
-                    f" {throughput['total_tokens_per_s']:,.0f} tokens/s in all"
+                    f" requests/s, {_tokens_per_s(throughput)}"
                 ),
             )
         )
@@ -141,6 +145,15 @@ def _lines(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     lines.append(("Server", _server(summary["server"])))
     lines.extend(("Note", note) for note in summary["run"]["workload"]["notes"])
     return lines
+
+
+def _tokens_per_s(throughput: Mapping[str, Any]) -> str:
+    if throughput["output_tokens_per_s"] is None:
+        return "tokens/s not known"
+    return (
+        f"{throughput['output_tokens_per_s']:,.0f} output tokens/s, "
+        f"{throughput['total_tokens_per_s']:,.0f} tokens/s in all"
+    )
 
 
 def _server(server: Mapping[str, Any] | None) -> str:

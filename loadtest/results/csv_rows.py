@@ -47,7 +47,7 @@ def to_row(record: RequestRecord, *, measured: bool, good: bool) -> tuple[Any, .
         _milliseconds(record.duration),
         record.prompt_tokens,
         record.expected_prompt_tokens,
-        record.output_tokens,
+        None if record.uncounted else record.output_tokens,
         record.cached_tokens,
         int(record.kernel_stamped),
         record.merged_deltas,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ class Tally:
     good: int
     prompt_tokens: int
     output_tokens: int
+    uncounted: int
 
 
 class LiveRates:
@@ -44,19 +46,24 @@ class LiveRates:
                     totals.good,
                     totals.prompt_tokens,
                     totals.output_tokens,
+                    totals.uncounted,
                 )
             )
 
     def per_second(self, endpoint: str | None = None) -> dict[str, float]:
-        """Return requests, good requests, prompt and output tokens per second, of one endpoint or (None) of all."""
+        """Return requests, good requests, prompt and output tokens per second, of one endpoint or (None) of all.
+
+        Tokens are NaN while answers come without token counts.
+        """
         now = time.monotonic()
         while self._tallies and self._tallies[0].at < now - WINDOW_S:
             self._tallies.popleft()
         chosen = [tally for tally in self._tallies if endpoint in {None, tally.endpoint}]
         span = min(WINDOW_S, max(1.0, now - self._started))
+        unknown = math.nan if any(tally.uncounted for tally in chosen) else 0.0
         return {
             "requests": sum(tally.requests for tally in chosen) / span,
             "good": sum(tally.good for tally in chosen) / span,
-            "prompt_tokens": sum(tally.prompt_tokens for tally in chosen) / span,
-            "output_tokens": sum(tally.output_tokens for tally in chosen) / span,
+            "prompt_tokens": unknown or sum(tally.prompt_tokens for tally in chosen) / span,
+            "output_tokens": unknown or sum(tally.output_tokens for tally in chosen) / span,
         }

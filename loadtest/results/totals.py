@@ -50,6 +50,7 @@ class Totals:
     cached_tokens: int = 0
     good: int = 0  # ended ok within every limit of the SLO
     reasoning_tokens: int = 0  # as far as the server counts them
+    uncounted: int = 0  # ended ok without token counts from the server
     tpot_unknown: int = 0  # streams that ended ok, whose time per token is not known
     cut_off_late: int = 0  # cut off by the end of the run, after a limit of the SLO had passed
     reads_stamped: int = 0  # requests with the kernel's time stamp on every read
@@ -74,6 +75,7 @@ class Totals:
 
 _SUMS = (
     *("prompt_tokens", "output_tokens", "cached_tokens", "reasoning_tokens", "good", "cut_off_late", "tpot_unknown"),
+    "uncounted",
     *("reads_stamped", "requests_read", "merged_deltas", "deltas", "cut_deltas", "prompt_mismatches"),
     *("pauses", "retry_after_pauses", "paused_s"),
 )
@@ -138,6 +140,7 @@ class RunTotals:
         if record.failed:
             totals.failures.add(record.outcome.value, record.detail)
         totals.good += self.is_good(record)
+        totals.uncounted += record.outcome is Outcome.OK and record.uncounted
         totals.cut_off_late += self.is_cut_off_late(record)
         totals.merged_deltas += record.merged_deltas
         totals.first_sent = min(totals.first_sent, record.sent_at)

@@ -79,7 +79,7 @@ def make_record(  # noqa: PLR0913  # fields of a record
         share_high=high,
         met=met,
         requests_per_s=rate,
-        output_tokens_per_s=None if rate is None else rate * tokens,
+        output_tokens_per_s=None if rate is None or any(request.uncounted for request in requests) else rate * tokens,
         void=void,
         duration_s=duration_s,
         paused_share=paused_share,

@@ -68,6 +68,7 @@ class MeasuredWindow:
     def _request(self, number: int, row: Sequence[Any], due_s: float) -> StageRequest:
         late = (row[_PLACE["schedule_delay_ms"]] or 0.0) / 1000
         ok = row[_PLACE["outcome"]] == Outcome.OK
+        counted = ok and row[_PLACE["output_tokens"]] is not None
         if number >= self._load.first_measured:
             self.delays.append(late)
             if not ok:
@@ -84,8 +85,9 @@ class MeasuredWindow:
             tpot_s=seconds("tpot_ms"),
             e2e_s=seconds("e2e_ms", late),
             prompt_tokens=row[_PLACE["prompt_tokens"]] or row[_PLACE["expected_prompt_tokens"]] or 0,
-            output_tokens=row[_PLACE["output_tokens"]] if ok else self._workload.request(number).output_tokens,
+            output_tokens=row[_PLACE["output_tokens"]] if counted else self._workload.request(number).output_tokens,
             rejected=row[_PLACE["outcome"]] == Outcome.REJECTED,
+            uncounted=ok and not counted,
             ended_s=late + (row[_PLACE["duration_ms"]] or 0.0) / 1000,
         )
 

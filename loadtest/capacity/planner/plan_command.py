@@ -70,6 +70,8 @@ def _box(result: dict[str, Any]) -> Box:
     capacity, slo = result["capacity"], result["run"]["slo"]
     if not result["verdict"]["valid"] or capacity["bound"] != "edge":
         raise ValueError("the search must be valid and end at an edge")
+    if capacity["output_tokens_mean"] is None:
+        raise ValueError("its server must count the tokens (usage)")
     known = {field.name for field in fields(EngineSpec)}
     spec = EngineSpec(**{name: value for name, value in capacity["twin"]["spec"].items() if name in known})
 

@@ -122,11 +122,12 @@ def _search(progress: SearchProgress) -> Iterator[Metric]:
 def _capacity(summary: Mapping[str, Any]) -> Iterator[Metric]:
     run, capacity = summary["run"], summary["capacity"]
     workload = run["workload"]
+    output = capacity["output_tokens_mean"]  # None where the server counts no tokens
     labels = {
         "model_name": run["model"]["name"],
         "endpoint": workload["endpoint"],
         "prompt_tokens": f"{capacity['prompt_tokens_mean']:.0f}",
-        "output_tokens": f"{capacity['output_tokens_mean']:.0f}",
+        "output_tokens": "" if output is None else f"{output:.0f}",
     }
     names, values = list(labels), list(labels.values())
     for metric, text, figures in (
@@ -150,7 +151,7 @@ def _capacity(summary: Mapping[str, Any]) -> Iterator[Metric]:
         yield family
     for metric, text, value in (
         ("headroom_capacity_prompt_tokens", "Mean prompt length that was tested", capacity["prompt_tokens_mean"]),
-        ("headroom_capacity_output_tokens", "Mean output length that was tested", capacity["output_tokens_mean"]),
+        ("headroom_capacity_output_tokens", "Mean output length that was tested", output),
         ("headroom_capacity_timestamp_seconds", "Unix time of the test", run["started"]),
         (
             "headroom_capacity_settings_match",
@@ -159,7 +160,8 @@ def _capacity(summary: Mapping[str, Any]) -> Iterator[Metric]:
         ),
     ):
         family = GaugeMetricFamily(metric, text, labels=["model_name"])
-        family.add_metric([labels["model_name"]], value)
+        if value is not None:
+            family.add_metric([labels["model_name"]], value)
         yield family
     cache = {name: str(run["engine"]["cache_config"].get(name, "None")) for name in _CACHE_LABELS}
     info = GaugeMetricFamily(

@@ -12,6 +12,7 @@ from loadtest.capacity.bottleneck.queue_limit import queue_limit
 from loadtest.capacity.bottleneck.saturation import EngineFacts
 from loadtest.capacity.finding import select_stages
 from loadtest.capacity.report.fingerprint import engine_settings, fingerprint
+from loadtest.capacity.stage import mean_output_tokens
 from loadtest.capacity.stage_record import curve_point, thinned
 from loadtest.results.failure_texts import FailureTexts
 
@@ -36,7 +37,7 @@ def summarize_search(finding: SearchFinding) -> dict[str, Any]:
     stages = select_stages(answer, finding.stages)
     ended = [request for record in stages.counting for request in record.result.requests if request.e2e_s is not None]
     prompt = sum(request.prompt_tokens for request in ended) / len(ended) if ended else None
-    output = sum(request.output_tokens for request in ended) / len(ended) if ended else None
+    output = mean_output_tokens(ended)
     rates = {"low": answer.low, "mid": answer.mid, "high": answer.high}
     reasons = _reasons(finding, answer, counted=bool(stages.counting))
     limit = overload = None

@@ -103,7 +103,7 @@ def read_with_the_client(sent: Sent) -> Reading:
     elif not (text or output):
         outcome = "empty"
     else:
-        outcome = "ok" if tokens else "error"
+        outcome = "error" if tokens == 0 else "ok"
     return Reading(outcome, text, tokens or 0)
 
 

@@ -205,3 +205,16 @@ def test_names_are_printed_as_they_are(name: str) -> None:
     lines = printed(run).splitlines()
     assert sum(f"{name}: milliseconds of requests ok" in line for line in lines) == 1
     assert sum(f"error: The model `{name}` does not exist." in line for line in lines) == 1
+
+
+def test_uncounted_tokens_are_not_shown(tmp_path: Path) -> None:
+    uncounted = record(uncounted=True, output_tokens=0, tpot=None)
+    files = written(tmp_path, uncounted, record())
+    summary = json.loads(files["summary.json"])
+    assert (summary["uncounted"], summary["requests"]["ok"]) == (1, 2)
+    assert summary["throughput"]["output_tokens_per_s"] is summary["throughput"]["total_tokens_per_s"] is None
+    text = " ".join(printed(results(uncounted, record())).split())
+    assert "1 request(s) ended ok without token counts" in text
+    assert "tokens/s not known" in text
+    first, second = csv.DictReader(io.StringIO(files["requests.csv"]))
+    assert (first["output_tokens"], second["output_tokens"] != "") == ("", True)

@@ -92,3 +92,10 @@ def test_failed_request_keeps_asked_tokens(window: MeasuredWindow) -> None:
     [request] = window.measured
     assert (request.rejected, request.good, request.output_tokens, request.e2e_s) == (True, False, 33, None)
     assert request.prompt_tokens == 100
+
+
+def test_uncounted_tokens_are_those_asked_for(window: MeasuredWindow) -> None:
+    window.add("a", [row(place, uncounted=place == 3) for place in range(4)])
+    counted, uncounted = window.measured
+    assert (counted.uncounted, uncounted.uncounted) == (False, True)
+    assert uncounted.output_tokens == 33
