@@ -111,8 +111,8 @@ class SingleRun:
         self._context.metrics.add(self.results.add_report(process, report))
 
     def tick(self) -> bool:
+        self._note_lost_workers()
         if not self._workers.alone:
-            self._note_lost_workers()
             self._started = self._started or self._workers.start_when_ready(self.results.plan.shards)
         if self.results.all_ended:
             log.info("All requests were sent and have ended")
@@ -142,6 +142,7 @@ class SingleRun:
         return False
 
     def stop(self) -> None:
+        self._note_lost_workers()
         if self._workers.alone:
             return
         for name, report in self._workers.collect("loadtest_finish", self._workers.names()).items():

@@ -229,6 +229,8 @@ class Coordinator:
             self._concluded.set()
         if self._environment.web_ui is None:  # with the page, runs come and go while the process stays
             self._environment.process_exit_code = self._run.exit_code
+            if not self._workers.names():
+                gevent.spawn(self._runner.quit)  # all workers were lost: nobody else would end this process
         else:
             self._clear_find_capacity()
 

@@ -13,7 +13,6 @@ FAULTS = {
     "in-band-error": ("error", "EngineCore encountered an issue"),
     "truncated": ("truncated", "finish_reason"),
     "no-finish-reason": ("truncated", "finish_reason"),
-    "no-usage": ("error", "usage"),
     "aborted": ("error", "abort"),
     "cut": ("truncated", "closed"),
     "reset": ("truncated", "reset"),
