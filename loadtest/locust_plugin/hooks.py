@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from locust import events, runners
+from locust import argument_parser, events, runners
 
+import functools
 import logging
 import sys
 from typing import TYPE_CHECKING, Any, cast
@@ -33,6 +34,9 @@ def install() -> None:
     runners.WORKER_REPORT_INTERVAL = REPORT_INTERVAL_S
     green: Any = zmq.green.Socket  # pyzmq declares no such field
     green._gevent_bug_timeout = _MISSED_MESSAGE_S  # noqa: SLF001  # there is no other way
+    # A worker asks for it once for each option in each message that gives it users, and Locust then builds its whole
+    # command line anew: a second of CPU a message, in which a busy box misses heartbeats.
+    argument_parser.default_args_dict = functools.cache(argument_parser.default_args_dict)
     hook: Any = events  # untyped in Locust
     hook.init_command_line_parser.add_listener(add_options)
     hook.init_command_line_parser.add_listener(listening_ports.check_when_parsed)
