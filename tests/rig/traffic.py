@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.rig.dashboards import RATE_INTERVAL
 from tests.rig.running_stack import http, wait_for
 
 if TYPE_CHECKING:
@@ -123,9 +124,9 @@ def overload(stack: Stack) -> Run:
     started = time.time()
     try:
         wait_for("the alerts fire", lambda: all(map(stack.firing, OVERLOAD_ALERTS)), timeout_s=240)
-        # A request tells how late it was sent when it has ended.
-        delays = "sum(loadtest_schedule_delay_seconds_count)"
-        wait_for("a request has ended", lambda: stack.value(delays) > 0, timeout_s=240)
+        # A request tells how late it was sent when it has ended; a rate needs requests that end in two scrapes.
+        delays = f"sum(rate(loadtest_schedule_delay_seconds_count[{RATE_INTERVAL}]))"
+        wait_for("requests have ended", lambda: stack.value(delays) > 0, timeout_s=240)
     finally:
         http(stack.url("LOCUST_PORT") + "/stop", body={})
         ended = time.time()

@@ -191,7 +191,13 @@ def test_engine_start_resolves_alerts(stack: Stack, drilled: Drilled, alert: str
     wait_for(f"{alert} is resolved", lambda: not stack.firing(alert), timeout_s=60)
 
 
+def healthy(stack: Stack) -> bool:
+    health: str = stack.container("vllm").attrs["State"]["Health"]["Status"]
+    return health == "healthy"
+
+
 def test_drill_skips_absent_service(stack: Stack) -> None:
+    wait_for("the engine is healthy again", lambda: healthy(stack), timeout_s=240)
     drilled = drill(stack, "grafana-killed", "--yes")
     assert drilled.code == 0
     assert "this stack has no Grafana" in drilled.output
