@@ -67,7 +67,8 @@ SHORT = ("--budget", "22s", "--start-rate", "4", "--max-rate", "8")
 
 def test_floor_exits_0_with_report(tmp_path: Path) -> None:
     with engine() as url:
-        run = capacity(url, tmp_path, *SHORT, "--budget", "60s")  # it ends at the highest rate; a busy host takes longer
+        # It ends at the highest rate; a busy host takes longer to get there.
+        run = capacity(url, tmp_path, *SHORT, "--budget", "60s")
     assert run.returncode == 0, run.stdout
     assert "Capacity: at least 8.00 requests/s (the highest rate that may be tried)" in run.stdout
     assert re.search(r"stage 0 \(probe\) at 4.00 requests/s: 100.0% of \d+ good .*; \d:\d\d gone, at most", run.stdout)
